@@ -1,0 +1,545 @@
+"""The words every part of podcluster exchanges: requests, views, commands, reports and the rows of the tables.
+
+What        Plain frozen dataclasses; no behaviour beyond reading a demand curve at an instant. The Parquet schemas and
+            `docs/columns.md` are generated from the `unit` and `doc` metadata of the row classes, so that a column is
+            described in one place.
+Units       The last word of a name: `_pages` are 4 KiB pages and `_ns` nanoseconds, both ints; `_mib`, `_s` likewise.
+Symbols     M maxmem_pages   T memory_pages (the target)   U usable_pages (RAM less Xen and dom0)
+            E entry_count    C cache_count                 W(t) Demand
+Invariants  Every field of a row class has a non-blank unit and doc. Columns whose names begin with `wall_` or
+            `engine_` describe the run of the program; all others are a function of configuration and seed.
+Departs     A domain or sample that belongs to no host has host_id -1 rather than a null, so that the column stays an
+            integer in every reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64Array: TypeAlias = NDArray[np.int64]
+
+# --- fates and causes -------------------------------------------------------------------------------------------------
+
+Fate = Literal[
+    "running",
+    "shut_down",
+    "pod_oom",
+    "pod_oom_by_other",
+    "guest_panic",
+    "ept_violation",
+    "build_failed",
+    "rejected",
+    "host_failed",
+    "migrated",
+]
+FATES: Final[tuple[Fate, ...]] = (
+    "running",  # alive when the run ended
+    "shut_down",  # left at its departure time
+    "pod_oom",  # Xen killed it: an access of its own found no page
+    "pod_oom_by_other",  # the same, on another domain's access
+    "guest_panic",  # balloon bug, boot barrier, no memory to boot
+    "ept_violation",  # the paging pool ran dry
+    "build_failed",  # the toolstack gave up; the cause says why
+    "rejected",  # no host would take it
+    "host_failed",
+    "migrated",
+)
+
+Cause = Literal[
+    "",
+    "debt",  # distinct non-zero pages passed what it owns (G11): no reclaim could have helped
+    "reclaim_short",  # died below that limit: zero pages existed that reclaim did not find in time
+    "balloon_bug",
+    "boot_barrier",
+    "no_memory_to_boot",
+    "claim_failed",
+    "no_memory",
+    "dom0_short",
+    "paging_pool",
+    "no_host",
+    "too_large",
+]
+CAUSES: Final[tuple[Cause, ...]] = (
+    "",
+    "debt",
+    "reclaim_short",
+    "balloon_bug",
+    "boot_barrier",
+    "no_memory_to_boot",
+    "claim_failed",
+    "no_memory",
+    "dom0_short",
+    "paging_pool",
+    "no_host",
+    "too_large",
+)
+
+EventKind = Literal[
+    "place",
+    "reject",
+    "build_failed",
+    "build_done",
+    "boot_done",
+    "balloon_done",
+    "balloon_gave_up",
+    "set_target",
+    "pod_oom",
+    "guest_panic",
+    "oom_kill",
+    "shut_down",
+    "destroy",
+    "host_failed",
+]
+EVENT_KINDS: Final[tuple[EventKind, ...]] = (
+    "place",
+    "reject",
+    "build_failed",
+    "build_done",
+    "boot_done",
+    "balloon_done",
+    "balloon_gave_up",
+    "set_target",
+    "pod_oom",
+    "guest_panic",
+    "oom_kill",
+    "shut_down",
+    "destroy",
+    "host_failed",
+)
+
+NO_HOST: Final = -1
+"""host_id of a domain that no host took, and of the samples that sum over all hosts."""
+
+
+# --- what a workload asks for -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Demand:
+    """W(t): the pages a guest wants to use, linear between samples and flat after the last (and before the first).
+
+    `t_ns` is simulated time since the start of the run (not since boot, so that bursts shared by many machines stay
+    shared however their boots are spread), strictly increasing, first sample at 0. Both arrays are int64 of one length.
+    """
+
+    t_ns: Int64Array
+    pages: Int64Array
+
+    @staticmethod
+    def flat(pages: int) -> Demand:
+        """The same demand at all times [pages]."""
+        return Demand(np.zeros(1, dtype=np.int64), np.array([pages], dtype=np.int64))
+
+    def at(self, t_ns: int) -> int:
+        """W(t_ns) in pages, rounded down; exact in integers, so every caller sees the same number."""
+        right = int(np.searchsorted(self.t_ns, t_ns, side="right"))
+        if right == 0:
+            return int(self.pages[0])
+        if right == len(self.t_ns):
+            return int(self.pages[-1])
+        t0, t1 = int(self.t_ns[right - 1]), int(self.t_ns[right])
+        p0, p1 = int(self.pages[right - 1]), int(self.pages[right])
+        # Python integers: (p1 - p0) * (t - t0) passes 2**63 for a guest of 256 GiB within one 300 s sample.
+        return p0 + (p1 - p0) * (t_ns - t0) // (t1 - t0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MachineRequest:
+    """One machine the workload wants started: sizes in pages, times in ns of simulated time.
+
+    `memory_pages` is the target it starts with (dynamic_min), at most `maxmem_pages`; `departure_ns` None means it
+    stays to the end of the run. `attempt` counts boots of the same domain from 1.
+    """
+
+    domain_id: int
+    attempt: int
+    name: str
+    os_class: str
+    vcpus: int
+    maxmem_pages: int
+    memory_pages: int
+    arrival_ns: int
+    departure_ns: int | None
+    demand: Demand
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MachineTable:
+    """Machines and their memory use as read from a trace: columns of numpy, no file format in sight.
+
+    Machine i has `machine_id[i]`, `vcpus[i]`, `maxmem_mib[i]` (rounded up to MiB) and the samples
+    `offsets[i]:offsets[i + 1]` of `t_s` (seconds from `epoch_s`, strictly increasing within a machine) and `used_kib`
+    (0 <= used <= maxmem). `source` names the trace in notes and figures; `notes` say in one line each what was clamped,
+    filled or dropped on the way in.
+    """
+
+    source: str
+    epoch_s: int
+    end_s: int
+    machine_id: Int64Array
+    vcpus: Int64Array
+    maxmem_mib: Int64Array
+    offsets: Int64Array
+    t_s: Int64Array
+    used_kib: Int64Array
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """The machines of one run in order of arrival, with what was left out of the source and why.
+
+    `resample` is the scheme actually used (`none`, `machines`, `machines_days`); `conditional_on` names the data that
+    every number of this run is conditional on, or is empty where the machines are drawn.
+    """
+
+    requests: tuple[MachineRequest, ...]
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    resample: str = "none"
+    conditional_on: str = ""
+
+
+# --- placement --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """One machine of the cluster [pages]; `usable_pages` (U) is RAM less Xen's own and dom0's."""
+
+    host_id: int
+    ram_pages: int
+    usable_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """What a scheduler knows of a host, as of `at_ns` [pages].
+
+    `committed_pages` is the sum of need_memory (B3.1) of the domains there, `promised_pages` the sum of their maxmem,
+    `free_pages` what the host's heap has free.
+    """
+
+    host_id: int
+    usable_pages: int
+    committed_pages: int
+    promised_pages: int
+    free_pages: int
+    domains: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """No host took a request, and why, in words for the user."""
+
+    reason: str
+
+
+# --- commands to a host -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StartDomain:
+    """Build and boot this machine at `at_ns`."""
+
+    at_ns: int
+    request: MachineRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StopDomain:
+    """Shut the domain down at `at_ns`."""
+
+    at_ns: int
+    domain_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTarget:
+    """`xl mem-set`: ask for a new target [pages] at `at_ns`."""
+
+    at_ns: int
+    domain_id: int
+    target_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The run ends at `at_ns`: report a row for everything still running and one for the host."""
+
+    at_ns: int
+
+
+Command: TypeAlias = StartDomain | StopDomain | SetTarget | Close
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def column(unit: str, doc: str, *, label: bool = False, arrow: str = "") -> Any:
+    """A dataclass field that is a table's column: `unit` ("1" for pure numbers, "-" for text) and a one-line `doc`.
+
+    `label` marks text of few distinct values (stored as a dictionary); `arrow` overrides the stored type, which
+    otherwise follows the annotation (int -> int64, float -> float64, str -> string, bool -> bool, `| None` -> nullable).
+    """
+    return field(metadata={"unit": unit, "doc": doc, "label": label, "arrow": arrow})
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRow:
+    """One boot attempt, key (domain_id, attempt); the counters are those at the end (at the death, if it died)."""
+
+    domain_id: int = column("1", "Number of the domain in its run, given by the workload and kept over attempts.")
+    attempt: int = column("1", "Which boot of this domain, from 1.")
+    name: str = column("-", "Name of the machine in its source.")
+    host_id: int = column("1", "Host it was started on; -1 when no host took it.")
+    os_class: str = column("-", "Guest class: a file in conf/guest.", label=True)
+    vcpus: int = column("1", "Virtual CPUs.")
+    maxmem_pages: int = column("pages", "Most memory the guest can ever see (M; xl.cfg maxmem, xapi static-max).")
+    memory_pages: int = column("pages", "Target it was started with (T; xl.cfg memory, dynamic-min).")
+    arrival_ns: int = column("ns", "When it was asked for.")
+    boot_start_ns: int | None = column("ns", "When its build began; null when it was rejected.")
+    boot_done_ns: int | None = column("ns", "When its services were up; null when it never got there.")
+    boot_delay_ns: int | None = column("ns", "Boot time beyond that of the same guest never held up for memory.")
+    end_ns: int = column("ns", "When it ended, or the end of the run.")
+    fate: str = column("-", "How it ended: one of records.FATES.", label=True)
+    cause: str = column("-", "Why, where the fate alone does not say: one of records.CAUSES.", label=True)
+    oom_line: str = column("-", "The out-of-memory line exactly as Xen logs it, or empty.")
+    tot_pages: int = column("pages", "Pages it owned (Xen's tot_pages).")
+    entry_count: int = column("pages", "gfns marked populate-on-demand and not yet backed (E).")
+    cache_count: int = column("pages", "Pages in its populate-on-demand cache (C).")
+    nonzero_pages_peak: int = column(
+        "pages", "Peak of distinct pages holding data and not ballooned, counted by the guest, not by the host."
+    )
+    margin_pages: int = column(
+        "pages", "tot_pages less the peak of distinct non-zero pages: what was left before it must have died (G11)."
+    )
+    working_pages_peak: int = column("pages", "Peak of W(t), what it wanted to use.")
+    ballooned_pages: int = column("pages", "Pages its balloon holds.")
+    balloon_gave_up: int = column("1", "Times the balloon driver stopped short of its target.")
+    populated_4k: int = column("1", "Demand populates of one page.")
+    populated_2m: int = column("1", "Demand populates of a superpage.")
+    reclaimed_4k: int = column("1", "Single zero pages taken back.")
+    reclaimed_2m: int = column("1", "Zero superpages taken back.")
+    splintered_2m: int = column("1", "Superpage entries split because the cache held no superpage.")
+    sweeps: int = column("1", "Emergency sweeps for zero pages.")
+    swap_ns: int = column("ns", "Time it spent swapping.")
+    swapped_pages_peak: int = column("pages", "Peak of pages in its swap.")
+    oom_kills: int = column("1", "Applications killed inside the guest for want of memory.")
+    slowdown: float = column("1", "Time since boot over the part of it not lost to swapping; 1 is no slowdown.")
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """One host in one run; means are over simulated time."""
+
+    host_id: int = column("1", "Host.")
+    ram_pages: int = column("pages", "Memory of the machine.")
+    usable_pages: int = column("pages", "U: RAM less Xen's own and dom0's.")
+    domains_started: int = column("1", "Boot attempts that began here.")
+    domains_died: int = column("1", "Of these, how many Xen or their own kernel killed, or failed to build.")
+    domains_peak: int = column("1", "Most domains at once.")
+    promised_pages_peak: int = column("pages", "Peak of the sum of maxmem.")
+    promised_pages_mean: float = column("pages", "Mean of the sum of maxmem.")
+    target_pages_peak: int = column("pages", "Peak of the sum of targets.")
+    target_pages_mean: float = column("pages", "Mean of the sum of targets.")
+    owned_pages_peak: int = column("pages", "Peak of the sum of tot_pages.")
+    owned_pages_mean: float = column("pages", "Mean of the sum of tot_pages.")
+    populated_pages_peak: int = column("pages", "Peak of gfns backed by a frame.")
+    populated_pages_mean: float = column("pages", "Mean of gfns backed by a frame.")
+    demanded_pages_peak: int = column("pages", "Peak of the sum of W(t).")
+    demanded_pages_mean: float = column("pages", "Mean of the sum of W(t).")
+    free_pages_min: int = column("pages", "Least free memory in the heap.")
+    free_pages_mean: float = column("pages", "Mean free memory in the heap.")
+    superpage_share: float | None = column("1", "Share of populated pages under 2 MiB or larger entries at the end.")
+    controller_actions: int = column("1", "Target changes a memory controller made.")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """One instant of one host, or of all (host_id -1)."""
+
+    t_ns: int = column("ns", "Simulated time.")
+    host_id: int = column("1", "Host; -1 is the sum over all hosts.")
+    promised_pages: int = column("pages", "Sum of maxmem of the domains there.")
+    target_pages: int = column("pages", "Sum of their targets.")
+    owned_pages: int = column("pages", "Sum of their tot_pages.")
+    populated_pages: int = column("pages", "gfns backed by a frame.")
+    demanded_pages: int = column("pages", "Sum of W(t).")
+    cache_pages: int = column("pages", "Pages in populate-on-demand caches.")
+    entry_pages: int = column("pages", "gfns marked populate-on-demand and not yet backed.")
+    free_pages: int = column("pages", "Free memory in the heap.")
+    domains_running: int = column("1", "Domains alive.")
+    deaths: int = column("1", "Domains dead since the start of the run.")
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """Something that happened, in order of time, then host, then occurrence."""
+
+    t_ns: int = column("ns", "Simulated time.")
+    host_id: int = column("1", "Host; -1 when none is concerned.")
+    domain_id: int = column("1", "Domain; -1 when none is concerned.")
+    attempt: int = column("1", "Which boot of the domain; 0 when none is concerned.")
+    kind: str = column("-", "What: one of records.EVENT_KINDS.", label=True)
+    text: str = column("-", "In words: a reason, a log line, a size.")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One replication of one cell."""
+
+    hosts: int = column("1", "Hosts in the cluster.")
+    ram_pages: int = column("pages", "Memory of all hosts.")
+    usable_pages: int = column("pages", "U: usable memory of all hosts.")
+    duration_ns: int = column("ns", "Simulated time.")
+    resample: str = column("-", "How machines were drawn: none, machines, machines_days.", label=True)
+    conditional_on: str = column("-", "Data that every number here is conditional on; empty when drawn.", label=True)
+    machines_left_out: int = column("1", "Machines of the source that took no part.")
+    requests: int = column("1", "Machines asked for.")
+    boots_started: int = column("1", "Builds begun.")
+    boots_done: int = column("1", "Guests that came up.")
+    static_ratio_mean: float = column("1", "Mean over time of sum of maxmem / U: what was promised.")
+    static_ratio_max: float = column("1", "Maximum over time of sum of maxmem / U.")
+    target_ratio_mean: float = column("1", "Mean over time of sum of targets / U.")
+    target_ratio_max: float = column("1", "Maximum over time of sum of targets / U.")
+    commit_ratio_mean: float = column("1", "Mean over time of owned / U; never above 1.")
+    commit_ratio_max: float = column("1", "Maximum over time of owned / U; never above 1.")
+    demand_ratio_mean: float = column("1", "Mean over time of what guests want / U.")
+    demand_ratio_max: float = column("1", "Maximum over time of what guests want / U.")
+    fate_running: int = column("1", "Boot attempts still running at the end.")
+    fate_shut_down: int = column("1", "Boot attempts that left at their time.")
+    fate_pod_oom: int = column("1", "Boot attempts that Xen killed for want of populate-on-demand memory.")
+    fate_pod_oom_by_other: int = column("1", "The same, killed on another domain's access.")
+    fate_guest_panic: int = column("1", "Boot attempts whose own kernel gave up.")
+    fate_ept_violation: int = column("1", "Boot attempts that ran out of page-table memory.")
+    fate_build_failed: int = column("1", "Boot attempts whose build the toolstack gave up.")
+    fate_rejected: int = column("1", "Requests no host took.")
+    fate_host_failed: int = column("1", "Boot attempts lost with their host.")
+    fate_migrated: int = column("1", "Boot attempts that moved to another host.")
+    domain_s: float = column("s", "Sum over boot attempts of the time from build to end.")
+    boot_delay_ns_mean: float | None = column("ns", "Mean boot delay of the guests that came up.")
+    swap_ns: int = column("ns", "Sum over boot attempts of the time spent swapping.")
+    swap_share: float = column("1", "Time spent swapping over all domain time.")
+    swapped_domains: int = column("1", "Boot attempts that swapped at all.")
+    oom_kills: int = column("1", "Applications killed inside guests.")
+    balloon_gave_up: int = column("1", "Times a balloon driver stopped short.")
+    sweeps: int = column("1", "Emergency sweeps for zero pages.")
+    margin_pages_min: int | None = column("pages", "Least margin of a boot attempt that had a guest.")
+    wall_s: float = column("s", "Wall time of the simulation.")
+    engine_kind: str = column("-", "Where the hosts lived: inline or ray.", label=True)
+    engine_actors: int = column("1", "Actors that held them; 0 in this process.")
+
+
+@dataclass(frozen=True, slots=True)
+class CellRow:
+    """One cell of a sweep over its replications.
+
+    Of each rate: `_numerator` and `_denominator` summed over replications; the mean over replications with a
+    confidence interval `_low`, `_high` over replications (null with fewer than two); `_upper` the exact one-sided upper
+    bound; `_low_pooled`, `_high_pooled` an interval that takes every trial for independent (Wilson for a proportion, exact
+    Poisson for a rate over time); `_design_effect` the variance over replications over what that independence gives.
+    """
+
+    replications: int = column("1", "Replications the cell has.")
+    confidence: float = column("1", "Confidence level of every interval and bound of this row.")
+    resample: str = column("-", "How machines were drawn: none, machines, machines_days.", label=True)
+    conditional_on: str = column("-", "Data that every number here is conditional on; empty when drawn.", label=True)
+    hosts_mean: float = column("1", "Mean number of hosts.")
+    usable_pages_mean: float = column("pages", "Mean usable memory of all hosts.")
+    requests: int = column("1", "Machines asked for, all replications.")
+    boots_started: int = column("1", "Builds begun, all replications.")
+    domain_days: float = column("day", "Domain time, all replications.")
+    static_ratio: float = column("1", "Realised sum of maxmem / U: mean over time, then over replications.")
+    static_ratio_low: float | None = column("1", "Lower end of its interval over replications.")
+    static_ratio_high: float | None = column("1", "Upper end of its interval over replications.")
+    target_ratio: float = column("1", "Sum of targets / U: mean over time, then over replications.")
+    commit_ratio: float = column("1", "Owned / U: mean over time, then over replications.")
+    demand_ratio: float = column("1", "What guests want / U: mean over time, then over replications.")
+    demand_ratio_max: float = column("1", "Maximum over time and replications of what guests want / U.")
+    crash_per_boot: float | None = column("1", "pod_oom / boots started: mean over replications.")
+    crash_per_boot_numerator: int = column("1", "Boot attempts that ended in pod_oom.")
+    crash_per_boot_denominator: int = column("1", "Boots started.")
+    crash_per_boot_low: float | None = column("1", "Lower end of the interval over replications.")
+    crash_per_boot_high: float | None = column("1", "Upper end of the interval over replications.")
+    crash_per_boot_upper: float | None = column("1", "Exact one-sided upper bound (Clopper-Pearson).")
+    crash_per_boot_low_pooled: float | None = column("1", "Lower end of the pooled Wilson interval.")
+    crash_per_boot_high_pooled: float | None = column("1", "Upper end of the pooled Wilson interval.")
+    crash_per_boot_design_effect: float | None = column("1", "Variance over replications over the binomial variance.")
+    crash_per_domain_day: float | None = column("1/day", "pod_oom per domain-day: mean over replications.")
+    crash_per_domain_day_numerator: int = column("1", "Boot attempts that ended in pod_oom.")
+    crash_per_domain_day_denominator: float = column("day", "Domain-days.")
+    crash_per_domain_day_low: float | None = column("1/day", "Lower end of the interval over replications.")
+    crash_per_domain_day_high: float | None = column("1/day", "Upper end of the interval over replications.")
+    crash_per_domain_day_upper: float | None = column("1/day", "Exact one-sided upper bound (Poisson).")
+    crash_per_domain_day_low_pooled: float | None = column("1/day", "Lower end of the pooled Poisson interval.")
+    crash_per_domain_day_high_pooled: float | None = column("1/day", "Upper end of the pooled Poisson interval.")
+    crash_per_domain_day_design_effect: float | None = column("1", "Variance over replications over Poisson's.")
+    start_refused: float | None = column("1", "(rejected + build_failed) / requests: mean over replications.")
+    start_refused_numerator: int = column("1", "Boot attempts rejected or not built.")
+    start_refused_denominator: int = column("1", "Machines asked for.")
+    start_refused_low: float | None = column("1", "Lower end of the interval over replications.")
+    start_refused_high: float | None = column("1", "Upper end of the interval over replications.")
+    start_refused_upper: float | None = column("1", "Exact one-sided upper bound (Clopper-Pearson).")
+    start_refused_low_pooled: float | None = column("1", "Lower end of the pooled Wilson interval.")
+    start_refused_high_pooled: float | None = column("1", "Upper end of the pooled Wilson interval.")
+    start_refused_design_effect: float | None = column("1", "Variance over replications over the binomial variance.")
+    swap_share: float = column("1", "Time spent swapping over domain time: mean over replications.")
+    swap_share_low: float | None = column("1", "Lower end of the interval over replications.")
+    swap_share_high: float | None = column("1", "Upper end of the interval over replications.")
+    swapped_domains: int = column("1", "Boot attempts that swapped at all, all replications.")
+    oom_kills: int = column("1", "Applications killed inside guests, all replications.")
+
+
+Row: TypeAlias = DomainRow | HostRow | SampleRow | EventRow | RunRow | CellRow
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """One table of a result: its row class, the columns its stored order sorts by, and whether it has replications."""
+
+    row: type[Any]
+    key: tuple[str, ...]
+    per_replication: bool
+    doc: str
+
+
+TABLES: Final[Mapping[str, TableSpec]] = {
+    "cells": TableSpec(CellRow, (), False, "One cell of a sweep, over its replications."),
+    "runs": TableSpec(RunRow, (), True, "One replication of one cell."),
+    "hosts": TableSpec(HostRow, ("host_id",), True, "One host in one run."),
+    "domains": TableSpec(DomainRow, ("domain_id", "attempt"), True, "One boot attempt."),
+    "samples": TableSpec(SampleRow, ("t_ns", "host_id"), True, "A time series, at the cadence asked for."),
+    "events": TableSpec(EventRow, ("t_ns", "host_id"), True, "What happened when."),
+}
+"""The sink adds `cell` and (but for cells) `replication` in front of each row, and a sweep's axes behind it; stored rows
+are sorted by cell, replication and `key`, rows of equal key staying in the order they were written."""
+
+
+# --- reports of a host, and where rows go -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What a host says at the end of an epoch: its view, what ended, what happened; `host` only after Close."""
+
+    host_id: int
+    now_ns: int
+    view: HostView
+    domains: tuple[DomainRow, ...] = ()
+    events: tuple[EventRow, ...] = ()
+    samples: tuple[SampleRow, ...] = ()
+    host: HostRow | None = None
+
+
+class Sink(Protocol):
+    """Where rows go: `table` is a key of TABLES, the rows are of its row class."""
+
+    def write(self, table: str, rows: Sequence[Row]) -> None:
+        """Take these rows, in this order."""
