@@ -286,7 +286,7 @@ def column(unit: str, doc: str, *, label: bool = False, arrow: str = "") -> Any:
     """A dataclass field that is a table's column: `unit` ("1" for pure numbers, "-" for text) and a one-line `doc`.
 
     `label` marks text of few distinct values (stored as a dictionary); `arrow` overrides the stored type, which
-    otherwise follows the annotation (int -> int64, float -> float64, str -> string, bool -> bool, `| None` -> nullable).
+    otherwise follows the annotation (int -> int64, float -> float64, str -> string, `| None` -> nullable).
     """
     return field(metadata={"unit": unit, "doc": doc, "label": label, "arrow": arrow})
 
@@ -442,9 +442,10 @@ class CellRow:
     """One cell of a sweep over its replications.
 
     Of each rate: `_numerator` and `_denominator` summed over replications; the mean over replications with a
-    confidence interval `_low`, `_high` over replications (null with fewer than two); `_upper` the exact one-sided upper
-    bound; `_low_pooled`, `_high_pooled` an interval that takes every trial for independent (Wilson for a proportion, exact
-    Poisson for a rate over time); `_design_effect` the variance over replications over what that independence gives.
+    confidence interval `_low`, `_high` over replications (null with fewer than two); `_upper` the exact one-sided
+    upper bound; `_low_pooled`, `_high_pooled` an interval that takes every trial for independent (Wilson for a
+    proportion, exact Poisson for a rate over time); `_design_effect` the variance over replications over what that
+    independence gives.
     """
 
     replications: int = column("1", "Replications the cell has.")
@@ -518,8 +519,8 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "samples": TableSpec(SampleRow, ("t_ns", "host_id"), True, "A time series, at the cadence asked for."),
     "events": TableSpec(EventRow, ("t_ns", "host_id"), True, "What happened when."),
 }
-"""The sink adds `cell` and (but for cells) `replication` in front of each row, and a sweep's axes behind it; stored rows
-are sorted by cell, replication and `key`, rows of equal key staying in the order they were written."""
+"""The sink adds `cell` and (but for cells) `replication` in front of each row, and a sweep's axes behind it; stored
+rows are sorted by cell, replication and `key`, rows of equal key staying in the order they were written."""
 
 
 # --- reports of a host, and where rows go -----------------------------------------------------------------------------
