@@ -172,7 +172,7 @@ class MachineRequest:
 class MachineTable:
     """Machines and their memory use as read from a trace: columns of numpy, no file format in sight.
 
-    Machine i has `machine_id[i]`, `vcpus[i]`, `maxmem_mib[i]` (rounded up to MiB) and the samples
+    Machine i has `machine_id[i]`, `vcpus[i]`, `maxmem_kib[i]` (as recorded) and the samples
     `offsets[i]:offsets[i + 1]` of `t_s` (seconds from `epoch_s`, strictly increasing within a machine) and `used_kib`
     (0 <= used <= maxmem). `source` names the trace in notes and figures; `notes` say in one line each what was clamped,
     filled or dropped on the way in.
@@ -183,7 +183,7 @@ class MachineTable:
     end_s: int
     machine_id: Int64Array
     vcpus: Int64Array
-    maxmem_mib: Int64Array
+    maxmem_kib: Int64Array
     offsets: Int64Array
     t_s: Int64Array
     used_kib: Int64Array
