@@ -1,0 +1,423 @@
+"""What a run is made of, as plain dataclasses: the schema of `conf/`, and all that the rest of podcluster sees of a configuration.
+
+Units       In the last word of each name: `_mib`, `_gib`, `_pages`, `_s`, `_per_s`. A `Range` is `[low, high]`, drawn uniformly, so that two
+            boots differ.
+Values      Live in `conf/`. A default here is the plain case, for whoever builds one in code, and equals what the plain files of `conf/` say (a test compares
+            them). Nothing hides a decision: the seed, the overcommit, a guest's maxmem and memory have no default here.
+Checks      `check()` of each class, called by `__post_init__`: ranges, then what relates fields. A mistake is a `ConfigError` of one line with
+            the key's full path. The classes are mutable because Hydra composes by assignment; treat them as read-only afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from podcluster.errors import ConfigError
+from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
+
+Range = list[float]
+AxisValue = bool | int | float | str
+
+MIB_PER_GIB = 1024
+MAX_SEED = 2**63 - 1
+
+TOOLSTACKS = ("xl",)
+ERAS = ("today",)
+P2M_KINDS = ("ept", "pt")
+PAGING_KINDS = ("hap", "shadow")
+ON_CRASH = ("destroy",)
+PREEMPT_MODES = ("never", "always")
+CHECKS = ("epoch", "step", "off")
+BALLOON_DRIVERS = ("linux", "windows", "none")
+SCRUBBERS = ("none", "zero")
+ALLOC_ORDERS = ("descending", "random")
+FAMILIES = ("one", "synthetic", "bitbrains")
+RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
+POLICIES = ("first_fit", "best_fit")
+CONTROLLERS = ("static",)
+ENGINES = ("auto", "inline", "ray")
+
+
+def _fail(key: str, rule: str, value: object, remedy: str) -> None:
+    raise ConfigError(f"{key} must be {rule}, got {value}: {remedy}")
+
+
+def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        _fail(key, f"one of {', '.join(allowed)}", value, f"try {key}={allowed[0]}")
+
+
+def _between(key: str, value: float, low: float, high: float | None = None) -> None:
+    # `not (low <= value)` rather than `value < low`, so that nan fails too.
+    if not (low <= value) or (high is not None and not (value <= high)) or value == float("inf"):
+        rule = f">= {low}" if high is None else f"between {low} and {high}"
+        nearest = low if high is None or not (value > high) else high
+        _fail(key, rule, value, f"try {key}={nearest}")
+
+
+def _range(key: str, value: Range, low: float = 0, high: float | None = None) -> None:
+    if len(value) != 2:
+        _fail(key, "a pair [low, high]", value, f"give two numbers, such as '{key}=[{low},{low + 1}]'")
+    for end in value:
+        _between(key, end, low, high)
+    if value[0] > value[1]:
+        _fail(key, "[low, high] with low <= high", value, f"swap them: '{key}=[{value[1]},{value[0]}]'")
+
+
+@dataclass(kw_only=True)
+class ClusterConfig:
+    """How many hosts there are, how large, and how often they meet."""
+
+    hosts: str = "auto"  # a number, or "auto": as many as the workload needs
+    host_mem_gib: int = 128  # RAM of one host
+    epoch_s: int = 10  # hosts run alone for this long, then report and take commands
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        if self.hosts != "auto" and not (
+            self.hosts.isascii() and self.hosts.isdigit() and 1 <= int(self.hosts) <= 100_000
+        ):
+            _fail("cluster.hosts", "'auto' or a whole number from 1 to 100000", self.hosts, "try cluster.hosts=auto")
+        _between("cluster.host_mem_gib", self.host_mem_gib, 1, 65_536)
+        _between("cluster.epoch_s", self.epoch_s, 1, 86_400)
+
+    @property
+    def host_count(self) -> int | None:
+        """The number of hosts asked for; None for auto."""
+        return None if self.hosts == "auto" else int(self.hosts)
+
+
+@dataclass(kw_only=True)
+class HostConfig:
+    """One Xen host: its toolstack, what Xen and dom0 keep for themselves, and how the hypervisor maps guests."""
+
+    toolstack: str = "xl"
+    era: str = "today"  # which generation of Xen's builder and tools
+    xen_mib: int | None = None  # Xen's own memory; None: RAM/128 + 64 MiB
+    dom0_mib: int = 2048  # dom0's memory, fixed (dom0_mem= on Xen's command line, so no autoballoon)
+    p2m: str = "ept"  # ept | pt: how a superpage splits
+    paging: str = "hap"  # hap | shadow: the size of the paging pool
+    superpages_1g: bool = True
+    superpages_2m: bool = True
+    scrub_on_free: bool = True
+    extra_ram_pages: int = 24  # video RAM aside, counted pages that the device model adds to a guest (17 to 30 in logs)
+    pod_target_less_hole: bool = True  # the builder takes the 32 pages of the VGA hole off the PoD target
+    claim_mode: bool = True  # xl.conf claim_mode: stake the memory before the build
+    on_crash: str = "destroy"
+    preempt: str = "never"  # whether Xen finds other work pending each time it looks
+    check: str = "epoch"  # audit every host at each epoch's end, after each step, or never
+
+    def __post_init__(self) -> None:
+        self.check_ranges()
+
+    def check_ranges(self) -> None:
+        """Check ranges; raise ConfigError. (`check` is a field here, as users know it: `host.check=step`.)"""
+        _one_of("host.toolstack", self.toolstack, TOOLSTACKS)
+        _one_of("host.era", self.era, ERAS)
+        if self.xen_mib is not None:
+            _between("host.xen_mib", self.xen_mib, 0)
+        _between("host.dom0_mib", self.dom0_mib, 128)  # libxl refuses less (LIBXL_MIN_DOM0_MEM)
+        _one_of("host.p2m", self.p2m, P2M_KINDS)
+        _one_of("host.paging", self.paging, PAGING_KINDS)
+        _between("host.extra_ram_pages", self.extra_ram_pages, 0, 256)  # the 1 MiB that libxl leaves above the target
+        _one_of("host.on_crash", self.on_crash, ON_CRASH)
+        _one_of("host.preempt", self.preempt, PREEMPT_MODES)
+        _one_of("host.check", self.check, CHECKS)
+
+    def xen_mib_of(self, host_mem_gib: int) -> int:
+        """MiB that Xen keeps on a host of `host_mem_gib` GiB: as given, or RAM/128 + 64."""
+        if self.xen_mib is not None:
+            return self.xen_mib
+        return host_mem_gib * MIB_PER_GIB // 128 + 64
+
+
+@dataclass(kw_only=True)
+class BalloonConfig:
+    """A balloon driver: what hands the gap between maxmem and memory back to Xen."""
+
+    driver: str  # linux | windows | none: whose rules it follows
+    start_s: Range  # from the kernel's start to the driver's first page [s]
+    rate_pages_per_s: Range  # pages handed back per second
+    batch_pages: int  # pages per hypercall
+    scrub: bool  # writes each page before handing it back (and so populates it first)
+    boot_barrier: bool  # user space waits until the first target is reached
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _one_of("guest.balloon.driver", self.driver, BALLOON_DRIVERS)
+        _range("guest.balloon.start_s", self.start_s)
+        _range("guest.balloon.rate_pages_per_s", self.rate_pages_per_s, 1)
+        _between("guest.balloon.batch_pages", self.batch_pages, 1, PAGES_PER_GIB)
+
+
+@dataclass(kw_only=True)
+class PageCacheConfig:
+    """The growth of page cache into free memory; rate 0 switches it off."""
+
+    rate_mib_per_s: float = 20
+    floor_share: float = 0.1  # grows only while free memory is above this share of what the guest has
+    max_share_of_free: float = 0.7  # and up to this share of what is free
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _between("guest.page_cache.rate_mib_per_s", self.rate_mib_per_s, 0)
+        _between("guest.page_cache.floor_share", self.floor_share, 0, 1)
+        _between("guest.page_cache.max_share_of_free", self.max_share_of_free, 0, 1)
+
+
+@dataclass(kw_only=True)
+class GuestConfig:
+    """What one class of operating system does with its memory, from firmware to shutdown."""
+
+    os_class: str  # the name that rows carry
+    min_memory_mib: int = 256  # `overcommit` never gives a guest less
+    target_fraction: float | None = None  # memory as a share of maxmem, in place of 1/overcommit
+    vcpus: int = 2  # where the workload does not say
+    video_mib: int = 8  # video RAM, taken off both memory and maxmem by the builder
+    firmware_s: Range  # from the end of the build to the kernel's start [s]
+    kernel_mib: Range  # kernel, initramfs and what they allocate, written with data
+    kernel_s: Range  # time that takes [s]
+    descriptor_share: int = 64  # page descriptors take maxmem/this, whatever the target
+    services_mib: Range  # what services touch before the guest counts as booted
+    services_s: Range  # time that takes [s]
+    scrubber: str = "none"  # none | zero: whether start-of-day zeroing writes all of memory
+    scrub_rate_mib_per_s: Range
+    scrub_start_s: Range  # from the kernel's start [s]
+    alloc_block_pages: int = 512  # the allocator takes untouched memory in blocks of this many pages
+    alloc_order: str = "descending"  # descending | random: in which order it takes them
+    dirty_all: bool = False  # a stream that writes data to every page once booted
+    swap_mib: int  # room in swap; 0: none, then an application is killed instead
+    swap_mib_per_s: float
+    balloon: BalloonConfig
+    page_cache: PageCacheConfig
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        if not self.os_class or not self.os_class.replace("_", "").replace("-", "").isalnum():
+            _fail(
+                "guest.os_class", "a name of letters, digits, - and _", repr(self.os_class), "try guest.os_class=linux"
+            )
+        _between("guest.min_memory_mib", self.min_memory_mib, 32)
+        if self.target_fraction is not None and not 0 < self.target_fraction <= 1:
+            _fail(
+                "guest.target_fraction", "above 0 and at most 1", self.target_fraction, "try guest.target_fraction=0.5"
+            )
+        _between("guest.vcpus", self.vcpus, 1, 512)
+        _between("guest.video_mib", self.video_mib, 0, 1024)
+        _range("guest.firmware_s", self.firmware_s)
+        _range("guest.kernel_mib", self.kernel_mib)
+        _range("guest.kernel_s", self.kernel_s)
+        _between("guest.descriptor_share", self.descriptor_share, 2)
+        _range("guest.services_mib", self.services_mib)
+        _range("guest.services_s", self.services_s)
+        _one_of("guest.scrubber", self.scrubber, SCRUBBERS)
+        _range("guest.scrub_rate_mib_per_s", self.scrub_rate_mib_per_s, 1)
+        _range("guest.scrub_start_s", self.scrub_start_s)
+        _between("guest.alloc_block_pages", self.alloc_block_pages, 1, PAGES_PER_GIB)
+        _one_of("guest.alloc_order", self.alloc_order, ALLOC_ORDERS)
+        _between("guest.swap_mib", self.swap_mib, 0)
+        if self.swap_mib and not self.swap_mib_per_s > 0:
+            _fail(
+                "guest.swap_mib_per_s", "above 0 where guest.swap_mib is", self.swap_mib_per_s, "try guest.swap_mib=0"
+            )
+        _between("guest.swap_mib_per_s", self.swap_mib_per_s, 0)
+
+
+@dataclass(kw_only=True)
+class WorkloadConfig:
+    """Which machines are asked for, when, and what memory they want over time."""
+
+    family: str  # one | synthetic | bitbrains
+    path: str | None = None  # a trace's folder, for families that read one
+    machines: int = 60  # how many (synthetic)
+    memory_mib: int | None = None  # xl.cfg memory= (one); None: maxmem/overcommit
+    maxmem_mib: int | None = None  # xl.cfg maxmem= (one); None: memory
+    min_maxmem_mib: int = 512  # smaller machines of a trace are left out, counted
+    boot_spread_s: int = 600  # boots are spread over this long; 0 is a storm
+    hold_s: int = -1  # memory stays held this long after its last use; -1: since boot
+    resample: str = "auto"  # auto | none | machines | machines_days: what a replication draws from the trace
+    start_s: int = 0  # where in the trace simulated time begins
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges and what each family needs; raise ConfigError."""
+        _one_of("workload.family", self.family, FAMILIES)
+        _between("workload.machines", self.machines, 1, 10_000_000)
+        if self.memory_mib is not None:
+            _between("workload.memory_mib", self.memory_mib, 16)
+        if self.maxmem_mib is not None:
+            _between("workload.maxmem_mib", self.maxmem_mib, 16)
+        if self.memory_mib is not None and self.maxmem_mib is not None and self.memory_mib > self.maxmem_mib:
+            raise ConfigError(
+                f"workload.memory_mib must be <= workload.maxmem_mib, got {self.memory_mib} > {self.maxmem_mib}: "
+                "lower memory_mib (the target) or raise maxmem_mib"
+            )
+        if self.family == "one" and self.memory_mib is None and self.maxmem_mib is None:
+            _fail(
+                "workload.maxmem_mib",
+                "given for workload=one",
+                "null",
+                "try workload.memory_mib=256 workload.maxmem_mib=512",
+            )
+        if self.family == "bitbrains" and not self.path:
+            _fail("workload.path", "the trace's folder for workload=bitbrains", self.path, "add workload.path=DIR")
+        _between("workload.min_maxmem_mib", self.min_maxmem_mib, 16)
+        _between("workload.boot_spread_s", self.boot_spread_s, 0)
+        _between("workload.hold_s", self.hold_s, -1)
+        _one_of("workload.resample", self.resample, RESAMPLE_MODES)
+        _between("workload.start_s", self.start_s, 0)
+
+
+@dataclass(kw_only=True)
+class PlacementConfig:
+    """Which host a domain goes to."""
+
+    policy: str
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _one_of("placement.policy", self.policy, POLICIES)
+
+
+@dataclass(kw_only=True)
+class ControllerConfig:
+    """Who moves targets while guests run; `static` leaves them at memory."""
+
+    name: str = "static"
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _one_of("controller.name", self.name, CONTROLLERS)
+
+
+@dataclass(kw_only=True)
+class EngineConfig:
+    """Where the hosts are computed; never what comes out."""
+
+    kind: str = "auto"  # auto | inline | ray
+    address: str = "local"  # local, or a running Ray cluster's address
+    actors: int | None = None  # None: the CPUs there are, at most one per host
+    hosts_per_actor: int | None = None
+    timeout_s: int = 600  # longest wait for a reply of an actor
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _one_of("engine.kind", self.kind, ENGINES)
+        if not self.address:
+            _fail("engine.address", "'local' or host:port", repr(self.address), "try engine.address=local")
+        if self.actors is not None:
+            _between("engine.actors", self.actors, 1, 10_000)
+        if self.hosts_per_actor is not None:
+            _between("engine.hosts_per_actor", self.hosts_per_actor, 1)
+        if self.actors is not None and self.hosts_per_actor is not None:
+            _fail("engine.actors", "null where engine.hosts_per_actor is given", self.actors, "give one of the two")
+        _between("engine.timeout_s", self.timeout_s, 1)
+
+
+@dataclass(kw_only=True)
+class StudyConfig:
+    """How long, how often, and what is written."""
+
+    duration_s: int = 86400  # simulated time
+    replications: int = 1  # runs of each cell, with seeds of their own
+    telemetry_s: int = 300  # cadence of the samples table; 0: none
+    confidence: float = 0.95  # of every interval
+    figure: bool = True
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _between("study.duration_s", self.duration_s, 1, 10 * 366 * 86_400)
+        _between("study.replications", self.replications, 1, 1_000_000)
+        _between("study.telemetry_s", self.telemetry_s, 0)
+        if not 0.5 <= self.confidence < 1:
+            _fail("study.confidence", "at least 0.5 and below 1", self.confidence, "try study.confidence=0.95")
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One cell: everything that results are a function of, and `engine`, which they are not."""
+
+    seed: int
+    overcommit: float  # R: a guest's memory is floor(maxmem/R) MiB, at least guest.min_memory_mib
+    cluster: ClusterConfig
+    host: HostConfig
+    guest: GuestConfig
+    workload: WorkloadConfig
+    placement: PlacementConfig
+    controller: ControllerConfig
+    engine: EngineConfig
+    study: StudyConfig
+    experiment: str | None = None  # the file of conf/experiment that this came from
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges, then what relates sections; raise ConfigError."""
+        _between("seed", self.seed, 0, MAX_SEED)
+        _between("overcommit", self.overcommit, 1, 1000)
+        taken_mib = self.host.xen_mib_of(self.cluster.host_mem_gib) + self.host.dom0_mib
+        ram_mib = self.cluster.host_mem_gib * MIB_PER_GIB
+        if taken_mib >= ram_mib:
+            raise ConfigError(
+                f"host.dom0_mib plus Xen's own memory must be < cluster.host_mem_gib, got {self.host.dom0_mib} + "
+                f"{taken_mib - self.host.dom0_mib} >= {ram_mib} MiB: lower host.dom0_mib or raise cluster.host_mem_gib"
+            )
+
+    @property
+    def host_ram_pages(self) -> int:
+        """RAM of one host [pages]."""
+        return self.cluster.host_mem_gib * PAGES_PER_GIB
+
+    @property
+    def usable_pages(self) -> int:
+        """U: RAM of one host less Xen and dom0 [pages]."""
+        taken_mib = self.host.xen_mib_of(self.cluster.host_mem_gib) + self.host.dom0_mib
+        return self.host_ram_pages - taken_mib * PAGES_PER_MIB
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as they are written into the metadata of results."""
+        return asdict(self)
+
+    def digest(self) -> str:
+        """Name this configuration in 12 hex digits; equal configurations have equal names."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(kw_only=True)
+class Cell:
+    """One cell of a study: the typed values that set it apart from its neighbours, and its configuration."""
+
+    config: Config
+    axes: dict[str, AxisValue] = field(default_factory=dict)

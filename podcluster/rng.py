@@ -1,0 +1,17 @@
+"""A name for every stream of random numbers.
+
+`stream(seed, "host", 3, "domain", 7, "touch")` gives the same numbers wherever it is asked for and whoever else exists: adding a domain, an
+actor or a policy leaves every other draw alone, so that two policies meet the same guests (common random numbers). A stream costs about 10 us to
+make: one per domain and purpose, never one per event.
+"""
+
+from hashlib import blake2s
+
+import numpy as np
+
+
+def stream(root_seed: int, *path: str | int) -> np.random.Generator:
+    """Make the generator that belongs to `path` under `root_seed` (>= 0)."""
+    digest = blake2s("/".join(map(str, path)).encode(), digest_size=16).digest()
+    words = [int(word) for word in np.frombuffer(digest, dtype="<u4")]
+    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence([*words, root_seed])))
