@@ -1,0 +1,1 @@
+"""Studies: cells and replications, resumable; and the statistics over them."""
