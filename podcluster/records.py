@@ -236,9 +236,10 @@ class HostView:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """No host took a request, and why, in words for the user."""
+    """No host took a request: why in words for the user, and as the cause its row carries."""
 
     reason: str
+    cause: Cause = "no_host"
 
 
 # --- commands to a host -----------------------------------------------------------------------------------------------

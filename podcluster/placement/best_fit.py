@@ -1,0 +1,30 @@
+"""Best fit: of the hosts that fit, the one with least uncommitted memory left, lowest host_id among equals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from podcluster.placement.index import HostIndex, fits, rejection
+from podcluster.records import HostView, Rejected
+
+
+class BestFit:
+    """Fill the fullest host that still fits."""
+
+    def place(
+        self, request_pages: int, request_maxmem_pages: int, views: Sequence[HostView]
+    ) -> int | Rejected:
+        """The tightest of `views` that fits [pages]."""
+        fitting = [view for view in views if fits(request_pages, request_maxmem_pages, view)]
+        if fitting:
+            return min(fitting, key=lambda view: (view.usable_pages - view.committed_pages, view.host_id)).host_id
+        return rejection(
+            request_pages,
+            request_maxmem_pages,
+            max((view.usable_pages for view in views), default=0),
+            max((view.usable_pages - view.committed_pages for view in views), default=0),
+        )
+
+    def place_indexed(self, request_pages: int, request_maxmem_pages: int, index: HostIndex) -> int | Rejected:
+        """The same from an index [pages]."""
+        return index.best_fit(request_pages, request_maxmem_pages)
