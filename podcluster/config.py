@@ -1,11 +1,13 @@
-"""What a run is made of, as plain dataclasses: the schema of `conf/`, and all that the rest of podcluster sees of a configuration.
+"""What a run is made of, as plain dataclasses: the schema of `conf/`, and all that podcluster sees of a configuration.
 
-Units       In the last word of each name: `_mib`, `_gib`, `_pages`, `_s`, `_per_s`. A `Range` is `[low, high]`, drawn uniformly, so that two
-            boots differ.
-Values      Live in `conf/`. A default here is the plain case, for whoever builds one in code, and equals what the plain files of `conf/` say (a test compares
-            them). Nothing hides a decision: the seed, the overcommit, a guest's maxmem and memory have no default here.
-Checks      `check()` of each class, called by `__post_init__`: ranges, then what relates fields. A mistake is a `ConfigError` of one line with
-            the key's full path. The classes are mutable because Hydra composes by assignment; treat them as read-only afterwards.
+Units       In the last word of each name: `_mib`, `_gib`, `_pages`, `_s`, `_per_s`. A `Range` is `[low, high]`, drawn
+            uniformly, so that two boots differ.
+Values      Live in `conf/`. A default here is the plain case, for whoever builds one in code, and equals what the plain
+            files of `conf/` say (a test compares them). Nothing hides a decision: the seed, the overcommit, a guest's
+            maxmem and memory have no default here.
+Checks      `check()` of each class, called by `__post_init__`: ranges, then what relates fields. A mistake is a
+            `ConfigError` of one line with the key's full path. The classes are mutable because Hydra composes by
+            assignment; treat them as read-only afterwards.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The two kinds of error that podcluster raises; what happens to a guest is never one of them, it is a row of a table.
 
-Each takes one string, so that it survives the pickling that brings it back from an actor (an exception with a richer `__init__` would arrive as
-something else).
+Each takes one string, so that it survives the pickling that brings it back from an actor (an exception with a richer
+`__init__` would arrive as something else).
 """
 
 
@@ -10,7 +10,7 @@ class PodclusterError(Exception):
 
 
 class ConfigError(PodclusterError):
-    """The user's mistake, in one line: the key or file, the rule, the value, the remedy. The command ends with status 2."""
+    """The user's mistake, in one line: the key or file, the rule, the value, the remedy. Exit status 2."""
 
 
 class InvariantError(PodclusterError):

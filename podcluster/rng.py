@@ -1,8 +1,8 @@
 """A name for every stream of random numbers.
 
-`stream(seed, "host", 3, "domain", 7, "touch")` gives the same numbers wherever it is asked for and whoever else exists: adding a domain, an
-actor or a policy leaves every other draw alone, so that two policies meet the same guests (common random numbers). A stream costs about 10 us to
-make: one per domain and purpose, never one per event.
+`stream(seed, "host", 3, "domain", 7, "touch")` gives the same numbers wherever it is asked for and whoever else exists:
+adding a domain, an actor or a policy leaves every other draw alone, so that two policies meet the same guests (common
+random numbers). A stream costs about 10 us to make: one per domain and purpose, never one per event.
 """
 
 from hashlib import blake2s

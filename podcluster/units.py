@@ -1,4 +1,4 @@
-"""Units and their conversions; every other module counts in 4 KiB pages and integer nanoseconds and converts at its border with these.
+"""Units and their conversions: everywhere else counts are 4 KiB pages and integer nanoseconds, converted at borders.
 
 Units       A page is 4 KiB. A superpage is an order-9 extent, 2 MiB.
 Rounding    Towards fewer pages, as Xen's tools do (KiB values are divided by 4 and rounded down).

@@ -1,0 +1,531 @@
+"""The command line, and the only module that knows Hydra.
+
+The first argument decides before anything heavy is imported: a verb (`replay`, `bench`, ...) has its own help and its
+own options; everything else is a run or a sweep, composed by Hydra from `conf/` and the overrides. Composition ends
+here: `Config` dataclasses go on, no DictConfig does.
+
+A user's mistake is one line on stderr and status 2, before a folder is made or an actor started. A broken invariant is
+status 70 with the command that replays it. Ctrl-C is one line and status 130. Why Hydra's own runner is not
+used for runs: docs/adr/0003-hydra-at-the-edge.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from hashlib import sha256
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
+
+from podcluster import __version__
+from podcluster.config import AxisValue, Cell, Config
+from podcluster.errors import ConfigError, InvariantError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_INVARIANT = 70  # EX_SOFTWARE
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command of its own: where its `main(argv) -> status` is, and what it does."""
+
+    module: str
+    function: str
+    usage: str
+    help: str
+
+
+VERBS = {
+    "replay": Verb(
+        "podcluster.host.replay", "main", "FILE...", "golden traces of Xen against our host, a line per file"
+    ),
+    "bench": Verb("podcluster.host.bench", "main", "NAME", "a benchmark; one JSON object as the last line"),
+    "digest": Verb("podcluster.io.digest", "main", "DIR", "one SHA-256 per table and one over all; --diff A B"),
+    "figure": Verb("podcluster.report.figure", "main", "DIR", "draw the figure of a run again from its results"),
+}
+
+HELP = """\
+podcluster {version}: how far can a cluster of Xen hosts be overcommitted?
+
+  podcluster [KEY=VALUE ...]        one run: places guests, boots each page by page, follows their memory
+  podcluster -m KEY=A,B [...]       a sweep: every combination, one dataset
+  podcluster VERB ...               {verbs}
+
+Keys that most runs want
+  overcommit=1.5                    promise this much more than there is (1: none)
+  workload=synthetic|bitbrains|one  who asks for memory; workload.path=DIR for a trace,
+                                    workload.memory_mib=256 workload.maxmem_mib=512 for one guest
+  guest=linux|windows|...           what the guests run
+  cluster.hosts=16                  how many hosts (auto: as many as needed)
+  cluster.host_mem_gib=128          how large
+  study.duration_s=86400            simulated time
+  study.replications=20             how often, with other random numbers
+  seed=1                            same seed, same results
+  engine=auto|inline|ray            where it is computed; never what comes out
+  hydra.run.dir=DIR                 where results go (default runs/<hash of the configuration>)
+
+Choices (a folder of {conf} each)
+{groups}
+Options
+  -m, --multirun                    sweep over the values that commas separate, choice(), range(), glob()
+  --force                           compute again what is already there
+  -v, --verbose                     say more
+  --cfg job [--resolve]             print the configuration that would run, and stop
+  --config-dir DIR                  a folder with files of your own for these choices
+  --info, --hydra-help, -sc         what Hydra adds: its search path, its help, shell completion
+  --version, -h, --help
+
+Verbs
+{verb_lines}
+Examples
+  podcluster workload=one workload.memory_mib=256 workload.maxmem_mib=512
+  podcluster workload=bitbrains workload.path=DIR overcommit=2
+  podcluster -m overcommit=1,1.5,2 study.replications=5
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run podcluster with `argv` (default: the command line) and return the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(args)
+        sys.stdout.flush()
+        return status
+    except ConfigError as error:
+        _say(str(error))
+        return EXIT_USAGE
+    except InvariantError as error:
+        _say(f"a rule that must hold does not, please report it: {error}")
+        _say(f"version {__version__}; this command replays it: {_command(args)}")
+        return EXIT_INVARIANT
+    except KeyboardInterrupt:
+        _say("interrupted; what is finished stays, and the same command goes on from there")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`podcluster --help | head`): nothing to report, and nothing left to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _dispatch(args: list[str]) -> int:
+    first = args[0] if args else ""
+    if first in VERBS:
+        verb = VERBS[first]
+        run: Callable[[list[str]], int | None] = getattr(import_module(verb.module), verb.function)
+        return run(args[1:]) or EXIT_OK
+    if first == "--version":
+        sys.stdout.write(f"podcluster {__version__}\n")
+        return EXIT_OK
+    if first in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return EXIT_OK
+    options = _parse(args)
+    _log_to_stderr(logging.DEBUG if options.verbose else logging.INFO)
+    if options.show:
+        return _show(args)
+    return _run(options, args)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"podcluster: {_flat(line)}\n")
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _command(args: Sequence[str]) -> str:
+    return shlex.join(["podcluster", *args])
+
+
+def _log_to_stderr(level: int) -> None:
+    logger = logging.getLogger("podcluster")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+def conf_dir() -> Path:
+    """The folder `conf/`: inside an installed package, beside the package in a source tree."""
+    here = Path(__file__).resolve().parent
+    for candidate in (here / "conf", here.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(f"conf/ must lie in {here} or beside it, got neither: install podcluster again")
+
+
+def groups() -> dict[str, list[str]]:
+    """The choices that `conf/` offers, by group."""
+    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+
+
+def _help() -> str:
+    return HELP.format(
+        version=__version__,
+        verbs=", ".join(VERBS),
+        conf="conf/",
+        groups="".join(f"  {name + '=':<33} {' | '.join(options)}\n" for name, options in groups().items()),
+        verb_lines="".join(f"  {f'{name} {verb.usage}':<33} {verb.help}\n" for name, verb in VERBS.items()),
+    )
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}: podcluster --help lists what there is")
+
+
+def _parse(args: list[str]) -> argparse.Namespace:
+    parser = _OneLineParser(prog="podcluster", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--verbose", "-v", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn", default="config")
+    shown = [
+        parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all")),
+        parser.add_argument("--info", "-i", nargs="?", const="all"),
+        parser.add_argument("--package", "-p"),
+        parser.add_argument("--resolve", action="store_true"),
+        parser.add_argument("--hydra-help", action="store_true"),
+        parser.add_argument("--shell-completion", "-sc", action="store_true"),
+    ]
+    options = parser.parse_intermixed_args(args)
+    options.show = any(getattr(options, action.dest) for action in shown)
+    return options
+
+
+def _show(args: list[str]) -> int:
+    """Let Hydra answer what only looks at a configuration: --cfg, --info, --hydra-help, shell completion."""
+    import hydra
+
+    def never_runs(_: DictConfig) -> None:
+        raise AssertionError("a flag that shows something ran the job")
+
+    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(never_runs)
+    _register_schema()
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["podcluster", *args]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that the error is told in one line like every other
+    try:
+        with _hydra_errors(args):
+            app()
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+    return EXIT_OK
+
+
+def _run(options: argparse.Namespace, args: list[str]) -> int:
+    cells, out_dir = plan(
+        options.overrides,
+        multirun=options.multirun,
+        config_dir=options.config_dir,
+        config_path=options.config_path,
+        config_name=options.config_name,
+    )
+    from podcluster.study.runner import run_study
+
+    run_study(cells, out_dir=out_dir, force=options.force, command=_command(args))
+    return EXIT_OK
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """Compose one configuration from `conf/` and `overrides`, checked; raise ConfigError."""
+    return plan(overrides)[0][0].config
+
+
+def plan(
+    overrides: Sequence[str],
+    *,
+    multirun: bool = False,
+    config_dir: str | None = None,
+    config_path: str | None = None,
+    config_name: str = "config",
+) -> tuple[list[Cell], Path]:
+    """Compose every cell that `overrides` ask for, checked, and name the folder for their results (not made yet)."""
+    from hydra import initialize_config_dir
+
+    _register_schema()
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir must be a folder, got {config_dir}: make it, or correct the path")
+    path = conf_dir() if config_path is None else Path(config_path).resolve()
+    if not path.is_dir():
+        raise ConfigError(f"--config-path must be a folder, got {config_path}: make it, or correct the path")
+    if config_dir is not None:
+        overrides = [*overrides, f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
+    with _hydra_errors(overrides), initialize_config_dir(config_dir=str(path), version_base="1.3"):
+        return _cells(list(overrides), multirun, config_name)
+
+
+def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list[Cell], Path]:
+    from hydra import compose as hydra_compose
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    given = parser.parse_overrides(overrides)
+    swept = [override for override in given if override.is_sweep_override()]
+    if swept and not multirun:
+        key, text = swept[0].key_or_group, swept[0].input_line
+        raise ConfigError(f"{key} must be one value, got {text}: add -m for a sweep, or write a list as '{key}=[...]'")
+    base = hydra_compose(
+        config_name, [str(override.input_line) for override in given if override not in swept], return_hydra_config=True
+    )
+    for plugin in ("launcher", "sweeper"):
+        chosen = base.hydra.runtime.choices[f"hydra/{plugin}"]
+        if chosen != "basic":
+            raise ConfigError(
+                f"hydra/{plugin} must be basic, got {chosen}: podcluster runs the cells itself, see engine=ray"
+            )
+    hydra_cfg = base.hydra
+    if not multirun:
+        config = _to_config(base, overrides)
+        return [Cell(config=config)], _folder(hydra_cfg.run.dir, config.digest())
+
+    # A file of conf/experiment may bring the axes of its sweep; the command line goes on top.
+    params = [f"{key}={value}" for key, value in (hydra_cfg.sweeper.params or {}).items()]
+    swept_by_file = [override for override in parser.parse_overrides(params) if override.is_sweep_override()]
+    named = {override.key_or_group for override in given}
+    swept = [override for override in swept_by_file if override.key_or_group not in named] + swept
+    fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
+    fixed += [text for text in params if text.split("=")[0] not in named | {axis.key_or_group for axis in swept}]
+    cells = [
+        _cell(
+            hydra_compose(config_name, [*fixed, *combination], return_hydra_config=True), swept, [*fixed, *combination]
+        )
+        for combination in product(*[_values(axis) for axis in swept])
+    ]
+    _level_types(cells)
+    return cells, _folder(hydra_cfg.sweep.dir, _sweep_name(cells))
+
+
+def _values(axis: Override) -> list[str]:
+    """The overrides, one a value, that an axis stands for."""
+    if not axis.is_discrete_sweep():
+        raise ConfigError(
+            f"{axis.key_or_group} must list its values, got {axis.input_line}: use a,b or choice() or range()"
+        )
+    key = axis.get_key_element()
+    if str(axis.key_or_group).split(".")[0] == "hydra":
+        raise ConfigError(f"{key} must be one value in a sweep, got {axis.input_line}: all cells share one dataset")
+    values = [f"{key}={value}" for value in axis.sweep_string_iterator()]
+    if len(set(values)) < len(values):
+        raise ConfigError(f"{key} must list each value once, got {axis.input_line}: take out the second")
+    return values
+
+
+def _cell(composed: DictConfig, swept: Sequence[Override], overrides: Sequence[str]) -> Cell:
+    choices = composed.hydra.runtime.choices
+    config = _to_config(composed, overrides)
+    axes: dict[str, AxisValue] = {}
+    for axis in swept:
+        key = str(axis.key_or_group)
+        axes[key] = str(choices[key]) if key in choices else _value_at(config, key)
+    return Cell(config=config, axes=axes)
+
+
+def _value_at(config: Config, key: str) -> AxisValue:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def _level_types(cells: Sequence[Cell]) -> None:
+    """Give each axis one type, since it becomes one column: where `null` stands beside numbers, all become text."""
+    for key in cells[0].axes:
+        if len({type(cell.axes[key]) for cell in cells}) > 1:
+            for cell in cells:
+                value = cell.axes[key]
+                cell.axes[key] = value if isinstance(value, str) else json.dumps(value)
+
+
+def _sweep_name(cells: Sequence[Cell]) -> str:
+    text = json.dumps([[cell.axes, cell.config.digest()] for cell in cells], sort_keys=True)
+    digest = sha256(text.encode()).hexdigest()[:12]
+    experiments = {cell.config.experiment for cell in cells}
+    name = experiments.pop() if len(experiments) == 1 else None
+    return digest if name is None else f"{name}-{digest}"
+
+
+def _folder(template: str, name: str) -> Path:
+    return Path(template.replace("{name}", name)).resolve()
+
+
+def _register_schema() -> None:
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=Config, provider="podcluster")
+
+
+def _to_config(composed: DictConfig, overrides: Sequence[str]) -> Config:
+    from omegaconf import OmegaConf, open_dict
+
+    composed = composed.copy()
+    with open_dict(composed):
+        del composed["hydra"]
+    # `+key=value` adds keys that no schema knows and no code reads: a typing error, so it is refused like one.
+    for key in _leaves(OmegaConf.to_container(composed, resolve=False)):
+        if key not in SCHEMA:
+            raise ConfigError(_unknown_key(key, overrides))
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[str]:
+    if not isinstance(tree, dict):
+        yield path
+        return
+    for name, branch in tree.items():
+        yield from _leaves(branch, f"{path}.{name}" if path else str(name))
+
+
+def _schema(cls: type, prefix: str = "") -> dict[str, Any]:
+    """Every key of the configuration with the type of its value."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(cls)
+    for item in fields(cls):
+        if is_dataclass(hints[item.name]):
+            found |= _schema(hints[item.name], f"{prefix}{item.name}.")
+        else:
+            found[f"{prefix}{item.name}"] = hints[item.name]
+    return found
+
+
+SCHEMA = _schema(Config)
+
+
+# What Hydra and OmegaConf say about a mistake, in one line with a remedy.
+
+
+@contextmanager
+def _hydra_errors(overrides: Sequence[str]) -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise about a user's mistake into a ConfigError."""
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        yield
+    except OverrideParseException as error:
+        raise ConfigError(_unreadable(error.override)) from error
+    except MissingConfigException as error:
+        raise ConfigError(_unknown_choice(error.missing_cfg_file or "", error.options, str(error))) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(_bad_value(error, overrides)) from error
+    except HydraException as error:
+        if isinstance(error.__cause__, OmegaConfBaseException):
+            raise ConfigError(_bad_value(error.__cause__, overrides)) from error
+        raise ConfigError(f"{error}: podcluster --help shows how to write it") from error
+    except YAMLError as error:
+        raise ConfigError(f"a configuration file must be YAML, got: {error}: correct that line") from error
+    except ValueError as error:
+        # Hydra checks the value of a group, and its own flags, this way.
+        for override in overrides:
+            group, _, value = override.partition("=")
+            if group in groups():
+                raise ConfigError(_unknown_choice(f"{group}/{value}", None, str(error))) from error
+        raise ConfigError(f"{error}: podcluster --help lists the options") from error
+
+
+def _unreadable(override: str) -> str:
+    if "=" in override:
+        return f"{override} must be written KEY=VALUE: quote a value that holds = , : or spaces, as in 'KEY=\"a=b\"'"
+    near = get_close_matches(override, [*VERBS, *groups(), *SCHEMA], n=1)
+    hint = "podcluster --help lists both"
+    if near:
+        hint = f"did you mean {near[0]}{'' if near[0] in VERBS else '=...'}?"
+    return f"{override} must be a command or KEY=VALUE: {hint}"
+
+
+def _unknown_choice(missing: str, options: Sequence[str] | None, text: str) -> str:
+    group, _, choice = missing.rpartition("/")
+    if options is None:
+        options = groups().get(group)
+    if not group or not options:
+        return f"no such configuration, {text.partition('Config search path')[0]}: podcluster --help lists the choices"
+    near = get_close_matches(choice, options, n=1)
+    hint = f"did you mean {group}={near[0]}?" if near else f"try {group}={options[0]}"
+    return f"{group} must be one of {', '.join(options)}, got {choice}: {hint}"
+
+
+def _unknown_key(key: str, overrides: Sequence[str]) -> str:
+    given = next((text for text in overrides if text.lstrip("+~").startswith(key)), key)
+    last = key.rpartition(".")[2]
+    same_end = [known for known in SCHEMA if known.rpartition(".")[2] == last]
+    near_end = get_close_matches(last, [known.rpartition(".")[2] for known in SCHEMA], n=1)
+    near = (
+        same_end
+        or get_close_matches(key, [*SCHEMA, *groups()], n=1)
+        or [known for known in SCHEMA if near_end and known.rpartition(".")[2] == near_end[0]]
+    )
+    hint = f"did you mean {near[0]}?" if near else "podcluster --cfg job lists them all"
+    return f"{key} must be a key of the configuration, got {given}: {hint}"
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _bad_value(error: Any, overrides: Sequence[str]) -> str:
+    """Word an error of OmegaConf: unknown key, wrong type, missing value, unknown interpolation."""
+    key = str(error.full_key or "")
+    text = str(error.msg or error).splitlines()[0]
+    if key.startswith("hydra"):
+        return f"{key}: {text}: podcluster --cfg hydra lists Hydra's keys"
+    if "not in '" in text:
+        return _unknown_key(key, overrides)
+    key = key.partition("[")[0]
+    hint = SCHEMA.get(key)
+    kinds = [kind for kind in (get_args(hint) if hint not in KINDS else (hint,)) if kind is not type(None)]
+    if hint is None or "nterpolation" in text:
+        return f"{key or 'the configuration'} must have a value of its own, got: {text}: set it on the command line"
+    kind = KINDS.get(kinds[0], "a value") if hint != list[float] else "a pair [low,high]"
+    value = "nothing" if error.value in (None, "") else error.value
+    return f"{key} must be {kind}, got {value}: {_example(key)}"
+
+
+def _example(key: str) -> str:
+    """Show how the key is written, with the value that it has when nobody sets it."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+        values: Any = OmegaConf.to_container(hydra_compose("config"))
+    for name in key.split("."):
+        values = values[name]
+    if values is None:
+        return "leave it out, or write null"
+    text = json.dumps(values).replace(" ", "") if isinstance(values, list) else OmegaConf.to_yaml([values])[2:].strip()
+    return f"try {key}={text}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
