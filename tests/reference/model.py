@@ -1,0 +1,563 @@
+"""ReferenceMachine: one host and its domains, page by page, with the operations of the traces and of the simulator.
+
+What        The method names, arguments and returns of `podcluster.host.machine.Machine`, so that a test can drive both.
+Units       gfns, frames, sizes and counts are 4 KiB pages; words are 64-bit. Status of a guest access: 0 done,
+            -1 nothing mapped there, -2 the guest crashed in it, -3 the guest was not running.
+Invariants  [P15] checked by `audit`. References, loose and special frames are told apart exactly as P15 does.
+Source      pod.md, golden.md; toolstack.md H for claims.
+Departs     Nowhere: it passes every golden trace, diagnostic fields included.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from podcluster.errors import InvariantError
+from tests.reference.hashes import FNV_OFFSET, TableHashes, fnv, text
+from tests.reference.host import Domain, Frames
+from tests.reference.pod import EINVAL, ENOMEM, PodManager
+from tests.reference.table import EMPTY, POD, RAM, Table
+
+DONE, HOLE, CRASHED, NOT_RUNNING = 0, -1, -2, -3
+MASK = (1 << 64) - 1
+
+
+class Counters(NamedTuple):
+    """What the simulator asks of a domain [pages; the 2m totals count 2 MiB entries]."""
+
+    tot_pages: int
+    cache_count: int
+    entry_count: int
+    max_pages: int
+    populated_pages: int
+    populated_4k: int
+    populated_2m: int
+    reclaimed_4k: int
+    reclaimed_2m: int
+    splintered_2m: int
+    sweeps: int
+    crashed: int
+    claim_pages: int
+    nonzero_pages: int
+
+
+class ReferenceMachine:
+    """A host of `host_pages` frames; slow, plain, and right."""
+
+    def __init__(self, host_pages: int, *, scrub_on_free: bool = True, words: bool = True) -> None:
+        self.frames = Frames(host_pages, scrub_on_free)
+        self.preempt_mode = "never"
+        self._header_guests: dict[int, dict[str, Any]] = {}
+        self._pods: dict[int, PodManager] = {}
+        self._references: dict[int, int] = {}  # add_ref's id -> mfn
+        self._handles: dict[int, list[int]] = {}  # set_aside's handle -> mfns
+        self._last_handle = 0
+        self._notes: dict[str, Any] = {}
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> "ReferenceMachine":
+        """The host of a golden trace; its guests come into being with `create(dom)`."""
+        machine = cls(header["host_pages"], scrub_on_free=header["scrub_on_free"])
+        for guest in header["guests"]:
+            machine._header_guests[guest["id"]] = {key: value for key, value in guest.items() if key != "id"}
+        return machine
+
+    # -- domains -----------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        dom: int,
+        *,
+        maxmem_pages: int | None = None,
+        max_pages: int | None = None,
+        paging: str = "hap",
+        p2m: str = "ept",
+        sp_1g: bool = True,
+        sp_2m: bool = True,
+    ) -> int:
+        """A domain comes into being, empty; without keywords as the trace's header describes it."""
+        if maxmem_pages is None or max_pages is None:
+            return self.create(dom, **self._header_guests[dom])
+        shadow = paging == "shadow"
+        table = Table(ept=p2m == "ept" and not shadow, use_1g=sp_1g and not shadow, use_2m=sp_2m or shadow)  # T1
+        domain = Domain(dom, maxmem_pages, max_pages, shadow, table, TableHashes(table))
+        self._pods[dom] = PodManager(domain, self.frames)
+        return 0
+
+    def destroy(self, dom: int) -> int:
+        """Tear-down."""
+        self._pod(dom).destroy()
+        return 0
+
+    def state(self, dom: int) -> int:
+        """A closing record; does nothing."""
+        return 0
+
+    def set_max_pages(self, dom: int, pages: int) -> int:
+        """Change the quota; what is already owned stays."""
+        self._domain(dom).max_pages = pages
+        return 0
+
+    def set_preempt(self, mode: str) -> int:
+        """Whether there is other work whenever the hypervisor looks: `always` or `never`."""
+        self.preempt_mode = mode
+        return 0
+
+    def claim(self, dom: int, pages: int) -> int:
+        """Stake `pages` (final size) for a domain; 0 cancels."""  # H2.1
+        domain = self._domain(dom)
+        if pages == 0:
+            self.frames.outstanding_claims -= domain.claim_pages
+            domain.claim_pages = 0
+            return 0
+        if domain.claim_pages or pages <= domain.tot_pages or pages > domain.max_pages or domain.destroyed:
+            return EINVAL
+        stake = pages - domain.tot_pages
+        if stake > self.free_pages - self.outstanding_claims:
+            return ENOMEM
+        domain.claim_pages = stake
+        self.frames.outstanding_claims += stake
+        return 0
+
+    # -- PoD hypercalls ----------------------------------------------------------------------------------------------
+
+    def set_pod_target(self, dom: int, pages: int) -> int:
+        """The set-target hypercall."""
+        return self._pod(dom).set_target(pages)
+
+    def mark_pod(self, dom: int, gfn: int, order: int) -> int:
+        """Promise an extent: 0, or -16 where there is RAM."""
+        return self._pod(dom).mark(gfn, order)
+
+    def mark_pod_seq(self, dom: int, start: int, count: int, order: int) -> int:
+        """Promise adjacent extents; number done."""
+        for i in range(count):
+            if self.mark_pod(dom, start + (i << order), order) != 0:
+                return i
+        return count
+
+    # -- populate and decrease ---------------------------------------------------------------------------------------
+
+    def populate(self, dom: int, gfn: int, order: int) -> int:
+        """Real RAM from the host over an extent: 1, or 0 when refused."""
+        return self._populate(dom, gfn, order, special=False)
+
+    def populate_special(self, dom: int, gfn: int) -> int:
+        """One special page, outside the quota."""
+        return self._populate(dom, gfn, 0, special=True)
+
+    def _populate(self, dom: int, gfn: int, order: int, *, special: bool) -> int:
+        pod = self._pod(dom)
+        domain = pod.domain
+        mfn = self.frames.allocate(domain, order, special=special)
+        if mfn is None:
+            return 0
+        promised = 0
+        at = gfn
+        while at < gfn + (1 << order):
+            promised += domain.table.lookup(at)[0] == POD
+            at += 1
+        pod.set_range(gfn, order, RAM, mfn)
+        domain.entry_count -= promised
+        return 1
+
+    def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
+        """Populate extents `step` extents apart; number done."""
+        return self.populate_list(dom, order, [start + i * step * (1 << order) for i in range(count)])
+
+    def populate_list(self, dom: int, order: int, gfns: Iterable[int]) -> int:
+        """Populate listed extents; number done."""
+        done = 0
+        for gfn in gfns:
+            if not self.populate(dom, gfn, order):
+                break
+            done += 1
+        return done
+
+    def decrease(self, dom: int, gfn: int, order: int) -> list[int]:
+        """Give an extent back: [1 if it ran to the end, pages the PoD layer dealt with]."""
+        pod = self._pod(dom)
+        handled = pod.decrease(gfn, order)
+        left = handled
+        j = 0
+        while j + left < 1 << order:
+            kind, mfn, _ = pod.domain.table.lookup(gfn + j)
+            if kind == RAM:
+                pod.set_range(gfn + j, 0, EMPTY)
+                self.frames.drop_allocation(mfn)
+            elif left == 0 or kind == POD:
+                return [0, handled]
+            else:
+                left -= 1
+            j += 1
+        return [1, handled]
+
+    def decrease_seq(self, dom: int, start: int, count: int, order: int, step: int) -> list[int]:
+        """Several decreases, `step` extents apart; stops at the first that did not run to the end."""
+        return self.decrease_list(dom, order, [start + i * step * (1 << order) for i in range(count)])
+
+    def decrease_list(self, dom: int, order: int, gfns: Iterable[int]) -> list[int]:
+        """Decreases of listed extents: totals."""
+        total_done = total_handled = 0
+        for gfn in gfns:
+            done, handled = self.decrease(dom, gfn, order)
+            total_handled += handled
+            if not done:
+                break
+            total_done += 1
+        return [total_done, total_handled]
+
+    # -- guest accesses ----------------------------------------------------------------------------------------------
+
+    def _access(self, dom: int, gfn: int) -> tuple[int, int]:
+        """(status, frame) of an allocating look-up by the running guest."""  # T3
+        pod = self._pod(dom)
+        domain = pod.domain
+        if domain.crashed or domain.destroyed:
+            return NOT_RUNNING, -1
+        while True:
+            kind, mfn, order = domain.table.lookup(gfn)
+            if kind == RAM:
+                return DONE, mfn
+            if kind == EMPTY:
+                return HOLE, -1
+            pod.preempt = self.preempt_mode == "always"
+            if not pod.demand_populate(gfn, order):
+                return CRASHED, -1
+
+    def read(self, dom: int, gfn: int, word: int) -> int:
+        """The word, or a status below 0."""
+        status, mfn = self._access(dom, gfn)
+        return self.frames.pages[mfn].words.get(word, 0) if status == DONE else status
+
+    def write(self, dom: int, gfn: int, word: int, value: int) -> int:
+        """Status of writing one word."""
+        status, mfn = self._access(dom, gfn)
+        if status == DONE:
+            if value:
+                self.frames.pages[mfn].words[word] = value
+            else:
+                self.frames.pages[mfn].words.pop(word, None)
+        return status
+
+    def read_seq(self, dom: int, start: int, count: int, step: int, word: int) -> list[int]:
+        """Reads from `start`, `step` gfns apart: [ok, hole, status, sum]."""
+        return self.read_list(dom, word, [start + i * step for i in range(count)])
+
+    def write_seq(self, dom: int, start: int, count: int, step: int, word: int, value: int) -> list[int]:
+        """Writes from `start`, `step` gfns apart: [ok, hole, status, 0]."""
+        return self.write_list(dom, word, value, [start + i * step for i in range(count)])
+
+    def read_list(self, dom: int, word: int, gfns: Iterable[int]) -> list[int]:
+        """Reads of listed gfns: [ok, hole, status, sum]."""
+        ok = hole = total = 0
+        for gfn in gfns:
+            status, mfn = self._access(dom, gfn)
+            if status <= CRASHED:
+                return [ok, hole, status, total]
+            if status == HOLE:
+                hole += 1
+            else:
+                ok += 1
+                total = (total + self.frames.pages[mfn].words.get(word, 0)) & MASK
+        return [ok, hole, DONE, total]
+
+    def write_list(self, dom: int, word: int, value: int, gfns: Iterable[int]) -> list[int]:
+        """Writes of listed gfns: [ok, hole, status, 0]."""
+        ok = hole = 0
+        for gfn in gfns:
+            status = self.write(dom, gfn, word, value)
+            if status <= CRASHED:
+                return [ok, hole, status, 0]
+            if status == HOLE:
+                hole += 1
+            else:
+                ok += 1
+        return [ok, hole, DONE, 0]
+
+    def query(self, dom: int, gfn: int) -> list[int]:
+        """[kind, order] without populating."""
+        kind, _, order = self._domain(dom).table.lookup(gfn)
+        return [kind, order]
+
+    # -- references, flags, broken frames ----------------------------------------------------------------------------
+
+    def add_ref(self, dom: int, gfn: int, id: int) -> int:
+        """An extra reference on the frame now at gfn; -1 where there is no RAM."""
+        kind, mfn, _ = self._domain(dom).table.lookup(gfn)
+        if kind != RAM or id in self._references:
+            return -1
+        self._references[id] = mfn
+        self.frames.pages[mfn].extra_refs += 1
+        return 0
+
+    def drop_ref(self, id: int, dom: int) -> int:
+        """Drop a reference again, wherever its frame is by now; -1 for an unknown id."""
+        mfn = self._references.pop(id, None)
+        if mfn is None:
+            return -1
+        self.frames.drop_extra(mfn)
+        return 0
+
+    def shadow_ref(self, dom: int, gfn: int) -> int:
+        """A reference of a shadow mapping; it goes when the translation of gfn changes."""
+        domain = self._domain(dom)
+        kind, mfn, _ = domain.table.lookup(gfn)
+        if kind != RAM or not domain.shadow:
+            return -1
+        domain.shadow_refs[gfn] = domain.shadow_refs.get(gfn, 0) + 1
+        self.frames.pages[mfn].shadow_refs += 1
+        return 0
+
+    def set_flag(self, dom: int, gfn: int, flag: str, on: bool) -> int:
+        """Set or clear `special` or `shadowed_pt`: 0, 1 if already so, -1 where there is no RAM."""
+        kind, mfn, _ = self._domain(dom).table.lookup(gfn)
+        if kind != RAM:
+            return -1
+        page = self.frames.pages[mfn]
+        if getattr(page, flag) == bool(on):
+            return 1
+        if flag == "special":
+            self.frames.set_special(mfn, bool(on))
+        else:
+            page.shadowed_pt = bool(on)
+        return 0
+
+    def offline(self, dom: int, list: str, index: int, sub: int = 0) -> int:
+        """A memory error in a cached frame: 1, or -1 when there is no such frame or something holds it."""
+        return 1 if self._pod(dom).offline(list, index, sub) else -1
+
+    # -- what the traces record --------------------------------------------------------------------------------------
+
+    def take_notes(self) -> dict[str, Any]:
+        """Out of memory, growth failures and failed assertions since the last call."""
+        for pod in self._pods.values():
+            self._notes.update(pod.notes)
+            pod.notes.clear()
+        notes, self._notes = self._notes, {}
+        return notes
+
+    def state_record(self, dom: int) -> dict[str, Any]:
+        """Every field of a state record."""
+        domain = self._domain(dom)
+        lists = [2 * mfn + 1 for mfn in domain.cache_super] + [2 * mfn for mfn in domain.cache_single]
+        return {
+            "dom": dom,
+            "tot_pages": domain.tot_pages,
+            "pod_count": domain.count,
+            "entry_count": domain.entry_count,
+            "cache_super": len(domain.cache_super),
+            "cache_single": len(domain.cache_single),
+            "max_guest": domain.max_guest,
+            "reclaim_single": domain.reclaim_single,
+            "mrp_idx": domain.ring_index,
+            "crashed": int(domain.crashed),
+            "host_free_pages": self.free_pages,
+            "host_free_2m": self.free_2m,
+            "ev": [
+                domain.populated_4k,
+                domain.populated_2m,
+                domain.reclaimed_4k,
+                domain.reclaimed_2m,
+                domain.splintered_2m,
+            ],
+            "sweeps": domain.sweeps,
+            **domain.hashes.record(),
+            "cache": text(fnv(lists, FNV_OFFSET)),
+            "mrp": text(fnv(domain.ring, FNV_OFFSET)),
+        }
+
+    # -- the simulator's range operations: the page-by-page loops ----------------------------------------------------
+
+    def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
+        """The guest overwrites whole pages; pages done, holes included."""
+        return self.touch_list(dom, _gfns(first_gfn, count, descending), data=data)
+
+    def touch_list(self, dom: int, gfns: Iterable[int], *, data: bool) -> int:
+        """The guest overwrites listed pages, with data (word 0 becomes 1) or zeroes (all words); pages done."""
+        done = 0
+        for gfn in gfns:
+            status, mfn = self._access(dom, int(gfn))
+            if status <= CRASHED:
+                break
+            if status == DONE:
+                if data:
+                    self.frames.pages[mfn].words[0] = 1
+                else:
+                    self.frames.pages[mfn].words.clear()
+            done += 1
+        return done
+
+    def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
+        """Give single pages back; pages done before the first that failed."""
+        return self.balloon_list(dom, _gfns(first_gfn, count, descending))
+
+    def balloon_list(self, dom: int, gfns: Iterable[int]) -> int:
+        """Give listed pages back; pages done before the first that failed."""
+        return self.decrease_list(dom, 0, [int(gfn) for gfn in gfns])[0]
+
+    def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
+        """Put real pages at gfns one by one; pages done before the first that failed."""
+        return self.populate_list(dom, 0, _gfns(first_gfn, count, descending))
+
+    # -- the simulator's view ----------------------------------------------------------------------------------------
+
+    @property
+    def host_pages(self) -> int:
+        """Frames of the host."""
+        return self.frames.host_pages
+
+    @property
+    def free_pages(self) -> int:
+        """Free frames of the host."""
+        return self.frames.heap.free_pages
+
+    @property
+    def free_2m(self) -> int:
+        """Free aligned 2 MiB blocks of the host."""
+        return self.frames.heap.free_2m
+
+    @property
+    def outstanding_claims(self) -> int:
+        """Pages staked and not yet allocated, all domains together."""
+        return self.frames.outstanding_claims
+
+    def counters(self, dom: int) -> Counters:
+        """Counters of one domain."""
+        domain = self._domain(dom)
+        nonzero = 0
+        for _, kind, mfn, order in domain.table.entries():
+            if kind == RAM:
+                nonzero += sum(1 for i in range(1 << order) if self.frames.pages[mfn + i].words)
+        return Counters(
+            domain.tot_pages,
+            domain.count,
+            domain.entry_count,
+            domain.max_pages,
+            domain.tot_pages - domain.count,
+            domain.populated_4k,
+            domain.populated_2m,
+            domain.reclaimed_4k,
+            domain.reclaimed_2m,
+            domain.splintered_2m,
+            domain.sweeps,
+            int(domain.crashed),
+            domain.claim_pages,
+            nonzero,
+        )
+
+    def entry_map(self, dom: int) -> tuple[int, int, int, int, int, int]:
+        """Entries by kind and size: (ram4k, ram2m, ram1g, pod4k, pod2m, pod1g)."""
+        counts = self._domain(dom).hashes.counts()
+        return (
+            counts["ram4k"],
+            counts["ram2m"],
+            counts["ram1g"],
+            counts["pod4k"],
+            counts["pod2m"],
+            counts["pod1g"],
+        )
+
+    def q_dump(self, dom: int) -> str:
+        """The line of the operator's debug key."""  # P15
+        domain = self._domain(dom)
+        return f"PoD entries={domain.entry_count} cachesize={domain.count}"
+
+    @staticmethod
+    def oom_line(oom: Mapping[str, int]) -> str:
+        """The line the hypervisor prints when a guest runs out of PoD memory."""
+        return (
+            f"p2m_pod_demand_populate: Dom{oom['dom']} out of PoD memory! "
+            f"(tot={oom['tot']} ents={oom['ents']} dom{oom['curr']})"
+        )
+
+    def set_aside(self, pages: int) -> int:
+        """Frames for Xen, dom0 and pools: a handle >= 1, or -12 when there are too few."""
+        mfns = self.frames.set_aside(pages)
+        if mfns is None:
+            return ENOMEM
+        self._last_handle += 1
+        self._handles[self._last_handle] = mfns
+        return self._last_handle
+
+    def release(self, handle: int) -> int:
+        """Give back what `set_aside` took; -1 for an unknown handle."""
+        mfns = self._handles.pop(handle, None)
+        if mfns is None:
+            return -1
+        self.frames.release_set_aside(mfns)
+        return 0
+
+    # -- P15 ---------------------------------------------------------------------------------------------------------
+
+    def audit(self, dom: int | None = None) -> None:
+        """Check P15 for one domain, or for all and for the host; raises InvariantError."""
+        for pod in [self._pods[dom]] if dom is not None else self._pods.values():
+            self._audit_domain(pod.domain)
+        if dom is None:
+            self._audit_host()
+
+    def _audit_domain(self, domain: Domain) -> None:
+        pod = 0
+        mapped: list[int] = []
+        for _, kind, mfn, order in domain.table.entries():
+            if kind == RAM:
+                mapped.extend(range(mfn, mfn + (1 << order)))
+            else:
+                pod += 1 << order
+        if not domain.destroyed:
+            _check(pod == domain.entry_count, f"pod entries {pod} == entry_count {domain.entry_count}", domain)
+        cached = [f for first in domain.cache_super for f in range(first, first + 512)] + [*domain.cache_single]
+        _check(len(cached) == domain.count, "frames on the lists == count", domain)
+        pages = self.frames.pages
+        in_use = mapped + cached
+        _check(len(set(in_use)) == len(in_use), "no frame mapped or cached twice", domain)
+        _check(domain.owned.issuperset(in_use), "mapped and cached frames are owned", domain)
+        _check(all(pages[f].allocated for f in in_use), "used frames hold the allocation reference", domain)
+        _check(not any(pages[f].words for f in cached), "cached frames are zero", domain)
+        loose = domain.owned.difference(in_use)
+        _check(all(pages[f].allocated or pages[f].other_refs for f in loose), "loose frames are held", domain)
+        counted = sum(1 for f in domain.owned if not pages[f].special)
+        _check(counted == domain.tot_pages, f"owned frames {counted} == tot_pages {domain.tot_pages}", domain)
+        shadow_refs = sum(pages[f].shadow_refs for f in domain.owned)
+        _check(shadow_refs == sum(domain.shadow_refs.values()), "shadow references are on mapped frames", domain)
+        slots_used = [slot for slot in domain.ring if slot != MASK]
+        _check(len(slots_used) <= 32 and 0 <= domain.ring_index < 32, "ring of 32", domain)
+
+    def _audit_host(self) -> None:
+        free = self.frames.heap.free_frames()
+        _check(len(free) == self.free_pages, "frames on the free lists == free pages", None)
+        places = [0] * self.host_pages
+        for mfn in free:
+            places[mfn] += 1
+        for pod in self._pods.values():
+            for mfn in pod.domain.owned:
+                places[mfn] += 1
+                _check(self.frames.pages[mfn].owner is pod.domain, f"owner of frame {mfn}", pod.domain)
+        for mfn, page in enumerate(self.frames.pages):
+            places[mfn] += page.retired + page.set_aside
+        _check(all(n == 1 for n in places), "every frame is in exactly one place", None)
+        extra = sum(page.extra_refs for page in self.frames.pages)
+        _check(extra == len(self._references), "extra references", None)
+        claims = sum(pod.domain.claim_pages for pod in self._pods.values())
+        _check(claims == self.outstanding_claims, "claims", None)
+
+    # -- helpers -----------------------------------------------------------------------------------------------------
+
+    def _pod(self, dom: int) -> PodManager:
+        pod = self._pods[dom]
+        pod.preempt = self.preempt_mode == "always"
+        return pod
+
+    def _domain(self, dom: int) -> Domain:
+        return self._pods[dom].domain
+
+
+def _gfns(first_gfn: int, count: int, descending: bool) -> Sequence[int]:
+    gfns = range(first_gfn, first_gfn + count)
+    return gfns[::-1] if descending else gfns
+
+
+def _check(holds: bool, what: str, domain: Domain | None) -> None:
+    if not holds:
+        where = "host" if domain is None else f"domain {domain.dom}"
+        raise InvariantError(f"[P15] {what} violated ({where})")
