@@ -11,9 +11,7 @@ from podcluster.records import HostView, Rejected
 class BestFit:
     """Fill the fullest host that still fits."""
 
-    def place(
-        self, request_pages: int, request_maxmem_pages: int, views: Sequence[HostView]
-    ) -> int | Rejected:
+    def place(self, request_pages: int, request_maxmem_pages: int, views: Sequence[HostView]) -> int | Rejected:
         """The tightest of `views` that fits [pages]."""
         fitting = [view for view in views if fits(request_pages, request_maxmem_pages, view)]
         if fitting:

@@ -11,9 +11,7 @@ from podcluster.records import HostView, Rejected
 class FirstFit:
     """Fill hosts in host_id order."""
 
-    def place(
-        self, request_pages: int, request_maxmem_pages: int, views: Sequence[HostView]
-    ) -> int | Rejected:
+    def place(self, request_pages: int, request_maxmem_pages: int, views: Sequence[HostView]) -> int | Rejected:
         """The first of `views` that fits [pages]."""
         for view in views:
             if fits(request_pages, request_maxmem_pages, view):

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from podcluster.placement import Policy
 from podcluster.placement.index import HostIndex
+from podcluster.placement.policy import Policy
 from podcluster.records import HostView, Rejected
 
 MOST_EXTRA_PERCENT = 10

@@ -19,9 +19,7 @@ from podcluster.units import pages_to_mib
 
 def fits(request_pages: int, request_maxmem_pages: int, view: HostView) -> bool:
     """Whether this host may take the request: [PLACE-1] and [PLACE-2]."""
-    return (
-        view.committed_pages + request_pages <= view.usable_pages and request_maxmem_pages <= view.usable_pages
-    )
+    return view.committed_pages + request_pages <= view.usable_pages and request_maxmem_pages <= view.usable_pages
 
 
 def rejection(request_pages: int, request_maxmem_pages: int, most_usable_pages: int, most_free_pages: int) -> Rejected:
