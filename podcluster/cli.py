@@ -383,13 +383,16 @@ def _register_schema() -> None:
 
 
 def _to_config(composed: DictConfig, overrides: Sequence[str]) -> Config:
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import MISSING, OmegaConf, open_dict
 
     composed = composed.copy()
     with open_dict(composed):
         del composed["hydra"]
     # `+key=value` adds keys that no schema knows and no code reads: a typing error, so it is refused like one.
-    for key in _leaves(OmegaConf.to_container(composed, resolve=False)):
+    given = dict(_leaves(OmegaConf.to_container(composed, resolve=False)))
+    for key in [*given, *SCHEMA]:
+        if given.get(key, MISSING) == MISSING:
+            raise ConfigError(_not_given(key))
         if key not in SCHEMA:
             raise ConfigError(_unknown_key(key, overrides))
     config = OmegaConf.to_object(composed)
@@ -397,9 +400,9 @@ def _to_config(composed: DictConfig, overrides: Sequence[str]) -> Config:
     return config
 
 
-def _leaves(tree: Any, path: str = "") -> Iterator[str]:
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if not isinstance(tree, dict):
-        yield path
+        yield path, tree
         return
     for name, branch in tree.items():
         yield from _leaves(branch, f"{path}.{name}" if path else str(name))
@@ -439,8 +442,9 @@ def _hydra_errors(overrides: Sequence[str]) -> Iterator[None]:
     except OmegaConfBaseException as error:
         raise ConfigError(_bad_value(error, overrides)) from error
     except HydraException as error:
-        if isinstance(error.__cause__, OmegaConfBaseException):
-            raise ConfigError(_bad_value(error.__cause__, overrides)) from error
+        reason = error.__cause__ or error.__context__
+        if isinstance(reason, OmegaConfBaseException):
+            raise ConfigError(_bad_value(reason, overrides, str(error))) from error
         raise ConfigError(f"{error}: podcluster --help shows how to write it") from error
     except YAMLError as error:
         raise ConfigError(f"a configuration file must be YAML, got: {error}: correct that line") from error
@@ -491,8 +495,18 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def _bad_value(error: Any, overrides: Sequence[str]) -> str:
+def _not_given(key: str) -> str:
+    group = key.partition(".")[0]
+    options = groups().get(group)
+    remedy = f"set it, or start from another file with 'defaults: [{options[0]}]'" if options else f"try {key}=..."
+    return f"{key} must be given, got nothing: {remedy}"
+
+
+def _bad_value(error: Any, overrides: Sequence[str], context: str = "") -> str:
     """Word an error of OmegaConf: unknown key, wrong type, missing value, unknown interpolation."""
+    if context.startswith("In '"):
+        # The mistake is in a file, not on the command line: name it.
+        return f"{_bad_value(error, ())} (in {context.split(chr(39))[1]}.yaml)"
     key = str(error.full_key or "")
     text = str(error.msg or error).splitlines()[0]
     if key.startswith("hydra"):

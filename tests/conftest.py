@@ -1,0 +1,39 @@
+"""What all tests share: the shared folder of real data, Hypothesis profiles, small helpers for configurations."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from podcluster.cli import compose
+from podcluster.config import Config
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The same examples on every run of CI, so that a failure is about the change under test; HYPOTHESIS_PROFILE=fresh looks
+# for new ones.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile(
+    "fresh", deadline=None, print_blob=True, max_examples=1000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of real data beside the project (traces/, xen-golden/); without it a test is skipped, or fails."""
+    folder = Path(os.environ.get("PODCLUSTER_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "traces").is_dir():
+        reason = f"no shared data in {folder} (set PODCLUSTER_SHARED)"
+        if os.environ.get("PODCLUSTER_REQUIRE_SHARED") == "1":
+            pytest.fail(f"{reason}, and PODCLUSTER_REQUIRE_SHARED=1 says it must be there")
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture
+def make_config() -> Callable[..., Config]:
+    """Compose a configuration as the command line does: `make_config("guest=windows", "seed=3")`."""
+    return lambda *overrides: compose(overrides)

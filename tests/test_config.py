@@ -1,0 +1,232 @@
+"""Configuration: every file of conf/ composes into checked dataclasses, and every rule is enforced."""
+
+import copy
+import dataclasses
+import pickle
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from podcluster import config as schema
+from podcluster.cli import compose, conf_dir, groups, plan
+from podcluster.config import Config
+from podcluster.errors import ConfigError, InvariantError, PodclusterError
+
+NEEDS = {"workload=one": ["workload.maxmem_mib=512"], "workload=bitbrains": ["workload.path=somewhere"]}
+CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
+EXPERIMENTS = groups()["experiment"]
+
+MISTAKES = [
+    ("seed=-1", "seed must be between 0 and"),
+    ("overcommit=0.99", "overcommit must be between 1 and 1000, got 0.99"),
+    ("overcommit=nan", "overcommit must be between 1 and 1000, got nan"),
+    ("overcommit=inf", "overcommit must be between 1 and 1000, got inf"),
+    ("cluster.hosts=0", "cluster.hosts must be 'auto' or a whole number"),
+    ("cluster.hosts=many", "cluster.hosts must be 'auto' or a whole number"),
+    ("cluster.hosts=2.5", "cluster.hosts must be 'auto' or a whole number"),
+    ("cluster.host_mem_gib=0", "cluster.host_mem_gib must be between 1 and"),
+    ("cluster.epoch_s=0", "cluster.epoch_s must be between 1 and"),
+    ("host.toolstack=vm", "host.toolstack must be one of xl"),
+    ("host.era=2008", "host.era must be one of today"),
+    ("host.xen_mib=-1", "host.xen_mib must be >= 0"),
+    ("host.dom0_mib=127", "host.dom0_mib must be >= 128"),
+    ("host.p2m=npt", "host.p2m must be one of ept, pt"),
+    ("host.paging=none", "host.paging must be one of hap, shadow"),
+    ("host.extra_ram_pages=300", "host.extra_ram_pages must be between 0 and 256"),
+    ("host.on_crash=rename", "host.on_crash must be one of destroy"),
+    ("host.preempt=often", "host.preempt must be one of never, always"),
+    ("host.check=often", "host.check must be one of epoch, step, off"),
+    ("guest.os_class='a b'", "guest.os_class must be a name"),
+    ("guest.min_memory_mib=1", "guest.min_memory_mib must be >= 32"),
+    ("guest.target_fraction=0", "guest.target_fraction must be above 0 and at most 1"),
+    ("guest.target_fraction=1.01", "guest.target_fraction must be above 0 and at most 1"),
+    ("guest.vcpus=0", "guest.vcpus must be between 1 and 512"),
+    ("guest.video_mib=-8", "guest.video_mib must be between 0 and"),
+    ("guest.firmware_s=[1]", "guest.firmware_s must be a pair [low, high]"),
+    ("guest.firmware_s=[2,1]", "guest.firmware_s must be [low, high] with low <= high"),
+    ("guest.kernel_mib=[-1,1]", "guest.kernel_mib must be >= 0"),
+    ("guest.kernel_s=[1,inf]", "guest.kernel_s must be >= 0, got inf"),
+    ("guest.descriptor_share=1", "guest.descriptor_share must be >= 2"),
+    ("guest.services_mib=[1,2,3]", "guest.services_mib must be a pair"),
+    ("guest.services_s=[-2,-1]", "guest.services_s must be >= 0"),
+    ("guest.scrubber=ones", "guest.scrubber must be one of none, zero"),
+    ("guest.scrub_rate_mib_per_s=[0,1]", "guest.scrub_rate_mib_per_s must be >= 1"),
+    ("guest.scrub_start_s=[-1,1]", "guest.scrub_start_s must be >= 0"),
+    ("guest.alloc_block_pages=0", "guest.alloc_block_pages must be between 1 and"),
+    ("guest.alloc_order=upwards", "guest.alloc_order must be one of descending, random"),
+    ("guest.swap_mib=-1", "guest.swap_mib must be >= 0"),
+    ("guest.swap_mib_per_s=0", "guest.swap_mib_per_s must be above 0"),
+    ("guest.balloon.driver=bsd", "guest.balloon.driver must be one of linux, windows, none"),
+    ("guest.balloon.start_s=[-1,1]", "guest.balloon.start_s must be >= 0"),
+    ("guest.balloon.rate_pages_per_s=[0,1]", "guest.balloon.rate_pages_per_s must be >= 1"),
+    ("guest.balloon.batch_pages=0", "guest.balloon.batch_pages must be between 1 and"),
+    ("guest.page_cache.rate_mib_per_s=-1", "guest.page_cache.rate_mib_per_s must be >= 0"),
+    ("guest.page_cache.floor_share=1.1", "guest.page_cache.floor_share must be between 0 and 1"),
+    ("guest.page_cache.max_share_of_free=-0.1", "guest.page_cache.max_share_of_free must be between 0 and 1"),
+    ("workload.family=other", "workload.family must be one of"),
+    ("workload.machines=0", "workload.machines must be between 1 and"),
+    ("workload.memory_mib=1", "workload.memory_mib must be >= 16"),
+    ("workload.maxmem_mib=1", "workload.maxmem_mib must be >= 16"),
+    ("workload.min_maxmem_mib=1", "workload.min_maxmem_mib must be >= 16"),
+    ("workload.boot_spread_s=-1", "workload.boot_spread_s must be >= 0"),
+    ("workload.hold_s=-2", "workload.hold_s must be >= -1"),
+    ("workload.resample=all", "workload.resample must be one of"),
+    ("workload.start_s=-1", "workload.start_s must be >= 0"),
+    ("workload=one", "workload.maxmem_mib must be given for workload=one"),
+    ("workload=bitbrains", "workload.path must be the trace's folder"),
+    ("placement.policy=worst", "placement.policy must be one of first_fit, best_fit"),
+    ("controller.name=squeezed", "controller.name must be one of static"),
+    ("engine.kind=mpi", "engine.kind must be one of auto, inline, ray"),
+    ("engine.address=''", "engine.address must be 'local' or host:port"),
+    ("engine.actors=0", "engine.actors must be between 1 and"),
+    ("engine.hosts_per_actor=0", "engine.hosts_per_actor must be >= 1"),
+    ("engine.timeout_s=0", "engine.timeout_s must be >= 1"),
+    ("study.duration_s=0", "study.duration_s must be between 1 and"),
+    ("study.replications=0", "study.replications must be between 1 and"),
+    ("study.telemetry_s=-1", "study.telemetry_s must be >= 0"),
+    ("study.confidence=1", "study.confidence must be at least 0.5 and below 1"),
+]
+
+
+def sections(config: object, prefix: str = "") -> dict[str, Any]:
+    """Every leaf of a configuration by its key."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= sections(value, f"{prefix}{field.name}.")
+        else:
+            found[f"{prefix}{field.name}"] = value
+    return found
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_file_of_conf_composes(choice: str) -> None:
+    """Each option of each group gives a Config of plain, checked dataclasses."""
+    config = compose([choice, *NEEDS.get(choice, [])])
+    assert type(config) is Config
+    assert all(type(value) in (int, float, bool, str, list, type(None)) for value in sections(config).values())
+
+
+def test_no_file_of_conf_is_left_out() -> None:
+    """The choices above, and config.yaml that joins them, are all the files there are."""
+    files = {path.relative_to(conf_dir()).with_suffix("").as_posix() for path in conf_dir().rglob("*.yaml")}
+    assert files == {choice.replace("=", "/") for choice in CHOICES} | {"config"}
+
+
+def test_defaults_in_code_are_those_of_conf() -> None:
+    """Whoever builds a section in code without naming a value gets what the plain command line gets."""
+    composed = compose()
+    for name, section in vars(composed).items():
+        if not dataclasses.is_dataclass(section):
+            continue
+        for prefix, part in [(name, section), *((f"{name}.{k}", v) for k, v in vars(section).items())]:
+            if dataclasses.is_dataclass(part):
+                for field in dataclasses.fields(part):
+                    if field.default is not dataclasses.MISSING:
+                        assert getattr(part, field.name) == field.default, f"{prefix}.{field.name}"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_say_their_name_and_command(name: str) -> None:
+    """The first comment of an experiment is the command that runs it; it plans, under the experiment's name."""
+    lines = (conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    command = re.sub(r":.*", "", lines[1].removeprefix("# "))
+    program, *arguments = shlex.split(command)
+    assert program == "podcluster"
+    assert f"experiment={name}" in arguments
+    cells, _ = plan([text for text in arguments if text != "-m"], multirun="-m" in arguments)
+    assert {cell.config.experiment for cell in cells} == {name}
+    assert ("-m" in arguments) == (len(cells) > 1)
+
+
+@pytest.mark.parametrize("path", sorted((conf_dir() / "guest").glob("*.yaml")), ids=lambda path: path.stem)
+def test_numbers_of_guests_say_how_sure_we_are(path: Path) -> None:
+    """Every number of a guest stands beside its source or the admission that there is none."""
+    for line in path.read_text().splitlines():
+        key, _, rest = line.partition(":")
+        if key.startswith("#") or not rest:
+            continue
+        value, _, comment = rest.partition("#")
+        if isinstance(yaml.safe_load(value), int | float | list) and not isinstance(yaml.safe_load(value), bool):
+            assert re.match(r" [HML]\b", comment), line
+
+
+@pytest.mark.parametrize(("mistake", "answer"), MISTAKES, ids=[mistake for mistake, _ in MISTAKES])
+def test_ranges_are_enforced(mistake: str, answer: str) -> None:
+    """A value outside its range is refused in one line: key, rule, value, remedy."""
+    with pytest.raises(ConfigError) as caught:
+        compose([mistake])
+    text = str(caught.value)
+    assert text.startswith(answer)
+    assert re.search(r", got .+: .+", text)
+    assert "\n" not in text
+
+
+def test_every_key_with_a_range_has_a_mistake_above() -> None:
+    """The table above covers every checked key, so that a check cannot be lost unseen."""
+    source = Path(schema.__file__).read_text()
+    checked = set(re.findall(r'_(?:fail|one_of|between|range)\(\s*"([a-z0-9_.]+)"', source))
+    tried = {answer.split(" ")[0] for _, answer in MISTAKES}
+    assert checked - tried == set()
+
+
+def test_target_above_maxmem_is_refused() -> None:
+    """memory <= maxmem, as xl wants it, with both numbers in the answer."""
+    with pytest.raises(ConfigError, match=r"workload.memory_mib must be <= workload.maxmem_mib, got 513 > 512: "):
+        compose(["workload=one", "workload.memory_mib=513", "workload.maxmem_mib=512"])
+    compose(["workload=one", "workload.memory_mib=512", "workload.maxmem_mib=512"])
+
+
+def test_actors_and_hosts_per_actor_exclude_each_other() -> None:
+    """Two answers to one question are refused."""
+    with pytest.raises(ConfigError, match=r"engine.actors must be null where engine.hosts_per_actor is given"):
+        compose(["engine.actors=1", "engine.hosts_per_actor=1"])
+
+
+def test_a_host_too_small_for_its_dom0_is_refused() -> None:
+    """RAM less Xen and dom0 must leave something: at 2 GiB, Xen takes 80 MiB and dom0 may take up to 1967."""
+    with pytest.raises(
+        ConfigError,
+        match=r"^host.dom0_mib plus Xen's own memory must be < cluster.host_mem_gib, got 1968 \+ 80 >= 2048",
+    ):
+        compose(["cluster.host_mem_gib=2", "host.dom0_mib=1968"])
+    assert compose(["cluster.host_mem_gib=2", "host.dom0_mib=1967"]).usable_pages == 256
+
+
+def test_usable_memory_of_the_default_host() -> None:
+    """U of a 128 GiB host: RAM less RAM/128 + 64 MiB for Xen and 2048 MiB for dom0."""
+    config = compose()
+    assert config.host_ram_pages == 128 * 262_144
+    assert config.usable_pages == (131_072 - (1024 + 64) - 2048) * 256
+    assert compose(["host.xen_mib=512"]).usable_pages == (131_072 - 512 - 2048) * 256
+
+
+def test_equal_configurations_have_equal_names() -> None:
+    """The digest depends on every value and on nothing else."""
+    first = compose(["seed=3"])
+    assert first.digest() == compose(["overcommit=1.5", "seed=3"]).digest()
+    assert re.fullmatch(r"[0-9a-f]{12}", first.digest())
+    names = {first.digest()}
+    for key, value in sections(first).items():
+        changed = copy.deepcopy(first)
+        *path, name = key.split(".")
+        section: Any = changed
+        for part in path:
+            section = getattr(section, part)
+        setattr(section, name, "x" if value is None else [*value, 1.0] if isinstance(value, list) else f"{value}x")
+        names.add(changed.digest())
+    assert len(names) == 1 + len(sections(first))
+
+
+@pytest.mark.parametrize("kind", [PodclusterError, ConfigError, InvariantError])
+def test_errors_travel_between_processes(kind: type[PodclusterError]) -> None:
+    """An error that an actor raises arrives as what it was."""
+    error = pickle.loads(pickle.dumps(kind("a must be b, got c: d")))
+    assert type(error) is kind
+    assert str(error) == "a must be b, got c: d"
