@@ -1,0 +1,136 @@
+"""A guest's state in the form in which golden traces record it.
+
+What        The hashes and entry counts of golden.md section 3.
+Units       gfn and frames of 4 KiB; all arithmetic modulo 2**64.
+Source      golden.md sections 3 and 8.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from podcluster.host.kernel import kernel
+from podcluster.host.p2m import frame_of, page_bit
+from podcluster.host.state import (
+    CHUNK_NEXT,
+    CHUNK_SEGMENTS,
+    G_POD,
+    G_RAM,
+    G_TABLE,
+    KIND,
+    L_HEAD,
+    L_HEAD_AT,
+    L_TAIL,
+    L_TAIL_AT,
+    POD,
+    POD_ROW,
+    RAM,
+    RAM_ROW,
+    RING_EMPTY,
+    RING_SLOTS,
+    RING_SUPER,
+    SINGLE,
+    SUPER,
+    TABLE,
+    DomainState,
+    HostState,
+)
+
+OFFSET = np.uint64(0xCBF29CE484222325)
+PRIME = np.uint64(0x100000001B3)
+T_RAM = np.uint64(1)
+T_POD = np.uint64(2)
+
+# Fields of the table's hashes.
+H_RAM4K = 0  # then 2M and 1G
+H_POD4K = 3
+H_FNV = 6
+H_SUM = 7
+H_FRAMES = 8
+TABLE_FIELDS = 9
+
+
+@kernel
+def _mix(z: np.uint64) -> np.uint64:
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@kernel
+def _entry(out: npt.NDArray[np.uint64], gfn: int, order: int, ram: bool, mfn: int) -> None:
+    """Add one entry of the table to the hashes."""
+    word = (np.uint64(gfn) << np.uint64(16)) | (np.uint64(order) << np.uint64(8)) | (T_RAM if ram else T_POD)
+    mixed = _mix(word)
+    out[H_FNV] = (out[H_FNV] ^ word) * PRIME
+    out[H_SUM] += mixed
+    size = 0 if order == 0 else (1 if order == 9 else 2)
+    if ram:
+        out[H_FRAMES] += _mix(mixed ^ np.uint64(mfn))
+        out[H_RAM4K + size] += np.uint64(1)
+    else:
+        out[H_POD4K + size] += np.uint64(1)
+
+
+@kernel
+def hash_table(h: HostState, g: DomainState, out: npt.NDArray[np.uint64]) -> None:
+    """Entry counts and hashes of the whole table."""
+    out[:] = np.uint64(0)
+    out[H_FNV] = OFFSET
+    for gi in range(g.gib.shape[0]):
+        slot = g.gib[gi]
+        if slot == G_POD or slot == G_RAM:
+            _entry(out, gi << 18, 18, slot == G_RAM, frame_of(h, g, gi << 9, 0))
+        if slot != G_TABLE:
+            continue
+        for b in range(gi << 9, (gi + 1) << 9):
+            kind = g.blk[b, KIND]
+            if kind == RAM or kind == POD:
+                _entry(out, b << 9, 9, kind == RAM, frame_of(h, g, b, 0))
+            elif kind == TABLE:
+                ram = np.int64(g.blk[b, RAM_ROW])
+                pod = np.int64(g.blk[b, POD_ROW])
+                for i in range(512):
+                    if page_bit(h, ram, i):
+                        _entry(out, (b << 9) + i, 0, True, frame_of(h, g, b, i))
+                    elif page_bit(h, pod, i):
+                        _entry(out, (b << 9) + i, 0, False, 0)
+
+
+@kernel
+def hash_cache(h: HostState, g: DomainState) -> np.uint64:
+    """Hash of the two cache lists in their order."""
+    value = OFFSET
+    for which in (SUPER, SINGLE):
+        chunk = g.lists[which, L_HEAD]
+        at = g.lists[which, L_HEAD_AT]
+        while chunk != 0:
+            first = np.int64(h.chunk[chunk, 2 * at])
+            signed = np.int64(h.chunk[chunk, 2 * at + 1])
+            direction = 1 if signed > 0 else -1
+            for k in range(abs(signed)):
+                entry = first + direction * k
+                word = 1024 * entry + 1 if which == SUPER else 2 * entry
+                value = (value ^ np.uint64(word)) * PRIME
+            if chunk == g.lists[which, L_TAIL] and at == g.lists[which, L_TAIL_AT]:
+                break
+            at += 1
+            if at == CHUNK_SEGMENTS:
+                chunk = np.int64(h.chunk[chunk, CHUNK_NEXT])
+                at = 0
+    return value
+
+
+@kernel
+def hash_ring(g: DomainState) -> np.uint64:
+    """Hash of the recent list in slot order."""
+    value = OFFSET
+    for slot in range(RING_SLOTS):
+        record = g.ring[slot]
+        word = np.uint64(0xFFFFFFFFFFFFFFFF)
+        if record != RING_EMPTY:
+            word = np.uint64(record & ~RING_SUPER)
+            if record & RING_SUPER:
+                word |= np.uint64(1) << np.uint64(63)
+        value = (value ^ word) * PRIME
+    return value

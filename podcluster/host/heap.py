@@ -1,0 +1,288 @@
+"""The machine's free frames: a buddy allocator of orders 0 to 18.
+
+What        Allocation takes the lowest free block of the smallest order that will do and halves it downwards; freeing goes
+            frame by frame and merges with free buddies (golden.md section 4).
+Units       Frames of 4 KiB. A machine block is 512 frames, aligned.
+State       Because freeing merges at once, the allocator's state is a function of the *set* of free frames. A machine block that is
+            free altogether is part of a block of order 9 to 18; otherwise its free frames are a row of 512 bits, and the
+            orders of the maximal free blocks inside it a mask of nine bits. For every order a four-level bit map tells the lowest
+            machine block (orders 0-8) or the lowest block (orders 9-18) in a few instructions, for hosts up to 32 TiB.
+            Rows of blocks that are free altogether or not at all hold nothing of meaning and are never touched.
+Departs     nowhere.
+"""
+
+import numpy as np
+
+from podcluster.host.kernel import ctz, kernel
+from podcluster.host.state import BLOCK_PAGES, HostState
+
+HEAP_ALL = 512  # heap_masks: the machine block is free altogether
+TOP_ORDER = 18
+
+U0 = np.uint64(0)
+U1 = np.uint64(1)
+ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+# Bits at the multiples of 2**k within a word.
+ALIGNED = np.array(
+    [
+        0xFFFFFFFFFFFFFFFF,
+        0x5555555555555555,
+        0x1111111111111111,
+        0x0101010101010101,
+        0x0001000100010001,
+        0x0000000100000001,
+        0x0000000000000001,
+    ],
+    np.uint64,
+)
+
+
+@kernel
+def span_mask(first: int, count: int) -> np.uint64:
+    """The `count` bits of a word from bit `first` on; 1 <= count, first + count <= 64."""
+    if count == 64:
+        return ALL
+    return ((U1 << np.uint64(count)) - U1) << np.uint64(first)
+
+
+@kernel
+def _mark(h: HostState, order: int, index: int) -> None:
+    """Set bit `index` of the map of `order`."""
+    r = h.rec[0]
+    at = order * r.order_words
+    size = r.level0
+    for level in range(4):
+        w = at + (index >> 6)
+        old = h.heap_bits[w]
+        h.heap_bits[w] = old | (U1 << np.uint64(index & 63))
+        if old != U0:
+            return
+        at += size
+        size = r.level1 if level == 0 else (r.level2 if level == 1 else r.level3)
+        index >>= 6
+    r.orders |= 1 << order
+
+
+@kernel
+def _unmark(h: HostState, order: int, index: int) -> None:
+    """Clear bit `index` of the map of `order`."""
+    r = h.rec[0]
+    at = order * r.order_words
+    size = r.level0
+    for level in range(4):
+        w = at + (index >> 6)
+        left = h.heap_bits[w] & ~(U1 << np.uint64(index & 63))
+        h.heap_bits[w] = left
+        if left != U0:
+            return
+        at += size
+        size = r.level1 if level == 0 else (r.level2 if level == 1 else r.level3)
+        index >>= 6
+    r.orders &= ~(1 << order)
+
+
+@kernel
+def _is_marked(h: HostState, order: int, index: int) -> bool:
+    w = order * h.rec[0].order_words + (index >> 6)
+    return (h.heap_bits[w] >> np.uint64(index & 63)) & U1 != U0
+
+
+@kernel
+def _lowest(h: HostState, order: int) -> int:
+    """Lowest bit set in the map of `order`, which is not empty."""
+    r = h.rec[0]
+    at0 = order * r.order_words
+    at1 = at0 + r.level0
+    at2 = at1 + r.level1
+    at3 = at2 + r.level2
+    # The top level is one word for every host up to 32 TiB.
+    i2 = ctz(h.heap_bits[at3])
+    i1 = (i2 << 6) + ctz(h.heap_bits[at2 + i2])
+    i0 = (i1 << 6) + ctz(h.heap_bits[at1 + i1])
+    return (i0 << 6) + ctz(h.heap_bits[at0 + i0])
+
+
+@kernel
+def _full_words(h: HostState, mb: int) -> int:
+    """Which of the eight words of a machine block's row are all free, a bit each."""
+    full = 0
+    for wi in range(8):
+        if h.heap_rows[mb, wi] == ALL:
+            full |= 1 << wi
+    return full
+
+
+@kernel
+def _row_orders(h: HostState, mb: int) -> int:
+    """Orders of the maximal free blocks in the row of machine block `mb`, a bit each."""
+    orders = 0
+    for wi in range(8):
+        free = h.heap_rows[mb, wi]
+        if free == U0 or free == ALL:
+            continue
+        for k in range(6):
+            step = np.uint64(1 << k)
+            pairs = free & (free >> step) & ALIGNED[k + 1]
+            if free & ~(pairs | (pairs << step)) != U0:
+                orders |= 1 << k
+            free = pairs
+            if free == U0:
+                break
+    full = _full_words(h, mb)
+    for k in range(6, 9):
+        step = 1 << (k - 6)
+        aligned = 0x55 if k == 6 else (0x11 if k == 7 else 0x01)
+        pairs = full & (full >> step) & aligned
+        if full & ~(pairs | (pairs << step)) != 0:
+            orders |= 1 << k
+        full = pairs
+    return orders
+
+
+@kernel
+def _row_lowest(h: HostState, mb: int, order: int) -> int:
+    """First page of the lowest maximal free block of `order` < 9 in the row of `mb`, where there is one."""
+    if order < 6:
+        for wi in range(8):
+            free = h.heap_rows[mb, wi]
+            if free == U0 or free == ALL:
+                continue
+            for k in range(order):
+                free = free & (free >> np.uint64(1 << k)) & ALIGNED[k + 1]
+            step = np.uint64(1 << order)
+            pairs = free & (free >> step) & ALIGNED[order + 1]
+            found = free & ~(pairs | (pairs << step))
+            if found != U0:
+                return 64 * wi + ctz(found)
+        return -1
+    full = _full_words(h, mb)
+    for k in range(6, order):
+        full = full & (full >> (1 << (k - 6))) & (0x55 if k == 6 else 0x11)
+    step = 1 << (order - 6)
+    pairs = full & (full >> step) & (0x55 if order == 6 else (0x11 if order == 7 else 0x01))
+    return 64 * ctz(np.uint64(full & ~(pairs | (pairs << step))))
+
+
+@kernel
+def _set_mask(h: HostState, mb: int, new: int) -> None:
+    """Let the maps of orders 0-8 say that machine block `mb` has free blocks of the orders in `new`."""
+    old = h.heap_masks[mb] & 511
+    for k in range(9):
+        bit = 1 << k
+        if (old ^ new) & bit:
+            if new & bit:
+                _mark(h, k, mb)
+            else:
+                _unmark(h, k, mb)
+    h.heap_masks[mb] = new
+
+
+@kernel
+def _give_large(h: HostState, order: int, index: int) -> None:
+    """Give back the block `index` of `order` >= 9, all of whose frames were in use, and merge it upwards."""
+    while order < TOP_ORDER and _is_marked(h, order, index ^ 1):
+        _unmark(h, order, index ^ 1)
+        index >>= 1
+        order += 1
+    _mark(h, order, index)
+
+
+@kernel
+def heap_init(h: HostState) -> None:
+    """Make all frames of a new host free, cut from frame 0 upwards into the largest aligned blocks."""
+    r = h.rec[0]
+    mb = 0
+    whole = r.frames // BLOCK_PAGES
+    while mb < whole:
+        order = TOP_ORDER
+        while (mb & ((1 << (order - 9)) - 1)) != 0 or mb + (1 << (order - 9)) > whole:
+            order -= 1
+        _mark(h, order, mb >> (order - 9))
+        for k in range(mb, mb + (1 << (order - 9))):
+            h.heap_masks[k] = HEAP_ALL
+        mb += 1 << (order - 9)
+    rest = r.frames - whole * BLOCK_PAGES
+    for page in range(rest):
+        h.heap_rows[whole, page >> 6] |= U1 << np.uint64(page & 63)
+    if rest:
+        _set_mask(h, whole, _row_orders(h, whole))
+    r.free = r.frames
+    r.free_2m = whole
+
+
+@kernel
+def heap_take(h: HostState, order: int) -> int:
+    """Take the lowest block of the smallest order >= `order` that is free; its first frame, or -1."""
+    r = h.rec[0]
+    usable = r.orders >> order
+    if usable == 0:
+        return -1
+    k = order + ctz(np.uint64(usable))
+    index = _lowest(h, k)
+    r.free -= 1 << order
+    if k < 9:
+        page = _row_lowest(h, index, k)
+    else:
+        _unmark(h, k, index)
+        while k > 9 and k > order:
+            k -= 1
+            index <<= 1
+            _mark(h, k, index + 1)
+        if order >= 9:
+            first = index << (order - 9)
+            for mb in range(first, first + (1 << (order - 9))):
+                h.heap_masks[mb] = 0
+            r.free_2m -= 1 << (order - 9)
+            return first * BLOCK_PAGES
+        for wi in range(8):
+            h.heap_rows[index, wi] = ALL
+        h.heap_masks[index] = 0
+        r.free_2m -= 1
+        page = 0
+    count = 1 << order
+    while count > 0:
+        span = min(count, 64)
+        h.heap_rows[index, page >> 6] &= ~span_mask(page & 63, span)
+        page += span
+        count -= span
+    _set_mask(h, index, _row_orders(h, index))
+    return index * BLOCK_PAGES + page - (1 << order)
+
+
+@kernel
+def heap_give_run(h: HostState, mfn: int, count: int) -> None:
+    """Give back `count` frames from `mfn` on, none of which is free."""
+    r = h.rec[0]
+    r.free += count
+    end = mfn + count
+    while mfn < end:
+        mb = mfn >> 9
+        page = mfn & 511
+        here = min(end - mfn, BLOCK_PAGES - page)
+        mfn += here
+        if here < BLOCK_PAGES:
+            if h.heap_masks[mb] == 0:
+                for wi in range(8):
+                    h.heap_rows[mb, wi] = U0
+            while here > 0:
+                span = min(here, 64 - (page & 63))
+                h.heap_rows[mb, page >> 6] |= span_mask(page & 63, span)
+                page += span
+                here -= span
+            if _full_words(h, mb) != 255:
+                _set_mask(h, mb, _row_orders(h, mb))
+                continue
+        _set_mask(h, mb, 0)
+        h.heap_masks[mb] = HEAP_ALL
+        r.free_2m += 1
+        _give_large(h, 9, mb)
+
+
+@kernel
+def heap_is_free(h: HostState, mfn: int) -> bool:
+    """Whether frame `mfn` is free."""
+    mask = h.heap_masks[mfn >> 9]
+    if mask == HEAP_ALL or mask == 0:
+        return mask != 0
+    page = mfn & 511
+    return (h.heap_rows[mfn >> 9, page >> 6] >> np.uint64(page & 63)) & U1 != U0

@@ -1,0 +1,139 @@
+"""How kernels are compiled: one set of options, one cache, and the bit instructions they share.
+
+What        `kernel` compiles a plain function on arrays with Numba. All kernels are compiled with the same options, and
+            their machine code is kept in one folder per state of the sources.
+Cache       Numba looks only at the file of the kernel it is about to load: after an edit of a *callee* in another
+            file the callers would silently keep the old code. The folder is therefore named by a hash of every
+            kernel source and of the versions of Numba and Python, so no stale code can be met.
+Options     `_nrt=False` takes Numba's runtime out of a kernel: no allocation and no reference counting. Counting is
+            an atomic operation per array and call and made the same code 20 to 30 times slower. The option is private to Numba,
+            which is why its version is pinned; `tests/host/test_kernel_options.py` notices when it stops working.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba import types
+from numba.core import config as numba_config
+from numba.extending import intrinsic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+KERNEL_SOURCES = (
+    "kernel.py",
+    "state.py",
+    "heap.py",
+    "p2m.py",
+    "cache.py",
+    "reclaim.py",
+    "pod.py",
+    "ranges.py",
+    "access.py",
+    "audit.py",
+    "hashes.py",
+)
+"""Every file of this folder that holds compiled code, or constants that compiled code has taken in."""
+
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+
+
+def source_hash() -> str:
+    """Name of the present state of all kernel sources and of what compiles them (16 hex digits)."""
+    digest = hashlib.blake2s(digest_size=8)
+    folder = Path(__file__).resolve().parent
+    for name in KERNEL_SOURCES:
+        digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
+    digest.update(f"{numba.__version__} {np.__version__} {platform.python_version()} {platform.machine()}".encode())
+    return digest.hexdigest()
+
+
+def cache_root() -> Path:
+    """Folder of all compiled kernels: `PODCLUSTER_KERNEL_CACHE`, else the user's cache folder."""
+    chosen = os.environ.get("PODCLUSTER_KERNEL_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podcluster" / "kernels"
+
+
+def cache_folder() -> Path:
+    """Folder of the kernels compiled from the sources as they are now."""
+    return cache_root() / source_hash()
+
+
+numba_config.CACHE_DIR = str(cache_folder())
+
+
+def kernel(function: Function) -> Function:
+    """Compile `function` with the options that all kernels share."""
+    return cast(Function, numba.njit(**OPTIONS)(function))
+
+
+def is_compiled() -> bool:
+    """Whether the kernels of the present sources have been compiled on this machine."""
+    return (cache_folder() / "DONE").is_file()
+
+
+def compile_all() -> float:
+    """Compile every kernel that Python calls and return the seconds it took; old caches are removed.
+
+    The kernels are compiled by using them: a small guest lives its whole life on a small host.
+    """
+    from podcluster.host.machine import exercise
+
+    started = time.perf_counter()
+    exercise()
+    seconds = time.perf_counter() - started
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "DONE").write_text(f"{seconds:.1f} s\n", encoding="utf-8")
+    for other in cache_root().iterdir():
+        if other != folder and other.is_dir():
+            shutil.rmtree(other, ignore_errors=True)
+    return seconds
+
+
+def main() -> int:
+    """`python -m podcluster.host.kernel`: compile the kernels, once per installation, and say so."""
+    if is_compiled():
+        sys.stdout.write(f"kernels: compiled already ({cache_folder()})\n")
+        return 0
+    sys.stdout.write("kernels: compiling the page kernels, once per installation (about half a minute) ...\n")
+    sys.stdout.flush()
+    sys.stdout.write(f"kernels: compiled in {compile_all():.1f} s ({cache_folder()})\n")
+    return 0
+
+
+def _bit_instruction(name: str) -> Any:
+    """The LLVM instruction `name`, from uint64 to int64, as something that kernels can call."""
+
+    def typing(typingctx: Any, word: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if name == "ctpop":
+                return builder.ctpop(args[0])
+            # The second operand says that zero is a defined input.
+            return getattr(builder, name)(args[0], context.get_constant(types.boolean, False))
+
+        return types.int64(types.uint64), codegen
+
+    return intrinsic(typing)
+
+
+popcount = _bit_instruction("ctpop")
+"""Number of one bits of a uint64."""
+ctz = _bit_instruction("cttz")
+"""Index of the lowest one bit of a uint64; 64 for zero."""
+clz = _bit_instruction("ctlz")
+"""Number of zero bits above the highest one bit of a uint64; 64 for zero."""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,663 @@
+"""One Xen host and its domains: the Python face of the kernels.
+
+What        `Machine` owns the arrays and offers the hypervisor's operations, by number of the domain: those of the golden traces (one
+            method each, named and answered as in golden.md section 7) and those the simulator uses, whole ranges at a time.
+Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `descending` the direction in which it is walked.
+Rules       T1-T4, P1-P15 of pod.md; H1-H3 of toolstack.md.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from podcluster.host import access, audit, hashes, heap, p2m, pod, ranges
+from podcluster.host.pod import DONE
+from podcluster.host.state import (
+    BLOCK_FIELDS,
+    BLOCK_PAGES,
+    CHUNK_FIELDS,
+    ENOMEM,
+    GIB_BLOCKS,
+    L_LENGTH,
+    SHADOWED_PT,
+    SINGLE,
+    SPECIAL,
+    SUPER,
+    DomainState,
+    detail_capacity,
+    grown,
+    new_domain_state,
+    new_host_state,
+    row_capacity,
+)
+
+WORD_MASK = (1 << 64) - 1
+FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
+LISTS = {"super": SUPER, "single": SINGLE}
+Gfns = npt.NDArray[np.int64]
+
+
+class Counters(NamedTuple):
+    """Counters of one domain [4 KiB pages, or events]."""
+
+    tot_pages: int
+    cache_count: int
+    entry_count: int
+    max_pages: int
+    populated_pages: int
+    populated_4k: int
+    populated_2m: int
+    reclaimed_4k: int
+    reclaimed_2m: int
+    splintered_2m: int
+    sweeps: int
+    crashed: int
+    claim_pages: int
+    nonzero_pages: int
+
+
+class Machine:
+    """A host of `host_pages` frames, all of them free, without domains.
+
+    `words`: keep the words of pages, so that reads return what was written (golden traces); else only whether pages are zero.
+    """
+
+    def __init__(self, host_pages: int, *, scrub_on_free: bool = True, words: bool = False) -> None:
+        self._gfn_blocks = 0
+        self._h = new_host_state(host_pages, scrub_on_free=scrub_on_free, words=words, gfn_blocks=0)
+        heap.heap_init(self._h)
+        self._domains: dict[int, DomainState] = {}
+        self._maxmem: dict[int, int] = {}
+        self._table_hashes: dict[int, tuple[int, dict[str, Any]]] = {}
+        self._cache_hashes: dict[int, tuple[int, str]] = {}
+        self._header_guests: dict[int, dict[str, Any]] = {}
+        self._references: dict[int, tuple[int, int]] = {}
+        self._aside: dict[int, list[tuple[int, int]]] = {}
+        self._last_handle = 0
+        self._touched: set[int] = set()
+        self._audited: tuple[int, ...] = ()
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> "Machine":
+        """The host of a golden trace; its guests come into being with `create(dom)`."""
+        machine = cls(header["host_pages"], scrub_on_free=header["scrub_on_free"], words=True)
+        for guest in header["guests"]:
+            machine._header_guests[guest["id"]] = {key: value for key, value in guest.items() if key != "id"}
+        return machine
+
+    # ---- domains ----------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        dom: int,
+        *,
+        maxmem_pages: int | None = None,
+        max_pages: int | None = None,
+        paging: str = "hap",
+        p2m: str = "ept",
+        sp_1g: bool = True,
+        sp_2m: bool = True,
+    ) -> int:
+        """A domain comes into being, empty; without keywords as the trace's header describes it. Always 0.
+
+        `max_pages` is the quota, `maxmem_pages` the address space that its table is laid out for.
+        """
+        if maxmem_pages is None or max_pages is None:
+            return self.create(dom, **self._header_guests[dom])
+        blocks = _whole_gibs(maxmem_pages)
+        self._reserve(blocks)
+        g = new_domain_state(blocks)
+        shadow = paging == "shadow"
+        g.rec["max_pages"] = max_pages
+        g.rec["shadow"] = shadow
+        g.rec["ept"] = p2m == "ept" and not shadow
+        g.rec["sp_1g"] = sp_1g and not shadow  # T1
+        g.rec["sp_2m"] = sp_2m or shadow
+        self._domains[dom] = g
+        self._maxmem[dom] = maxmem_pages
+        return 0
+
+    def forget(self, dom: int) -> None:
+        """Drop what is kept of a destroyed domain that owns nothing any more."""
+        g = self._domains.pop(dom)
+        assert g.rec["dying"][0] and g.rec["tot_pages"][0] == 0, "only a destroyed domain without pages is forgotten"
+        self._gfn_blocks -= int(g.rec["blocks"][0])
+        for kept in (self._maxmem, self._table_hashes, self._cache_hashes):
+            kept.pop(dom, None)
+        self._touched.discard(dom)
+
+    def _reserve(self, blocks: int) -> None:
+        """Have rows and frame lists for `blocks` more blocks of guest memory, at the worst."""
+        self._gfn_blocks += blocks
+        h = self._h
+        rows, details = row_capacity(self._gfn_blocks), detail_capacity(self._gfn_blocks)
+        if rows > h.row.shape[0] or details > h.detail.shape[0]:
+            # Twice what is needed: growing copies what is in use.
+            self._h = h._replace(
+                row=grown(h.row, 2 * rows, int(h.rec["row_top"][0])),
+                detail=grown(h.detail, 2 * details, int(h.rec["detail_top"][0])),
+            )
+
+    def _reach(self, dom: int, end_gfn: int) -> DomainState:
+        """The domain with an address space up to `end_gfn` at least."""
+        self._touched.add(dom)
+        g = self._domains[dom]
+        held = int(g.rec["blocks"][0])
+        if end_gfn > held * BLOCK_PAGES:
+            blocks = _whole_gibs(end_gfn)
+            self._reserve(blocks - held)
+            gib = np.zeros(blocks // GIB_BLOCKS, np.int32)
+            gib[: len(g.gib)] = g.gib
+            g.rec["blocks"] = blocks
+            g = g._replace(blk=grown(g.blk, blocks, held), gib=gib)
+            self._domains[dom] = g
+        return g
+
+    def _changed(self, dom: int) -> DomainState:
+        self._touched.add(dom)
+        return self._domains[dom]
+
+    def set_max_pages(self, dom: int, pages: int) -> int:
+        """Change the quota; nothing is taken away."""
+        self._domains[dom].rec["max_pages"] = pages
+        return 0
+
+    def set_preempt(self, mode: str) -> int:
+        """Host-wide: `always` there is pending work when the hypervisor polls for it, or `never`."""
+        self._h.rec["preempt"] = mode == "always"
+        return 0
+
+    def end_build(self, dom: int) -> None:
+        """The builder is done: from here on the debt is not negative."""
+        self._domains[dom].rec["built"] = 1
+
+    def claim(self, dom: int, pages: int) -> int:
+        """Stake a claim on a final size (H2); 0 cancels. 0, -12 or -22."""
+        return int(pod.claim(self._h, self._changed(dom), pages))
+
+    def destroy(self, dom: int) -> int:
+        """Tear-down; the domain's last counters stay."""
+        pod.destroy(self._h, self._changed(dom))
+        return 0
+
+    def state(self, dom: int) -> int:
+        """A closing record; does nothing."""
+        return 0
+
+    # ---- PoD hypercalls -----------------------------------------------------------------------------------------------
+
+    def set_pod_target(self, dom: int, pages: int) -> int:
+        """P4: 0, -12 or -22."""
+        return int(pod.set_target(self._h, self._changed(dom), pages))
+
+    def mark_pod(self, dom: int, gfn: int, order: int) -> int:
+        """P5: 0, or -16 where there is RAM."""
+        return int(pod.mark_pod(self._h, self._reach(dom, gfn + (1 << order)), gfn, order))
+
+    def mark_pod_seq(self, dom: int, start: int, count: int, order: int) -> int:
+        """Mark adjacent extents; number done."""
+        g = self._reach(dom, start + (count << order))
+        for k in range(count):
+            if pod.mark_pod(self._h, g, start + (k << order), order):
+                return k
+        return count
+
+    def populate(self, dom: int, gfn: int, order: int) -> int:
+        """Allocate an extent from the host and map it: 1, or 0."""
+        return int(pod.populate(self._h, self._reach(dom, gfn + (1 << order)), gfn, order))
+
+    def populate_special(self, dom: int, gfn: int) -> int:
+        """One special page, outside the quota: 1, or 0."""
+        return int(pod.populate_special(self._h, self._reach(dom, gfn + 1), gfn))
+
+    def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
+        """Populate extents `step` extents apart; number done."""
+        return self.populate_list(dom, order, [start + k * step * (1 << order) for k in range(count)])
+
+    def populate_list(self, dom: int, order: int, gfns: Iterable[int]) -> int:
+        """Populate listed extents; number done."""
+        done = 0
+        for gfn in gfns:
+            if not self.populate(dom, gfn, order):
+                break
+            done += 1
+        return done
+
+    def decrease(self, dom: int, gfn: int, order: int) -> list[int]:
+        """P12 and the ordinary release: [1 if it ran to its end, pages that PoD handled]."""
+        result = int(pod.decrease(self._h, self._changed(dom), gfn, order))
+        return [1, result - DONE] if result >= DONE else [0, result]
+
+    def decrease_seq(self, dom: int, start: int, count: int, order: int, step: int) -> list[int]:
+        """Several decreases, `step` extents apart; totals up to and with the first that does not run to its end."""
+        return self.decrease_list(dom, order, [start + k * step * (1 << order) for k in range(count)])
+
+    def decrease_list(self, dom: int, order: int, gfns: Iterable[int]) -> list[int]:
+        """Decreases of listed extents; totals as in `decrease_seq`."""
+        total, handled = 0, 0
+        for gfn in gfns:
+            done, dealt = self.decrease(dom, gfn, order)
+            handled += dealt
+            if not done:
+                break
+            total += 1
+        return [total, handled]
+
+    # ---- guest accesses to words ---------------------------------------------------------------------------------------
+
+    def read(self, dom: int, gfn: int, word: int) -> int:
+        """The word at `gfn`, or a status below 0."""
+        g = self._changed(dom)
+        status = int(access.access_word(self._h, g, gfn, word, 0, False))
+        return status if status else int(g.rec["stream_sum"][0]) & WORD_MASK
+
+    def write(self, dom: int, gfn: int, word: int, value: int) -> int:
+        """Write a word: 0 or a status below 0."""
+        self._make_room_for_words(1)
+        return int(access.access_word(self._h, self._changed(dom), gfn, word, _signed(value), True))
+
+    def read_seq(self, dom: int, start: int, count: int, step: int, word: int) -> list[int]:
+        """Reads `step` gfns apart: [ok, holes, status, sum]."""
+        return self._access(dom, _sequence(start, count, step), word, 0, False)
+
+    def write_seq(self, dom: int, start: int, count: int, step: int, word: int, value: int) -> list[int]:
+        """Writes `step` gfns apart: [ok, holes, status, 0]."""
+        return self._access(dom, _sequence(start, count, step), word, value, True)
+
+    def read_list(self, dom: int, word: int, gfns: Iterable[int]) -> list[int]:
+        """Reads of listed gfns: [ok, holes, status, sum]."""
+        return self._access(dom, _array(gfns), word, 0, False)
+
+    def write_list(self, dom: int, word: int, value: int, gfns: Iterable[int]) -> list[int]:
+        """Writes of listed gfns: [ok, holes, status, 0]."""
+        return self._access(dom, _array(gfns), word, value, True)
+
+    def _access(self, dom: int, gfns: Gfns, word: int, value: int, write: bool) -> list[int]:
+        if write:
+            self._make_room_for_words(len(gfns))
+        g = self._changed(dom)
+        status = int(access.access_list(self._h, g, gfns, word, _signed(value), write))
+        r = g.rec[0]
+        return [int(r["stream_ok"]), int(r["stream_holes"]), status, int(r["stream_sum"]) & WORD_MASK]
+
+    def _make_room_for_words(self, more: int) -> None:
+        """Keep the hash of words at most half full."""
+        h = self._h
+        needed = int(h.rec["word_count"][0]) + more
+        size = h.words.shape[0]
+        if 2 * needed > size:
+            while 2 * needed > size:
+                size *= 2
+            larger = np.zeros((size, 3), np.int64)
+            p2m.words_rehash(h, larger)
+            self._h = h._replace(words=larger)
+
+    # ---- whole pages, ranges at a time ---------------------------------------------------------------------------------
+
+    def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
+        """The guest overwrites whole pages with data or zeroes; pages done, holes included, up to the guest's death."""
+        self._make_room_for_words(count if self._h.rec["words"][0] else 0)
+        first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
+        return int(ranges.touch_range(self._h, self._changed(dom), first, count, step, data))
+
+    def touch_list(self, dom: int, gfns: Iterable[int], *, data: bool) -> int:
+        """The guest overwrites listed pages; pages done, up to the guest's death."""
+        listed = _array(gfns)
+        self._make_room_for_words(len(listed) if self._h.rec["words"][0] else 0)
+        return int(ranges.touch_list(self._h, self._changed(dom), listed, data))
+
+    def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
+        """Give single pages back; pages done before the request stops."""
+        first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
+        return int(ranges.balloon_range(self._h, self._changed(dom), first, count, step))
+
+    def balloon_list(self, dom: int, gfns: Iterable[int]) -> int:
+        """Give listed pages back; pages done before the request stops."""
+        return int(ranges.balloon_list(self._h, self._changed(dom), _array(gfns)))
+
+    def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
+        """Put real pages at gfns one by one (balloon deflation); pages done before the first failure."""
+        g = self._reach(dom, first_gfn + count)
+        first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
+        return int(ranges.populate_range(self._h, g, first, count, step))
+
+    # ---- references, flags, broken frames --------------------------------------------------------------------------------
+
+    def query(self, dom: int, gfn: int) -> list[int]:
+        """[kind, order] without populating (T3)."""
+        g = self._domains[dom]
+        return [int(p2m.page_kind(self._h, g, gfn)), int(p2m.entry_order(g, gfn))]
+
+    def add_ref(self, dom: int, gfn: int, id: int) -> int:
+        """An extra reference on the frame now at `gfn`: 0, or -1 where there is no RAM."""
+        if id in self._references:
+            return -1
+        mfn = int(pod.add_ref(self._h, self._changed(dom), gfn))
+        if mfn < 0:
+            return -1
+        self._references[id] = (mfn, dom)
+        return 0
+
+    def drop_ref(self, id: int, dom: int) -> int:
+        """Drop a reference again, wherever its frame is by now; -1 for an unknown one."""
+        held = self._references.pop(id, None)
+        if held is None:
+            return -1
+        pod.drop_ref(self._h, self._changed(held[1]), held[0])
+        return 0
+
+    def shadow_ref(self, dom: int, gfn: int) -> int:
+        """A reference of a shadow mapping: 0, or -1."""
+        return int(pod.shadow_ref(self._h, self._changed(dom), gfn))
+
+    def set_flag(self, dom: int, gfn: int, flag: str, on: bool) -> int:
+        """Set or clear `special` or `shadowed_pt`: 0, 1 if already so, -1 where there is no RAM."""
+        return int(pod.set_flag(self._h, self._changed(dom), gfn, FLAGS[flag], bool(on)))
+
+    def offline(self, dom: int, list: str, index: int, sub: int = 0) -> int:
+        """P13, a memory error in a cached frame: 1, or -1."""
+        return int(pod.offline(self._h, self._changed(dom), LISTS[list], index, sub))
+
+    # ---- host memory outside domains ---------------------------------------------------------------------------------------
+
+    def set_aside(self, pages: int) -> int:
+        """Take frames for Xen, dom0 or a paging pool: a handle, or -12 when they are not there or claimed."""
+        r = self._h.rec[0]
+        if pages + int(r["claims"]) > int(r["free"]):
+            return ENOMEM
+        runs = []
+        order = 18
+        while pages > 0:
+            order = min(order, pages.bit_length() - 1)
+            first = int(heap.heap_take(self._h, order))
+            if first < 0:
+                order -= 1
+                continue
+            runs.append((first, 1 << order))
+            pages -= 1 << order
+        self._last_handle += 1
+        self._aside[self._last_handle] = runs
+        return self._last_handle
+
+    def release(self, handle: int) -> int:
+        """Give back what `set_aside` took: 0, or -1 for an unknown handle."""
+        runs = self._aside.pop(handle, None)
+        if runs is None:
+            return -1
+        for first, count in runs:
+            heap.heap_give_run(self._h, first, count)
+        return 0
+
+    # ---- looking ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def host_pages(self) -> int:
+        """Frames of the machine."""
+        return int(self._h.rec["frames"][0])
+
+    @property
+    def free_pages(self) -> int:
+        """Free frames."""
+        return int(self._h.rec["free"][0])
+
+    @property
+    def free_2m(self) -> int:
+        """Free, aligned machine blocks of 2 MiB."""
+        return int(self._h.rec["free_2m"][0])
+
+    @property
+    def outstanding_claims(self) -> int:
+        """Pages claimed and not yet allocated, all domains."""
+        return int(self._h.rec["claims"][0])
+
+    def counters(self, dom: int) -> Counters:
+        """The counters of a domain; `nonzero_pages` by a walk over its contents."""
+        g = self._domains[dom]
+        (
+            tot_pages,
+            cache_count,
+            entry_count,
+            max_pages,
+            populated_4k,
+            populated_2m,
+            reclaimed_4k,
+            reclaimed_2m,
+            splintered_2m,
+            sweeps,
+            crashed,
+            claim_pages,
+        ) = g.rec[
+            [
+                "tot_pages",
+                "cache_count",
+                "entry_count",
+                "max_pages",
+                "populated_4k",
+                "populated_2m",
+                "reclaimed_4k",
+                "reclaimed_2m",
+                "splintered_2m",
+                "sweeps",
+                "crashed",
+                "claim",
+            ]
+        ][0].item()
+        return Counters(
+            tot_pages,
+            cache_count,
+            entry_count,
+            max_pages,
+            tot_pages - cache_count,
+            populated_4k,
+            populated_2m,
+            reclaimed_4k,
+            reclaimed_2m,
+            splintered_2m,
+            sweeps,
+            crashed,
+            claim_pages,
+            int(ranges.count_contents(self._h, g)),
+        )
+
+    def entry_count(self, dom: int) -> int:
+        """Frames of outstanding `pod` entries."""
+        return int(self._domains[dom].rec["entry_count"][0])
+
+    def debt_pages(self, dom: int) -> int:
+        """entry_count - cache_count."""
+        r = self._domains[dom].rec[0]
+        return int(r["entry_count"]) - int(r["cache_count"])
+
+    def tot_pages(self, dom: int) -> int:
+        """Pages that the domain owns, special ones left out."""
+        return int(self._domains[dom].rec["tot_pages"][0])
+
+    def crashed(self, dom: int) -> bool:
+        """Whether the domain has run out of PoD memory."""
+        return bool(self._domains[dom].rec["crashed"][0])
+
+    def take_notes(self) -> dict[str, Any]:
+        """What happened since the last call: `oom` {dom, tot, ents, curr}, `nomem` {target, cache}, `assert` 1."""
+        notes: dict[str, Any] = {}
+        for dom in sorted(self._touched):
+            r = self._domains[dom].rec
+            if r["oom"][0]:
+                tot, entries = int(r["oom_tot"][0]), int(r["oom_entries"][0])
+                notes["oom"] = {"dom": dom, "tot": tot, "ents": entries, "curr": dom}
+                r["oom"] = 0
+            if r["nomem"][0]:
+                notes["nomem"] = {"target": int(r["nomem_target"][0]), "cache": int(r["nomem_cache"][0])}
+                r["nomem"] = 0
+            if r["asserted"][0]:
+                notes["assert"] = 1
+                r["asserted"] = 0
+        self._touched.clear()
+        return notes
+
+    def entry_map(self, dom: int) -> tuple[int, int, int, int, int, int]:
+        """Entries by kind and size: ram4k, ram2m, ram1g, pod4k, pod2m, pod1g."""
+        table = self._hash_table(dom)
+        return table["ram4k"], table["ram2m"], table["ram1g"], table["pod4k"], table["pod2m"], table["pod1g"]
+
+    def _hash_table(self, dom: int) -> dict[str, Any]:
+        g = self._domains[dom]
+        generation = int(g.rec["table_generation"][0])
+        kept = self._table_hashes.get(dom)
+        if kept is not None and kept[0] == generation:
+            return kept[1]
+        out = np.zeros(hashes.TABLE_FIELDS, np.uint64)
+        hashes.hash_table(self._h, g, out)
+        ram4k, ram2m, ram1g, pod4k, pod2m, pod1g, fnv, total, frames = out.tolist()
+        table = {
+            "ram4k": ram4k,
+            "ram2m": ram2m,
+            "ram1g": ram1g,
+            "pod4k": pod4k,
+            "pod2m": pod2m,
+            "pod1g": pod1g,
+            "p2m_fnv": f"{fnv:016x}",
+            "p2m_sum": f"{total:016x}",
+            "frames": f"{frames:016x}",
+        }
+        self._table_hashes[dom] = (generation, table)
+        return table
+
+    def _hash_cache(self, dom: int) -> str:
+        g = self._domains[dom]
+        generation = int(g.rec["cache_generation"][0])
+        kept = self._cache_hashes.get(dom)
+        if kept is None or kept[0] != generation:
+            kept = (generation, f"{int(hashes.hash_cache(self._h, g)):016x}")
+            self._cache_hashes[dom] = kept
+        return kept[1]
+
+    def state_record(self, dom: int) -> dict[str, Any]:
+        """All fields of a golden state record (golden.md section 3)."""
+        g = self._domains[dom]
+        r = dict(zip(g.rec.dtype.names or (), g.rec[0].item(), strict=True))
+        return {
+            "dom": dom,
+            "tot_pages": r["tot_pages"],
+            "pod_count": r["cache_count"],
+            "entry_count": r["entry_count"],
+            "cache_super": int(g.lists[SUPER, L_LENGTH]),
+            "cache_single": int(g.lists[SINGLE, L_LENGTH]),
+            "max_guest": r["max_guest"],
+            "reclaim_single": r["reclaim_single"],
+            "mrp_idx": r["mrp_idx"],
+            "crashed": r["crashed"],
+            "host_free_pages": self.free_pages,
+            "host_free_2m": self.free_2m,
+            "ev": [r["populated_4k"], r["populated_2m"], r["reclaimed_4k"], r["reclaimed_2m"], r["splintered_2m"]],
+            "sweeps": r["sweeps"],
+            **self._hash_table(dom),
+            "cache": self._hash_cache(dom),
+            "mrp": f"{int(hashes.hash_ring(g)):016x}",
+        }
+
+    def memory_bytes(self, dom: int | None = None) -> int:
+        """Bytes of the arrays that are kept for domains (all: None) and in use: table, contents, lists, ring, frames.
+
+        Rows, frame lists and chunks are shared by a host's domains; asked for one domain, it must be the only one.
+        """
+        h = self._h.rec[0]
+        domains = self._domains if dom is None else {dom: self._domains[dom]}
+        shared = 64 * int(h["rows_used"]) + 4 * BLOCK_PAGES * int(h["details_used"])
+        shared += 4 * CHUNK_FIELDS * int(h["chunks_used"])
+        own = 0
+        for g in domains.values():
+            own += 4 * BLOCK_FIELDS * int(g.rec["blocks"][0])
+            own += g.rec.nbytes + g.gib.nbytes + g.ring.nbytes + g.lists.nbytes
+        return shared + own
+
+    def q_dump(self, dom: int) -> str:
+        """The PoD line of the operator's debug key."""
+        r = self._domains[dom].rec[0]
+        return f"PoD entries={r['entry_count']} cachesize={r['cache_count']}"
+
+    @staticmethod
+    def oom_line(oom: Mapping[str, int]) -> str:
+        """The line that Xen logs when a domain runs out of PoD memory."""
+        return (
+            f"p2m_pod_demand_populate: Dom{oom['dom']} out of PoD memory! "
+            f"(tot={oom['tot']} ents={oom['ents']} dom{oom['curr']})"
+        )
+
+    def audit(self, dom: int | None = None) -> None:
+        """P15 and the equations of a regular life, for one domain or the whole host; InvariantError.
+
+        The whole host is walked again only if something may have changed since it was last found in order.
+        """
+        if dom is not None:
+            seen = np.zeros(self.host_pages // 64 + 1, np.uint64)
+            audit.audit_domain(self._h, self._domains[dom], dom, self._maxmem[dom], seen)
+            return
+        now = (self.free_pages, self._last_handle, *(int(g.rec["generation"][0]) for g in self._domains.values()))
+        if now == self._audited:
+            return
+        aside = np.array([run for runs in self._aside.values() for run in runs], np.int64).reshape(-1, 2)
+        audit.audit_host(self._h, {k: (g, self._maxmem[k]) for k, g in self._domains.items()}, aside)
+        self._audited = now
+
+
+def _whole_gibs(pages: int) -> int:
+    """Blocks of the whole GiB that hold `pages`."""
+    return max(-(-pages // (GIB_BLOCKS * BLOCK_PAGES)), 1) * GIB_BLOCKS
+
+
+def _signed(value: int) -> int:
+    """The int64 of the same 64 bits."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _array(gfns: Iterable[int]) -> Gfns:
+    if isinstance(gfns, np.ndarray):
+        return np.ascontiguousarray(gfns, np.int64)
+    return np.array(list(gfns), np.int64)
+
+
+def _sequence(start: int, count: int, step: int) -> Gfns:
+    return start + step * np.arange(count, dtype=np.int64)
+
+
+def exercise() -> None:
+    """Use every kernel once: a guest's whole life on a small host. This is how the kernels get compiled."""
+    for words in (False, True):
+        machine = Machine(1 << 14, scrub_on_free=not words, words=words)
+        handle = machine.set_aside(1000)
+        machine.create(1, maxmem_pages=8192, max_pages=8192)
+        machine.claim(1, 2048)
+        machine.set_pod_target(1, 2048)
+        machine.claim(1, 0)
+        machine.mark_pod(1, 0, 12)
+        machine.mark_pod_seq(1, 4096, 2, 9)
+        machine.end_build(1)
+        machine.populate_special(1, 8000)
+        machine.populate(1, 6144, 9)
+        machine.touch_range(1, 0, 1200, data=True)
+        machine.touch_list(1, [4096, 7], data=False)
+        if words:
+            machine.write(1, 1, 1, 1)
+            machine.read(1, 1, 1)
+            machine.write_seq(1, 1500, 10, 3, 0, 5)
+            machine.read_list(1, 0, [1, 2])
+        machine.add_ref(1, 3, 0)
+        machine.drop_ref(0, 1)
+        machine.shadow_ref(1, 3)
+        machine.set_flag(1, 4, "special", True)
+        machine.query(1, 5000)
+        machine.decrease(1, 2048, 9)
+        machine.offline(1, "single", 0)
+        machine.balloon_range(1, 4600, 20)
+        machine.balloon_list(1, [4620])
+        machine.populate_range(1, 4600, 3, descending=True)
+        machine.state_record(1)
+        machine.counters(1)
+        machine.audit(1)
+        machine.audit()
+        machine.set_max_pages(1, 8192)
+        machine.destroy(1)
+        machine.take_notes()
+        machine.release(handle)

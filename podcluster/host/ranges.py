@@ -1,0 +1,399 @@
+"""Whole ranges and lists of pages in one kernel call, with the state that the page-by-page loop leaves.
+
+What        Touching (writing data or zeroes), ballooning out and taking back pages of 4 KiB.
+Units       Pages of 4 KiB; `step` is 1 (upwards) or -1 (downwards).
+Symbols     E entry_count   C cache_count   D = E - C debt
+Why exact   Between two populates all writes of a guest commute: they set bits that only a reclaim reads, and only a
+            populate reclaims. So writes are put down in masks, all those before a populate before it. A populate without debt
+            reclaims nothing (P6 step 3) and cannot run dry (C >= E > 0): a stretch of them is a run off the cache list. Giving back stretches
+            is cut where the rule changes: where the debt is paid (P12 `steal`), and at the first page of a block that
+            might be taken back whole (P12 step 5), which goes the ordinary way.
+Departs     nowhere: tests/host/test_ranges.py drives both.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from podcluster.host.cache import cache_add_run, cache_give_singles, list_drop, list_head, list_head_signed, run_release
+from podcluster.host.heap import U0, U1, span_mask
+from podcluster.host.kernel import clz, ctz, kernel
+from podcluster.host.p2m import (
+    contents_set,
+    contents_uniform,
+    frame_of,
+    page_bit,
+    row_count,
+    set_pages,
+    words_clear,
+    word_write,
+)
+from podcluster.host.pod import DONE, allocating_lookup, decrease, demand_populate, populate
+from podcluster.host.state import (
+    ANY,
+    BASE,
+    BLOCK_PAGES,
+    DETAIL,
+    EMPTY,
+    G_POD,
+    G_TABLE,
+    HEAD,
+    KIND,
+    L_LENGTH,
+    ODD,
+    ONES,
+    POD,
+    POD_ROW,
+    RAM,
+    RAM_ROW,
+    RING_SLOTS,
+    RING_SUPER,
+    SINGLE,
+    SUPER,
+    TABLE,
+    ZEROS,
+    DomainState,
+    HostState,
+)
+
+
+@kernel
+def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, data: bool) -> None:
+    """The RAM pages low .. high - 1 of block `b` are written."""
+    if low >= high:
+        return
+    row = np.int64(g.blk[b, RAM_ROW])
+    if h.rec[0].words:
+        for i in range(low, high):
+            if page_bit(h, row, i):
+                mfn = frame_of(h, g, b, i)
+                if data:
+                    word_write(h, g, (b << 9) + i, mfn, 0, 1)
+                else:
+                    words_clear(h, mfn)
+                    contents_set(h, g, b, i >> 6, U1 << np.uint64(i & 63), False)
+        return
+    if high - low == BLOCK_PAGES and row == ONES:
+        contents_uniform(h, g, b, ONES if data else ZEROS)
+        return
+    i = low
+    while i < high:
+        span = min(high - i, 64 - (i & 63))
+        m = span_mask(i & 63, span) & h.row[row, i >> 6]
+        if m != U0:
+            contents_set(h, g, b, i >> 6, m, data)
+        i += span
+
+
+@kernel
+def _next_pod(h: HostState, row: int, i: int, end: int, step: int) -> int:
+    """First page from `i` on, before `end` in the direction of `step`, whose bit is set in `row`; `end` if none."""
+    while i != end:
+        wi = i >> 6
+        if step > 0:
+            left = h.row[row, wi] & ~(span_mask(0, i & 63) if i & 63 else U0)
+            if left != U0:
+                return min(64 * wi + ctz(left), end)
+            i = min(64 * (wi + 1), end)
+        else:
+            left = h.row[row, wi] & span_mask(0, (i & 63) + 1)
+            if left != U0:
+                return max(64 * wi + 63 - clz(left), end)
+            i = max(64 * wi - 1, end)
+    return end
+
+
+@kernel
+def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: int, data: bool) -> int:
+    """Populate up to `blocks` whole `pod` entries of 2 MiB from block `b` on, without debt; how many it did."""
+    r = g.rec[0]
+    done = 0
+    idx = r.mrp_idx
+    offset = 0 if step > 0 else BLOCK_PAGES - 1
+    contents = ONES if data else ZEROS
+    while done < blocks and g.lists[SUPER, L_LENGTH] > 0:
+        first = list_head(h, g, SUPER)
+        signed = list_head_signed(h, g, SUPER)
+        direction = 1 if signed > 0 else -1
+        run = min(abs(signed), blocks - done)
+        used = 0
+        while used < run and g.blk[b, KIND] == POD and g.gib[b >> 9] == G_TABLE:
+            g.blk[b, KIND] = RAM
+            g.blk[b, BASE] = (first + direction * used) << 9
+            g.blk[b, RAM_ROW] = ONES
+            g.blk[b, POD_ROW] = ZEROS
+            g.blk[b, HEAD] = contents
+            g.blk[b, ANY] = contents
+            g.ring[idx] = (b << 9) | RING_SUPER
+            idx = (idx + 1) & (RING_SLOTS - 1)
+            used += 1
+            b += step
+        if used == 0:
+            break
+        list_drop(h, g, SUPER, used)
+        done += used
+        top = b - 1 if step > 0 else b + used
+        r.max_guest = max(r.max_guest, (top << 9) + offset)
+        if used < run:
+            break
+    r.mrp_idx = idx
+    r.cache_count -= done * BLOCK_PAGES
+    r.entry_count -= done * BLOCK_PAGES
+    r.populated_2m += done
+    r.table_generation += 1
+    return done
+
+
+@kernel
+def _populate_small(h: HostState, g: DomainState, b: int, i: int, end: int, step: int) -> None:
+    """Populate all `pod` pages from `i` to before `end` of a 4 KiB table, without debt."""
+    while True:
+        i = _next_pod(h, np.int64(g.blk[b, POD_ROW]), i, end, step)
+        if i == end:
+            return
+        demand_populate(h, g, (b << 9) + i, 0)
+        i += step
+
+
+@kernel
+def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int, data: bool) -> int:
+    """Write whole pages from `first` on; pages done, fewer than `count` only where the domain dies or is not running."""
+    r = g.rec[0]
+    r.generation += 1
+    done = 0
+    while done < count:
+        if r.crashed or r.dying:
+            return done
+        gfn = first + done * step
+        b = gfn >> 9
+        i = gfn & 511
+        here = min(count - done, BLOCK_PAGES - i if step > 0 else i + 1)
+        kind = np.int64(g.blk[b, KIND]) if b < r.blocks else EMPTY
+        if kind == EMPTY:
+            done += here
+            continue
+        low = i if step > 0 else i - here + 1
+        if kind == RAM:
+            _write_span(h, g, b, low, low + here, data)
+            done += here
+            continue
+        easy = r.entry_count <= r.cache_count and r.odd_cached == 0
+        if kind == POD:
+            slot = np.int64(g.gib[b >> 9])
+            if easy and here == BLOCK_PAGES and slot == G_TABLE and r.sp_2m and h.rec[0].words == 0:
+                blocks = _populate_supers(h, g, b, (count - done) // BLOCK_PAGES, step, data)
+                if blocks > 0:
+                    done += blocks * BLOCK_PAGES
+                    continue
+            if not demand_populate(h, g, gfn, 18 if slot == G_POD else 9):
+                return done
+            continue
+        # A table of 4 KiB entries.
+        end = i + here * step
+        if easy:
+            _populate_small(h, g, b, i, end, step)
+            _write_span(h, g, b, low, low + here, data)
+            done += here
+            continue
+        while i != end:
+            at = _next_pod(h, np.int64(g.blk[b, POD_ROW]), i, end, step)
+            _write_span(h, g, b, i if step > 0 else at + 1, at if step > 0 else i + 1, data)
+            done += abs(at - i)
+            i = at
+            if at == end:
+                break
+            if not demand_populate(h, g, (b << 9) + at, 0):
+                return done
+            # The page is RAM now: the write comes with the next stretch. What was reclaimed may be this very block.
+            _write_span(h, g, b, at, at + 1, data)
+            done += 1
+            i += step
+            if g.blk[b, KIND] != TABLE:
+                break
+    return done
+
+
+@kernel
+def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], k: int) -> int:
+    """Populate and write with data the listed 4 KiB `pod` pages from `k` on, without debt, off the head segment; how many it did."""
+    r = g.rec[0]
+    if g.lists[SINGLE, L_LENGTH] == 0:
+        return 0
+    first = list_head(h, g, SINGLE)
+    signed = list_head_signed(h, g, SINGLE)
+    direction = 1 if signed > 0 else -1
+    run = min(abs(signed), gfns.shape[0] - k)
+    idx = r.mrp_idx
+    top = r.max_guest
+    used = 0
+    while used < run:
+        gfn = gfns[k + used]
+        b = gfn >> 9
+        if b >= r.blocks or g.blk[b, KIND] != TABLE:
+            break
+        i = gfn & 511
+        wi = i >> 6
+        m = U1 << np.uint64(i & 63)
+        row = np.int64(g.blk[b, POD_ROW])
+        if h.row[row, wi] & m == U0:
+            break
+        mfn = first + direction * used
+        handle = np.int64(g.blk[b, DETAIL])
+        ram = np.int64(g.blk[b, RAM_ROW])
+        head = np.int64(g.blk[b, HEAD])
+        if handle and row > ONES and ram > ONES and head > ONES and head == g.blk[b, ANY]:
+            h.row[row, wi] &= ~m
+            h.row[ram, wi] |= m
+            h.row[head, wi] |= m
+            h.detail[handle, i] = mfn
+        else:
+            set_pages(h, g, gfn, 1, RAM, mfn)
+            contents_set(h, g, b, wi, m, True)
+        g.ring[idx] = gfn
+        idx = (idx + 1) & (RING_SLOTS - 1)
+        top = max(top, gfn)
+        used += 1
+    if used:
+        list_drop(h, g, SINGLE, used)
+        r.mrp_idx = idx
+        r.max_guest = top
+        r.cache_count -= used
+        r.entry_count -= used
+        r.populated_4k += used
+        r.table_generation += 1
+    return used
+
+
+@kernel
+def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], data: bool) -> int:
+    """Write whole pages in the order of `gfns`; pages done, fewer only where the domain dies or is not running."""
+    r = g.rec[0]
+    r.generation += 1
+    k = 0
+    while k < gfns.shape[0]:
+        if r.crashed or r.dying:
+            return k
+        if data and r.entry_count <= r.cache_count and r.odd_cached == 0 and h.rec[0].words == 0:
+            used = _populate_listed(h, g, gfns, k)
+            if used:
+                k += used
+                continue
+        gfn = gfns[k]
+        mfn = allocating_lookup(h, g, gfn)
+        if mfn >= 0:
+            _write_span(h, g, gfn >> 9, gfn & 511, (gfn & 511) + 1, data)
+        elif r.crashed:
+            return k
+        k += 1
+    return k
+
+
+@kernel
+def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, field: int) -> int:
+    """Pages from `gfn` on, `limit` at most and within its block, that are set in the row of `field`."""
+    b = gfn >> 9
+    row = np.int64(g.blk[b, field])
+    i = gfn & 511
+    here = min(limit, BLOCK_PAGES - i if step > 0 else i + 1)
+    if row == ONES:
+        return here
+    n = 0
+    while n < here and page_bit(h, row, i + n * step):
+        n += 1
+    return n
+
+
+@kernel
+def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
+    """Give back pages from `first` on, one extent of order 0 each; extents done before the request stops."""
+    r = g.rec[0]
+    r.generation += 1
+    done = 0
+    while done < count:
+        gfn = first + done * step
+        b = gfn >> 9
+        if b >= r.blocks or g.blk[b, KIND] == EMPTY:
+            return done
+        live = r.entry_count > 0 and r.dying == 0
+        if live and r.entry_count >= r.cache_count:
+            n = _stretch(h, g, gfn, count - done, step, POD_ROW)
+            if n > 0:
+                # P12 step 4 for each; once the debt is paid each leaves a surplus of one, which goes out as a single (step 7).
+                set_pages(h, g, gfn if step > 0 else gfn - n + 1, n, EMPTY, 0)
+                r.entry_count -= n
+                r.ballooned_to -= n
+                if r.entry_count < r.cache_count:
+                    cache_give_singles(h, g, r.cache_count - r.entry_count)
+                done += n
+                continue
+        # The first RAM page of a stretch goes the ordinary way: its whole block may be taken back (P12 step 5).
+        if decrease(h, g, gfn, 0) & DONE == 0:
+            return done
+        done += 1
+        if done == count or (first + done * step) >> 9 != b or g.blk[b, KIND] != TABLE:
+            continue
+        if h.rec[0].words or h.rec[0].scrub_on_free == 0 or np.int64(g.blk[b, ODD]) != ZEROS:
+            continue
+        gfn = first + done * step
+        n = _stretch(h, g, gfn, count - done, step, RAM_ROW)
+        debt = r.entry_count - r.cache_count
+        live = r.entry_count > 0 and r.dying == 0
+        if live and debt < 0:
+            continue
+        if live and debt > 0:
+            n = min(n, debt)
+        if n > 0:
+            _give_back(h, g, b, gfn & 511, n, step, live and debt > 0)
+            done += n
+    return done
+
+
+@kernel
+def _give_back(h: HostState, g: DomainState, b: int, i: int, n: int, step: int, steal: bool) -> None:
+    """Unmap `n` plain RAM pages of a 4 KiB table: into the cache, or to the host."""
+    k = 0
+    while k < n:
+        mfn = frame_of(h, g, b, i + k * step)
+        run = 1
+        while k + run < n and frame_of(h, g, b, i + (k + run) * step) == mfn + run * step:
+            run += 1
+        if steal:
+            cache_add_run(h, g, mfn, run, step, False)
+        else:
+            run_release(h, g, mfn if step > 0 else mfn - run + 1, run)
+        k += run
+    low = i if step > 0 else i - n + 1
+    _write_span(h, g, b, low, low + n, False)
+    set_pages(h, g, (b << 9) + low, n, EMPTY, 0)
+    g.rec[0].ballooned_to -= n
+
+
+@kernel
+def balloon_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64]) -> int:
+    """Give back the listed pages, one extent of order 0 each; extents done before the request stops."""
+    for k in range(gfns.shape[0]):
+        if decrease(h, g, gfns[k], 0) & DONE == 0:
+            return k
+    return gfns.shape[0]
+
+
+@kernel
+def populate_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
+    """Populate pages from `first` on with RAM from the host (balloon deflation); pages done."""
+    for k in range(count):
+        if populate(h, g, first + k * step, 0) == 0:
+            return k
+    return count
+
+
+@kernel
+def count_contents(h: HostState, g: DomainState) -> int:
+    """RAM pages that hold a word that is not zero."""
+    total = 0
+    for b in range(g.rec[0].blocks):
+        row = np.int64(g.blk[b, ANY])
+        if row == ONES:
+            total += BLOCK_PAGES
+        elif row > ONES:
+            total += row_count(h, row)
+    return total
+

@@ -1,0 +1,278 @@
+"""Finding zero pages: the checks, the eager reclaim from the recent list, and the emergency sweep.
+
+What        P8 eager reclaim, P9 superpage zero check, P10 frame zero check, P11 emergency sweep.
+Units       Frames of 4 KiB; i is a page of block b, wi and m a word of a row and a mask in it.
+Symbols     E entry_count   C cache_count
+Invariants  Every reclaimed frame adds one to E and one to C: the debt E - C does not move.
+Order       Nothing else runs between a check's steps, so "set to `pod`, check in full, map back" is carried out by its outcome:
+            the shattering or mending of the table, the vanishing of shadow references, and either the page's move to
+            the cache or its staying.
+Departs     nowhere.
+"""
+
+import numpy as np
+
+from podcluster.host.cache import cache_add_run, cache_add_super
+from podcluster.host.heap import ALL, U0, U1, span_mask
+from podcluster.host.kernel import ctz, kernel, popcount
+from podcluster.host.p2m import (
+    contents_uniform,
+    detail_give,
+    forget_mapping,
+    frame_of,
+    open_block,
+    page_bit,
+    row_give,
+    row_is,
+    set_block,
+    set_pages,
+)
+from podcluster.host.state import (
+    ANY,
+    BASE,
+    BATCH,
+    BLOCK_PAGES,
+    DETAIL,
+    EMPTY,
+    G_RAM,
+    G_TABLE,
+    GIB_PAGES,
+    HEAD,
+    KIND,
+    ODD,
+    ONES,
+    POD,
+    RAM,
+    RAM_ROW,
+    REF_MASK,
+    REF_SHIFT,
+    RING_EMPTY,
+    RING_SLOTS,
+    RING_SUPER,
+    SHADOW_MASK,
+    SHADOW_SHIFT,
+    SHADOWED_PT,
+    SPECIAL,
+    SWEEP_BATCH,
+    SWEEP_LIMIT,
+    TABLE,
+    ZEROS,
+    DomainState,
+    HostState,
+)
+
+
+@kernel
+def _refs_allow(h: HostState, g: DomainState, mfn: int) -> bool:
+    """The first look at a frame: not special, no page table, no reference too many for now."""
+    a = h.attr[mfn]
+    if a & (SPECIAL | SHADOWED_PT):
+        return False
+    extra = ((a & REF_MASK) >> REF_SHIFT) + ((a & SHADOW_MASK) >> SHADOW_SHIFT)
+    # A count: on a shadow-paged domain one reference more may be the shadow mapping's own.
+    return extra <= (1 if g.rec[0].shadow else 0)
+
+
+@kernel
+def block_is_whole(h: HostState, g: DomainState, b: int) -> bool:
+    """All 512 gfns of `b` are RAM on consecutive frames that begin 2 MiB-aligned."""
+    kind = g.blk[b, KIND]
+    if kind == RAM:
+        return True
+    if kind != TABLE:
+        return False
+    ram = np.int64(g.blk[b, RAM_ROW])
+    if ram != ONES:
+        if not row_is(h, ram, ALL):
+            return False
+        row_give(h, ram)
+        g.blk[b, RAM_ROW] = ONES
+    handle = np.int64(g.blk[b, DETAIL])
+    if handle:
+        base = np.int64(h.detail[handle, 0])
+        for i in range(BLOCK_PAGES):
+            if h.detail[handle, i] != base + i:
+                return False
+        detail_give(h, handle)
+        g.blk[b, DETAIL] = 0
+        g.blk[b, BASE] = base
+    return np.int64(g.blk[b, BASE]) & (BLOCK_PAGES - 1) == 0
+
+
+@kernel
+def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
+    """P9: try to turn the 2 MiB range at `gfn` (aligned) back into one `pod` entry."""
+    r = g.rec[0]
+    b = gfn >> 9
+    if b >= r.blocks:
+        return False
+    head = np.int64(g.blk[b, HEAD])
+    # The cheap question first; a page that is not RAM has no bit set, so the answer holds for RAM only with the next one.
+    if head != ZEROS and not row_is(h, head, U0):
+        return False
+    if not block_is_whole(h, g, b):
+        return False
+    base = np.int64(g.blk[b, BASE])
+    odd = np.int64(g.blk[b, ODD])
+    clean = True
+    if odd != ZEROS:
+        for i in range(BLOCK_PAGES):
+            if page_bit(h, odd, i) and not _refs_allow(h, g, base + i):
+                return False
+        # Set to `pod` for the full check: shadow mappings drop their references, others remain.
+        for i in range(BLOCK_PAGES):
+            if page_bit(h, odd, i):
+                h.attr[base + i] &= ~SHADOW_MASK
+                clean = clean and h.attr[base + i] & REF_MASK == 0
+    any_row = np.int64(g.blk[b, ANY])
+    if not clean or (any_row != ZEROS and not row_is(h, any_row, U0)):
+        set_block(h, g, b, RAM, base)  # mapped back as one entry
+        return False
+    contents_uniform(h, g, b, ZEROS)
+    row_give(h, odd)
+    g.blk[b, ODD] = ZEROS
+    set_block(h, g, b, POD, 0)
+    cache_add_super(h, g, base, False)
+    r.entry_count += BLOCK_PAGES
+    r.reclaimed_2m += 1
+    return True
+
+
+@kernel
+def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
+    """P10 on a RAM page whose first 16 words are zero."""
+    r = g.rec[0]
+    mfn = frame_of(h, g, b, i)
+    odd = page_bit(h, np.int64(g.blk[b, ODD]), i)
+    if odd and not _refs_allow(h, g, mfn):
+        return False
+    clean = True
+    if odd:
+        h.attr[mfn] &= ~SHADOW_MASK
+        clean = h.attr[mfn] & REF_MASK == 0
+    if not clean or page_bit(h, np.int64(g.blk[b, ANY]), i):
+        open_block(g, b)  # mapped back, as an entry of 4 KiB
+        r.table_generation += 1
+        return False
+    if odd:
+        forget_mapping(h, g, b, i, mfn)
+    set_pages(h, g, (b << 9) + i, 1, POD, 0)
+    cache_add_run(h, g, mfn, 1, 1, False)
+    r.entry_count += 1
+    r.reclaimed_4k += 1
+    return True
+
+
+@kernel
+def reclaim_each(h: HostState, g: DomainState, gfn: int) -> None:
+    """P10 on every page of the 2 MiB range at `gfn`, ascending, each on its own."""
+    b = gfn >> 9
+    if g.blk[b, KIND] != RAM and g.blk[b, KIND] != TABLE:
+        return
+    for wi in range(8):
+        left = h.row[g.blk[b, RAM_ROW], wi] & ~h.row[g.blk[b, HEAD], wi]
+        while left != U0:
+            i = ctz(left)
+            left &= left - U1
+            reclaim_page(h, g, b, 64 * wi + i)
+
+
+@kernel
+def eager_reclaim(h: HostState, g: DomainState) -> None:
+    """P8: look at the oldest record of the recent list, and at more only while the cache is empty."""
+    r = g.rec[0]
+    at = r.mrp_idx
+    for _ in range(RING_SLOTS):
+        record = g.ring[at]
+        if record != RING_EMPTY:
+            g.ring[at] = RING_EMPTY
+            if record & RING_SUPER:
+                gfn = record & ~RING_SUPER
+                if not reclaim_super(h, g, gfn):
+                    reclaim_each(h, g, gfn)
+            else:
+                b = record >> 9
+                i = record & 511
+                if page_bit(h, np.int64(g.blk[b, RAM_ROW]), i) and not page_bit(h, np.int64(g.blk[b, HEAD]), i):
+                    reclaim_page(h, g, b, i)
+        at = (at + 1) & (RING_SLOTS - 1)
+        if r.cache_count > 0:
+            return
+
+
+@kernel
+def _check_batch(h: HostState, g: DomainState, count: int) -> None:
+    """P10 on the `count` candidates gathered in `g.lists[BATCH]`, in the order in which they were met."""
+    for k in range(count):
+        gfn = g.lists[BATCH, k]
+        reclaim_page(h, g, gfn >> 9, gfn & 511)
+
+
+@kernel
+def emergency_sweep(h: HostState, g: DomainState) -> int:
+    """P11: look for zero pages downwards from where the last sweep stopped; the number of gfns looked at.
+
+    RAM pages are gathered and checked sixteen at a time. A word without a page that can pass only counts how many it adds to the
+    batch; the others are walked page by page, as long as a candidate is in hand or ahead.
+    """
+    r = g.rec[0]
+    r.sweeps += 1
+    if r.reclaim_single == 0:
+        r.reclaim_single = r.max_guest
+    start = r.reclaim_single
+    limit = max(start - SWEEP_LIMIT, 0)
+    busy = h.rec[0].preempt != 0
+    gathered = 0  # RAM pages in the batch in hand
+    held = 0  # of them candidates
+    gfn = start
+    while gfn > 0:
+        # The sweep ends at the first gfn below the limit, once there is something in the cache or work waits.
+        ends = r.cache_count > 0 or busy
+        b = gfn >> 9
+        kind = np.int64(g.blk[b, KIND]) if b < r.blocks else EMPTY
+        if kind != RAM and kind != TABLE:
+            low = b << 9
+            if b >= r.blocks:
+                low = r.blocks << 9
+            elif g.gib[b >> 9] != G_TABLE and g.gib[b >> 9] != G_RAM:
+                low = (b >> 9) * GIB_PAGES
+            low = max(low, 1)
+            if ends and limit > low:
+                gfn = min(gfn, limit - 1)
+                break
+            gfn = low - 1
+            continue
+        low = (gfn >> 6) << 6
+        last = max(low, 1)  # gfn 0 is never looked at
+        if ends and limit > last:
+            last = min(gfn, limit - 1)
+        wi = (gfn & 511) >> 6
+        ram = h.row[g.blk[b, RAM_ROW], wi] & span_mask(last & 63, gfn - last + 1)
+        candidates = ram & ~h.row[g.blk[b, HEAD], wi]
+        if candidates == U0 and held == 0:
+            gathered = (gathered + popcount(ram)) & (SWEEP_BATCH - 1)
+            gfn = last
+            if ends and gfn < limit:
+                break
+            gfn -= 1
+            continue
+        while True:
+            one = U1 << np.uint64(gfn & 63)
+            if ram & one != U0:
+                if candidates & one != U0:
+                    g.lists[BATCH, held] = gfn
+                    held += 1
+                gathered += 1
+                if gathered == SWEEP_BATCH:
+                    _check_batch(h, g, held)
+                    held = 0
+                    gathered = 0
+            if gfn == last or (gfn < limit and (r.cache_count > 0 or busy)):
+                break
+            gfn -= 1
+        if gfn < limit and (r.cache_count > 0 or busy):
+            break
+        gfn -= 1
+    _check_batch(h, g, held)
+    r.reclaim_single = max(gfn - 1, 0)
+    return start - max(gfn, 0)
