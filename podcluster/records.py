@@ -442,11 +442,10 @@ class RunRow:
 class CellRow:
     """One cell of a sweep over its replications.
 
-    Of each rate: `_numerator` and `_denominator` summed over replications; the mean over replications with a
-    confidence interval `_low`, `_high` over replications (null with fewer than two); `_upper` the exact one-sided
-    upper bound; `_low_pooled`, `_high_pooled` an interval that takes every trial for independent (Wilson for a
-    proportion, exact Poisson for a rate over time); `_design_effect` the variance over replications over what that
-    independence gives.
+    Of each rate: `_numerator` and `_denominator` summed over replications and their ratio; a confidence interval
+    `_low`, `_high` over replications (null with fewer than two); `_upper` the exact one-sided upper bound;
+    `_low_pooled`, `_high_pooled` an interval that takes every trial for independent (Wilson for a proportion, exact
+    Poisson for a rate over time); `_design_effect` the variance over replications over what that independence gives.
     """
 
     replications: int = column("1", "Replications the cell has.")
@@ -465,7 +464,7 @@ class CellRow:
     commit_ratio: float = column("1", "Owned / U: mean over time, then over replications.")
     demand_ratio: float = column("1", "What guests want / U: mean over time, then over replications.")
     demand_ratio_max: float = column("1", "Maximum over time and replications of what guests want / U.")
-    crash_per_boot: float | None = column("1", "pod_oom / boots started: mean over replications.")
+    crash_per_boot: float | None = column("1", "pod_oom / boots started, all replications.")
     crash_per_boot_numerator: int = column("1", "Boot attempts that ended in pod_oom.")
     crash_per_boot_denominator: int = column("1", "Boots started.")
     crash_per_boot_low: float | None = column("1", "Lower end of the interval over replications.")
@@ -474,7 +473,7 @@ class CellRow:
     crash_per_boot_low_pooled: float | None = column("1", "Lower end of the pooled Wilson interval.")
     crash_per_boot_high_pooled: float | None = column("1", "Upper end of the pooled Wilson interval.")
     crash_per_boot_design_effect: float | None = column("1", "Variance over replications over the binomial variance.")
-    crash_per_domain_day: float | None = column("1/day", "pod_oom per domain-day: mean over replications.")
+    crash_per_domain_day: float | None = column("1/day", "pod_oom per domain-day, all replications.")
     crash_per_domain_day_numerator: int = column("1", "Boot attempts that ended in pod_oom.")
     crash_per_domain_day_denominator: float = column("day", "Domain-days.")
     crash_per_domain_day_low: float | None = column("1/day", "Lower end of the interval over replications.")
@@ -483,7 +482,7 @@ class CellRow:
     crash_per_domain_day_low_pooled: float | None = column("1/day", "Lower end of the pooled Poisson interval.")
     crash_per_domain_day_high_pooled: float | None = column("1/day", "Upper end of the pooled Poisson interval.")
     crash_per_domain_day_design_effect: float | None = column("1", "Variance over replications over Poisson's.")
-    start_refused: float | None = column("1", "(rejected + build_failed) / requests: mean over replications.")
+    start_refused: float | None = column("1", "(rejected + build_failed) / requests, all replications.")
     start_refused_numerator: int = column("1", "Boot attempts rejected or not built.")
     start_refused_denominator: int = column("1", "Machines asked for.")
     start_refused_low: float | None = column("1", "Lower end of the interval over replications.")

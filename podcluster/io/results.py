@@ -1,0 +1,353 @@
+"""Results onto disk: the sink of one cell, and the compaction of a sweep into one dataset.
+
+What        `<dir>/results/<table>/part-0.parquet` for each table of records.TABLES, written into a folder aside that is
+            renamed when all of it is there: a folder named `results` is whole.
+Invariants  [IO-2] stored rows are sorted by replication and the table's key, rows of equal key in the order they were
+            written; [IO-5] nothing that a reader would take for a table (a name ending in .parquet in a folder
+            `results`) is ever partly written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from podcluster.config import AxisValue
+from podcluster.errors import ConfigError, InvariantError
+from podcluster.io import tables
+from podcluster.records import TABLES, Row, Sink
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RESULTS: Final = "results"
+PART: Final = "part-0.parquet"
+BUFFER_ROWS: Final = 10_000
+READ_ROWS: Final = 100_000
+
+
+class ParquetSink:
+    """Where one cell's rows go; a context manager that leaves `<folder>/results` whole, or nothing.
+
+    `replication(k)` gives the sink of one replication (a records.Sink); `write` itself takes the `cells` table. Leaving
+    the context by an exception discards everything written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cell: str,
+        axes: Mapping[str, AxisValue] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._cell = cell
+        self._axes = dict(axes or {})
+        self._provenance = {**(provenance or {}), "cells": {cell: self._axes}}
+        self._aside = _aside(folder)
+        self._writers = {
+            table: _TableWriter(self._aside / table, table, cell, self._axes, self._provenance) for table in TABLES
+        }
+
+    def replication(self, number: int) -> Sink:
+        """The sink of one replication, numbered from 0."""
+        return _ReplicationSink(self._writers, number)
+
+    def write(self, table: str, rows: Sequence[Row]) -> None:
+        """Take rows of a table that has no replications."""
+        if TABLES[table].per_replication:
+            raise InvariantError(f"[IO-0] rows of {table} belong to a replication: write through replication(k)")
+        self._writers[table].write(rows, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for writer in self._writers.values():
+                writer.close(discard=error is not None)
+            if error is None:
+                _put_in_place(self._aside, self._folder / RESULTS)
+        finally:
+            shutil.rmtree(self._aside, ignore_errors=True)
+
+
+class _ReplicationSink:
+    def __init__(self, writers: Mapping[str, _TableWriter], number: int) -> None:
+        self._writers = writers
+        self._number = number
+
+    def write(self, table: str, rows: Sequence[Row]) -> None:
+        if not TABLES[table].per_replication:
+            raise InvariantError(f"[IO-0] table {table} has no replications: write to the cell's sink itself")
+        self._writers[table].write(rows, self._number)
+
+
+class _TableWriter:
+    """One table of one cell: writes row groups of BUFFER_ROWS or more, and sorts once at the end if need be."""
+
+    def __init__(
+        self, folder: Path, table: str, cell: str, axes: Mapping[str, AxisValue], provenance: Mapping[str, Any]
+    ) -> None:
+        self._folder = folder
+        self._table = table
+        self._cell = cell
+        self._axes = axes
+        self._schema = tables.schema(table, axes, provenance)
+        self._row = tables.table_spec_row(table)
+        self._buffer: list[Row] = []
+        self._replication: int | None = None
+        self._parts: list[pa.Table] = []
+        self._part_rows = 0
+        self._file: Any = None
+
+    @property
+    def _partial(self) -> Path:
+        return self._folder / ".unsorted.tmp"
+
+    def write(self, rows: Sequence[Row], replication: int | None) -> None:
+        for row in rows:
+            if type(row) is not self._row:
+                raise InvariantError(f"[IO-4] rows of {self._table} are {self._row.__name__}, got {type(row).__name__}")
+        if replication != self._replication:
+            self._convert()
+            self._replication = replication
+        self._buffer.extend(rows)
+        if len(self._buffer) >= BUFFER_ROWS:
+            self._convert()
+
+    def close(self, discard: bool) -> None:
+        """Finish the file under its real name, in stored order; the folder that holds it is still aside."""
+        if discard:
+            if self._file is not None:
+                self._file.close()
+            return
+        self._convert()
+        if self._file is None:
+            # All of it is in memory still: the common case, sorted here and written once.
+            whole = _concat(self._parts, self._schema)
+            write_table(_sorted(whole, self._table), self._folder / PART)
+            return
+        self._flush()
+        self._file.close()
+        self._file = None
+        import pyarrow.parquet as pq
+
+        whole = pq.read_table(self._partial, read_dictionary=_labels(self._schema)).cast(self._schema)
+        if _is_sorted(whole, self._table):
+            os.replace(self._partial, self._folder / PART)
+            return
+        write_table(_sorted(whole, self._table), self._folder / PART)
+        self._partial.unlink()
+
+    def _convert(self) -> None:
+        """Turn the buffered rows of one replication into columns, which take a tenth of the memory."""
+        if not self._buffer:
+            return
+        self._parts.append(
+            tables.to_arrow(self._table, self._buffer, self._cell, self._replication, self._axes, self._schema)
+        )
+        self._part_rows += len(self._buffer)
+        self._buffer.clear()
+        # Small results stay in memory and are written once; large ones go to disk as they come.
+        if self._part_rows >= 10 * BUFFER_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow.parquet as pq
+
+        if not self._parts:
+            return
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = pq.ParquetWriter(self._partial, self._schema, **_write_options(self._schema))
+        self._file.write_table(_concat(self._parts, self._schema))
+        self._parts.clear()
+        self._part_rows = 0
+
+
+def write_table(table: pa.Table, file: Path) -> None:
+    """Write one Parquet file under a temporary name, then rename it [IO-5]."""
+    import pyarrow.parquet as pq
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.tmp")
+    pq.write_table(table, partial, **_write_options(table.schema))
+    os.replace(partial, file)
+
+
+def compact(folder: Path, cells: Sequence[Path]) -> Path:
+    """Make one dataset `<folder>/results` of the finished cells' folders, in the order given; returns it.
+
+    The cells' own results stay: a later, larger sweep into the same folder compacts them again. Axis columns that have
+    other types in other cells (1 here, 1.5 there) get the wider one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not cells:
+        raise InvariantError(f"[IO-6] a sweep has at least one cell, got none for {folder}")
+    aside = _aside(folder)
+    try:
+        for table in TABLES:
+            files = [cell / RESULTS / table / PART for cell in cells]
+            missing = [file for file in files if not file.is_file()]
+            if missing:
+                raise ConfigError(f"{missing[0]}: must be there to make one dataset of the sweep: rerun the sweep")
+            target = _common_schema(table, [pq.read_schema(file) for file in files])
+            partial = aside / table / f".{PART}.tmp"
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            with pq.ParquetWriter(partial, target, **_write_options(target)) as writer:
+                for part in _whole_groups(files, target):
+                    writer.write_table(part)
+            os.replace(partial, aside / table / PART)
+        _put_in_place(aside, folder / RESULTS)
+    except pa.ArrowException as error:
+        raise ConfigError(
+            f"{folder}: results of its cells must be whole, got a file that cannot be read "
+            f"({str(error).splitlines()[0]}): remove that cell's folder and rerun the sweep"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder / RESULTS
+
+
+def _whole_groups(files: Sequence[Path], schema: pa.Schema) -> Any:
+    """The files' rows in order, in pieces of at least BUFFER_ROWS but for the last."""
+    import pyarrow.parquet as pq
+
+    held: list[pa.Table] = []
+    rows = 0
+    for file in files:
+        with pq.ParquetFile(file, read_dictionary=_labels(schema)) as parquet:
+            for batch in parquet.iter_batches(batch_size=READ_ROWS):
+                part = _cast(_table_of(batch), schema)
+                held.append(part)
+                rows += part.num_rows
+                if rows >= BUFFER_ROWS:
+                    yield _concat(held, schema)
+                    held, rows = [], 0
+    if held:
+        yield _concat(held, schema)
+
+
+def _table_of(batch: pa.RecordBatch) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_batches([batch])
+
+
+def _common_schema(table: str, schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """One schema for all cells: axes in the widest type any cell has, the union of the cells in the provenance."""
+    import pyarrow as pa
+
+    first = schemas[0]
+    names = first.names
+    for other in schemas[1:]:
+        if other.names != names:
+            raise ConfigError(
+                f"{table}: cells of one sweep must have the same columns, got {sorted(set(other.names) ^ set(names))} "
+                "in only some: rerun the sweep into a new folder"
+            )
+    fields = [first.field(name).with_type(_widest([s.field(name).type for s in schemas])) for name in names]
+    provenance = [tables.load_provenance(schema) or {} for schema in schemas]
+    merged = {**provenance[0], "cells": {}}
+    for one in provenance:
+        merged["cells"].update(one.get("cells", {}))
+    merged.pop("table", None)
+    merged.pop("table_doc", None)
+    return pa.schema(fields, metadata={tables.PROVENANCE_KEY: tables.dump_provenance(table, merged)})
+
+
+def _widest(types: Sequence[pa.DataType]) -> pa.DataType:
+    import pyarrow as pa
+
+    if all(kind == types[0] for kind in types):
+        return types[0]
+    if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in types):
+        return pa.float64()
+    return tables.arrow_type("label")  # auto here, 16 there: text
+
+
+def _cast(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    columns = []
+    for field in schema:
+        column = part.column(field.name)
+        if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string()).dictionary_encode()
+        columns.append(column.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _concat(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    if not parts:
+        return schema.empty_table()
+    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+
+
+def _sorted(whole: pa.Table, table: str) -> pa.Table:
+    """In stored order; the sort is made stable by the row's number as last key."""
+    import numpy as np
+    import pyarrow as pa
+
+    if _is_sorted(whole, table):
+        return whole
+    numbered = whole.append_column("__row", pa.array(np.arange(whole.num_rows)))
+    keys = [(name, "ascending") for name in (*tables.sort_key(table), "__row")]
+    return numbered.sort_by(keys).drop_columns(["__row"])
+
+
+def _is_sorted(whole: pa.Table, table: str) -> bool:
+    import numpy as np
+
+    key = tables.sort_key(table)
+    if whole.num_rows < 2 or not key:
+        return True
+    undecided = np.ones(whole.num_rows - 1, dtype=bool)
+    for name in key:
+        values = whole.column(name).to_numpy()
+        step = np.sign(np.diff(values))
+        if (undecided & (step < 0)).any():
+            return False
+        undecided &= step == 0
+    return True
+
+
+def _labels(schema: pa.Schema) -> list[str]:
+    import pyarrow as pa
+
+    return [field.name for field in schema if pa.types.is_dictionary(field.type)]
+
+
+def _write_options(schema: pa.Schema) -> dict[str, Any]:
+    """zstd-3; dictionaries for labels only, since counters rarely repeat."""
+    return {"compression": "zstd", "compression_level": 3, "use_dictionary": _labels(schema), "store_schema": True}
+
+
+def _aside(folder: Path) -> Path:
+    """A new folder beside `<folder>/results` to write into; its name says that it is not a result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{RESULTS}.{os.getpid()}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    return aside
+
+
+def _put_in_place(aside: Path, final: Path) -> None:
+    """Rename a whole folder to its name, replacing an older one; a reader finds either, or for a moment none."""
+    old = aside.with_name(f".{RESULTS}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.rename(final, old)
+    os.rename(aside, final)
+    shutil.rmtree(old, ignore_errors=True)

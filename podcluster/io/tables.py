@@ -1,0 +1,174 @@
+"""Arrow schemas of the tables, generated from the row classes of records.py.
+
+What        One schema per table: `cell` and (but for `cells`) `replication` in front, then the row's columns, then a
+            sweep's axes, typed. Units and descriptions are field metadata, provenance is schema metadata.
+Units       In each field's metadata, under `unit`.
+Invariants  [IO-1] a stored column has a unit and a doc   [IO-2] columns named `wall_` or `engine_` describe the
+            program's run; every other column and every row's place is a function of configuration and seed.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from podcluster.config import AxisValue
+from podcluster.errors import ConfigError, InvariantError
+from podcluster.records import TABLES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PROVENANCE_KEY: Final = b"podcluster"
+PROGRAM_PREFIXES: Final = ("wall_", "engine_")
+AXIS_DOC: Final = "Axis of the sweep: the value of this key in the row's cell."
+
+
+class ColumnSpec(NamedTuple):
+    """One stored column; `kind` is int, float, str, label (str of few values) or bool."""
+
+    name: str
+    kind: str
+    nullable: bool
+    unit: str
+    doc: str
+
+
+CELL: Final = ColumnSpec("cell", "label", False, "-", "Name of the cell: the hash of its configuration.")
+REPLICATION: Final = ColumnSpec("replication", "int", False, "1", "Which replication of the cell, from 0.")
+
+
+@cache
+def row_columns(table: str) -> tuple[ColumnSpec, ...]:
+    """The columns that the table's row class declares, in order."""
+    row = table_spec_row(table)
+    hints = typing.get_type_hints(row)
+    columns = []
+    for item in fields(row):
+        hint = hints[item.name]
+        nullable = isinstance(hint, types.UnionType)
+        base = next(arg for arg in typing.get_args(hint) if arg is not type(None)) if nullable else hint
+        kind = item.metadata["arrow"] or ("label" if item.metadata["label"] else base.__name__)
+        unit, doc = item.metadata["unit"], item.metadata["doc"]
+        if not unit.strip() or not doc.strip():
+            raise InvariantError(f"[IO-1] a column has a unit and a doc violated: {table}.{item.name}")
+        columns.append(ColumnSpec(item.name, kind, nullable, unit, doc))
+    return tuple(columns)
+
+
+def table_spec_row(table: str) -> type[Any]:
+    """The row class of a table."""
+    if table not in TABLES:
+        raise InvariantError(f"[IO-0] a table is one of {', '.join(TABLES)}, got {table}")
+    return TABLES[table].row
+
+
+def key_columns(table: str) -> tuple[ColumnSpec, ...]:
+    """The columns in front of a row's own: where it belongs."""
+    return (CELL, REPLICATION) if TABLES[table].per_replication else (CELL,)
+
+
+def sort_key(table: str) -> tuple[str, ...]:
+    """The columns that stored rows are sorted by within one cell."""
+    return (*(("replication",) if TABLES[table].per_replication else ()), *TABLES[table].key)
+
+
+def axis_columns(table: str, axes: Mapping[str, AxisValue]) -> tuple[ColumnSpec, ...]:
+    """A sweep's axes as columns, typed by their values."""
+    taken = {column.name for column in (*key_columns(table), *row_columns(table))}
+    clash = [name for name in axes if name in taken]
+    if clash:
+        raise ConfigError(f"{clash[0]}: must not name a column of table {table}, got it as an axis: sweep another key")
+    return tuple(ColumnSpec(name, _axis_kind(name, value), False, "-", AXIS_DOC) for name, value in axes.items())
+
+
+def _axis_kind(name: str, value: AxisValue) -> str:
+    # bool before int: True is an int to Python.
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind.__name__
+    if isinstance(value, str):
+        return "label"
+    raise InvariantError(f"[IO-3] an axis value is a bool, int, float or str, got {name}={value!r}")
+
+
+def arrow_type(kind: str) -> pa.DataType:
+    """The stored type of a kind of column."""
+    import pyarrow as pa
+
+    if kind == "label":
+        return pa.dictionary(pa.int32(), pa.string())
+    return {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "bool": pa.bool_()}[kind]
+
+
+def schema(table: str, axes: Mapping[str, AxisValue], provenance: Mapping[str, Any]) -> pa.Schema:
+    """The whole schema of a table: key columns, the row's, the axes; with the provenance."""
+    import pyarrow as pa
+
+    columns = (*key_columns(table), *row_columns(table), *axis_columns(table, axes))
+    return pa.schema(
+        [
+            pa.field(
+                column.name,
+                arrow_type(column.kind),
+                nullable=column.nullable,
+                metadata={"unit": column.unit, "doc": column.doc},
+            )
+            for column in columns
+        ],
+        metadata={PROVENANCE_KEY: dump_provenance(table, provenance)},
+    )
+
+
+def dump_provenance(table: str, provenance: Mapping[str, Any]) -> bytes:
+    """The schema metadata of one table as JSON."""
+    text = {"table": table, "table_doc": TABLES[table].doc, **provenance}
+    return json.dumps(text, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def load_provenance(schema: pa.Schema) -> dict[str, Any] | None:
+    """What `dump_provenance` wrote, or None in a file that is not ours."""
+    metadata = schema.metadata or {}
+    if PROVENANCE_KEY not in metadata:
+        return None
+    loaded: dict[str, Any] = json.loads(metadata[PROVENANCE_KEY])
+    return loaded
+
+
+def to_arrow(
+    table: str,
+    rows: Sequence[object],
+    cell: str,
+    replication: int | None,
+    axes: Mapping[str, AxisValue],
+    schema: pa.Schema,
+) -> pa.Table:
+    """Rows of one cell and replication as columns."""
+    import pyarrow as pa
+
+    count = len(rows)
+    keys: tuple[object, ...] = (cell, replication) if TABLES[table].per_replication else (cell,)
+    arrays = [pa.repeat(pa.scalar(value), count) for value in keys]
+    arrays += [pa.array([getattr(row, column.name) for row in rows]) for column in row_columns(table)]
+    arrays += [pa.repeat(pa.scalar(value), count) for value in axes.values()]
+    try:
+        # Through the plain type: a dictionary is encoded from strings, and an empty or all-null column has none.
+        cast = [
+            array.cast(field.type.value_type).dictionary_encode() if pa.types.is_dictionary(field.type) else array
+            for array, field in zip(arrays, schema, strict=True)
+        ]
+        return pa.Table.from_arrays(
+            [array.cast(field.type) for array, field in zip(cast, schema, strict=True)], schema=schema
+        )
+    except pa.ArrowException as error:
+        raise InvariantError(f"[IO-4] rows of {table} must have the types of their class: {error}") from error
+
+
+def is_program_column(name: str) -> bool:
+    """Whether a column describes the run of the program rather than the simulation [IO-2]."""
+    return name.startswith(PROGRAM_PREFIXES)
