@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 from podcluster.cli import compose
 from podcluster.config import Config
 
+pytest_plugins = ["tests.golden_report"]  # counts the golden traces that ran
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # The same examples on every run of CI, so that a failure is about the change under test; HYPOTHESIS_PROFILE=fresh looks

@@ -1,8 +1,8 @@
 """Golden traces against a host: read them, carry out their operations in order, compare everything that was recorded.
 
-What        `replay_file` drives any `GoldenMachine`; `main` is `podcluster replay FILE...` on the simulator's own kernels.
+What        `replay_file` drives any `GoldenMachine`; `main` is `podcluster replay FILE...`, on the simulator's kernels.
 Units       As in the traces: frame numbers, gfns and sizes are 4 KiB pages.
-Compared    `ret` on every line; presence, absence and content of `oom`, `nomem` and `assert`; every field of every state
+Compared    `ret` on every line; presence, absence and content of `oom`, `nomem`, `assert`; every field of every state
             record, must-match and diagnostic alike, after merging the differences guest by guest.
 Source      golden.md. A trace of another era or another format is refused, not half read.
 """

@@ -1,0 +1,34 @@
+"""A pytest plugin: how many golden traces this session replayed through the kernels, as one of its last lines.
+
+A trace counts once per collection, and only if it was replayed to its end without a difference.
+"""
+
+from collections.abc import Generator
+
+import pytest
+
+PROJECT, SHARED = "the project's selection", "shared"
+_REPLAYED = pytest.StashKey[dict[str, set[str]]]()
+_SIZES = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_REPLAYED] = dict[str, set[str]]({PROJECT: set(), SHARED: set()})
+    config.stash[_SIZES] = {PROJECT: 0, SHARED: 0}
+
+
+def count(config: pytest.Config, collection: str, name: str, size: int) -> None:
+    """Say that trace `name` of a collection of `size` traces was replayed and agreed."""
+    config.stash[_REPLAYED][collection].add(name)
+    config.stash[_SIZES][collection] = size
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    yield  # outermost, so that the line comes after every other summary
+    replayed, sizes = terminalreporter.config.stash[_REPLAYED], terminalreporter.config.stash[_SIZES]
+    if sizes[PROJECT] or sizes[SHARED]:
+        terminalreporter.write_line(
+            f"golden traces: {len(replayed[PROJECT])} of {sizes[PROJECT]} of the project's selection, "
+            f"{len(replayed[SHARED])} of {sizes[SHARED] or 'the 197 (not here)'} of the shared set"
+        )
