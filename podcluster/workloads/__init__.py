@@ -1,0 +1,61 @@
+"""Where demand comes from: pure functions from tables and seeds to the machines of a run, one family a file.
+
+What        `requests(...)` gives the machines one replication asks for. Nothing here reads a file (io.traces does) or
+            knows a host, but for the size of the largest.
+Invariants  [WL-1] min(guest.min_memory_mib, maxmem) <= memory <= maxmem <= U of a host
+            [WL-2] 0 <= W(t) <= maxmem; first sample at 0
+            [WL-3] a machine's draws come from streams named by replication and domain alone, so that a change of
+            policy, overcommit or host count meets the same machines.
+"""
+
+from __future__ import annotations
+
+from podcluster.config import GuestConfig, WorkloadConfig
+from podcluster.errors import ConfigError, InvariantError
+from podcluster.records import MachineTable, Workload
+from podcluster.workloads import bitbrains, one, synthetic
+
+__all__ = ["requests"]
+
+
+def requests(
+    cfg: WorkloadConfig,
+    guest: GuestConfig,
+    overcommit: float,
+    table: MachineTable | None,
+    seed: int,
+    duration_s: int,
+    *,
+    usable_pages: int | None = None,
+    replication: int = 0,
+    replications: int = 1,
+) -> Workload:
+    """The machines of one replication, in order of arrival.
+
+    `table` is what `io.traces.read_machines` returned (None for families that need no data); `usable_pages` is U of a
+    host, above which no machine takes part (None: no such limit); `replications` is how many the study runs, by which
+    `workload.resample=auto` decides.
+    """
+    if cfg.family == "one":
+        return one.requests(cfg, guest, overcommit, usable_pages=usable_pages)
+    if cfg.family == "synthetic":
+        return synthetic.requests(
+            cfg, guest, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
+        )
+    if cfg.family == "bitbrains":
+        if table is None:
+            raise InvariantError("[WL-0] workload=bitbrains needs a table: read it with io.traces.read_machines first")
+        return bitbrains.requests(
+            cfg,
+            guest,
+            overcommit,
+            table,
+            seed,
+            duration_s,
+            usable_pages=usable_pages,
+            replication=replication,
+            replications=replications,
+        )
+    raise ConfigError(
+        f"workload.family must be one of one, synthetic, bitbrains, got {cfg.family}: try workload=synthetic"
+    )
