@@ -153,7 +153,8 @@ class MachineRequest:
     """One machine the workload wants started: sizes in pages, times in ns of simulated time.
 
     `memory_pages` is the target it starts with (dynamic_min), at most `maxmem_pages`; `departure_ns` None means it
-    stays to the end of the run. `attempt` counts boots of the same domain from 1.
+    stays to the end of the run. `attempt` counts boots of the same domain from 1. `hold_ns` is how long memory stays
+    held after its last use, -1 for as long as the guest lives.
     """
 
     domain_id: int
@@ -166,6 +167,7 @@ class MachineRequest:
     arrival_ns: int
     departure_ns: int | None
     demand: Demand
+    hold_ns: int = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -316,10 +318,12 @@ class DomainRow:
     entry_count: int = column("pages", "gfns marked populate-on-demand and not yet backed (E).")
     cache_count: int = column("pages", "Pages in its populate-on-demand cache (C).")
     nonzero_pages_peak: int = column(
-        "pages", "Peak of distinct pages holding data and not ballooned, counted by the guest, not by the host."
+        "pages",
+        "Peak of distinct pages holding data and not ballooned, by the guest's own count, the one it died writing too.",
     )
     margin_pages: int = column(
-        "pages", "tot_pages less the peak of distinct non-zero pages: what was left before it must have died (G11)."
+        "pages",
+        "Least over time of tot_pages less distinct non-zero pages: what was left before it must have died (G11).",
     )
     working_pages_peak: int = column("pages", "Peak of W(t), what it wanted to use.")
     ballooned_pages: int = column("pages", "Pages its balloon holds.")

@@ -24,7 +24,7 @@ from podcluster.errors import ConfigError
 from podcluster.records import Demand, Int64Array, MachineRequest, MachineTable, Workload
 from podcluster.rng import stream
 from podcluster.units import KIB_PER_PAGE, NS_PER_S, PAGES_PER_MIB, mib_to_pages, pages_to_mib
-from podcluster.workloads.starting import TOO_LATE, boot_ns, memory_mib, require_some
+from podcluster.workloads.starting import TOO_LATE, boot_ns, hold_ns, memory_mib, require_some
 
 BoolArray: TypeAlias = NDArray[np.bool_]
 
@@ -107,6 +107,7 @@ def requests(
                 arrival_ns=arrival_ns,
                 departure_ns=None,
                 demand=demand,
+                hold_ns=hold_ns(cfg),
             )
         )
     if no_samples == len(taking_part):

@@ -13,7 +13,7 @@ from podcluster.config import GuestConfig, WorkloadConfig
 from podcluster.errors import ConfigError
 from podcluster.records import Demand, MachineRequest, Workload
 from podcluster.units import PAGES_PER_MIB, mib_to_pages, pages_to_mib
-from podcluster.workloads.starting import memory_mib
+from podcluster.workloads.starting import hold_ns, memory_mib
 
 DEMAND_SHARE_PERCENT: Final = 20
 DEMAND_MIB_MAX: Final = 64
@@ -48,5 +48,6 @@ def requests(
         arrival_ns=0,
         departure_ns=None,
         demand=demand,
+        hold_ns=hold_ns(cfg),
     )
     return Workload(requests=(request,))

@@ -31,6 +31,11 @@ def memory_mib(maxmem_mib: int, guest: GuestConfig, overcommit: float) -> int:
     return min(maxmem_mib, max(int(share), guest.min_memory_mib))
 
 
+def hold_ns(cfg: WorkloadConfig) -> int:
+    """How long memory stays held after its last use [ns]; -1 for since boot."""
+    return cfg.hold_s * NS_PER_S if cfg.hold_s >= 0 else -1
+
+
 def require_some(made: int, cfg: WorkloadConfig, duration_s: int) -> None:
     """Refuse a run in which no machine boots before the end."""
     if not made:

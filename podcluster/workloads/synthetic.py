@@ -29,7 +29,7 @@ from podcluster.errors import ConfigError
 from podcluster.records import Demand, MachineRequest, Workload
 from podcluster.rng import stream
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages, pages_to_mib
-from podcluster.workloads.starting import TOO_LATE, boot_ns, memory_mib, require_some
+from podcluster.workloads.starting import TOO_LATE, boot_ns, hold_ns, memory_mib, require_some
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -210,6 +210,7 @@ def requests(
                 arrival_ns=arrival_ns,
                 departure_ns=None,
                 demand=to_demand(share, machine.maxmem_mib),
+                hold_ns=hold_ns(cfg),
             )
         )
     require_some(len(made), cfg, duration_s)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from podcluster.cli import compose
 from podcluster.config import Config, GuestConfig
 from podcluster.units import NS_PER_S
+from podcluster.workloads import requests
 from podcluster.workloads.starting import boot_ns, memory_mib
 
 PLAIN_GUEST = compose(["guest=linux"]).guest
@@ -54,6 +55,15 @@ def test_memory_stays_between_the_least_and_maxmem(maxmem: int, overcommit: floa
     memory = memory_mib(maxmem, replace(PLAIN_GUEST, min_memory_mib=least), overcommit)
     assert min(least, maxmem) <= memory <= maxmem
     assert memory == maxmem or memory <= max(least, maxmem / overcommit)
+
+
+@pytest.mark.parametrize("family", ["one", "synthetic"])
+@pytest.mark.parametrize(("hold_s", "hold_ns"), [(-1, -1), (0, 0), (3600, 3600 * NS_PER_S)])
+def test_held_memory_follows_hold_s(make_config: Callable[..., Config], family: str, hold_s: int, hold_ns: int) -> None:
+    """Each request carries it in ns; -1 stays -1 (since boot)."""
+    config = make_config(f"workload={family}", f"workload.hold_s={hold_s}", "workload.maxmem_mib=512")
+    made = requests(config.workload, config.guest, 1.0, None, 1, 3600)
+    assert {request.hold_ns for request in made.requests} == {hold_ns}
 
 
 def test_boots_fill_the_spread_and_zero_is_a_storm() -> None:
