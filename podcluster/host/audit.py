@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from podcluster.errors import InvariantError
 from podcluster.host.heap import U0, U1, heap_is_free
-from podcluster.host.kernel import kernel
+from podcluster.host.kernel import kernel, routine
 from podcluster.host.p2m import frame_of, row_count
 from podcluster.host.state import (
     ANY,
@@ -71,7 +71,7 @@ def _claim_run(h: HostState, seen: npt.NDArray[np.uint64], mfn: int, count: int)
     return -1
 
 
-@kernel
+@routine
 def _audit_list(
     h: HostState, g: DomainState, which: int, seen: npt.NDArray[np.uint64], out: npt.NDArray[np.int64]
 ) -> int:
@@ -163,9 +163,7 @@ def count_loose(h: HostState, seen: npt.NDArray[np.uint64]) -> int:
     return loose
 
 
-def audit_domain(
-    h: HostState, g: DomainState, domain: int, maxmem_pages: int, seen: npt.NDArray[np.uint64]
-) -> None:
+def audit_domain(h: HostState, g: DomainState, domain: int, maxmem_pages: int, seen: npt.NDArray[np.uint64]) -> None:
     """Check one domain, noting its frames in `seen` (a bit each); InvariantError names domain, numbers and rule."""
     r = g.rec[0]
     out = np.zeros(FIELDS, np.int64)
@@ -184,7 +182,9 @@ def audit_domain(
     on_lists = int(BLOCK_PAGES * out[F_SUPER] + out[F_SINGLE])
     demand(on_lists == cached, "P15", f"frames on the cache lists {on_lists} == cache_count {cached}")
     lengths = (int(g.lists[SUPER, L_LENGTH]), int(g.lists[SINGLE, L_LENGTH]))
-    demand(lengths == (out[F_SUPER], out[F_SINGLE]), "P15", f"list lengths {lengths} == {out[F_SUPER]}, {out[F_SINGLE]}")
+    demand(
+        lengths == (out[F_SUPER], out[F_SINGLE]), "P15", f"list lengths {lengths} == {out[F_SUPER]}, {out[F_SINGLE]}"
+    )
     counted = mapped + cached - int(out[F_SPECIAL_CACHED]) + loose
     demand(counted == owned, "P15", f"mapped {mapped} + cached {cached} + loose {loose} == tot_pages {owned}")
     irregular = int(r["irregular"])
@@ -192,9 +192,7 @@ def audit_domain(
         return
     populated, ballooned_to, target = mapped, int(r["ballooned_to"]), int(r["target"])
     if not irregular & (EXTRA_REFERENCES | LOOSE_FRAMES | SPECIAL_PAGES):
-        demand(
-            entries == ballooned_to - populated, "POD-2", f"E {entries} == B {ballooned_to} - P {populated}"
-        )
+        demand(entries == ballooned_to - populated, "POD-2", f"E {entries} == B {ballooned_to} - P {populated}")
         demand(owned == populated + cached, "POD-3", f"tot {owned} == P {populated} + C {cached}")
     if r["built"]:
         demand(entries >= cached or entries == 0 == cached, "POD-4", f"debt E {entries} - C {cached} >= 0")

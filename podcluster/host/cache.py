@@ -13,7 +13,7 @@ Departs     nowhere.
 import numpy as np
 
 from podcluster.host.heap import heap_give_run, heap_take
-from podcluster.host.kernel import kernel
+from podcluster.host.kernel import routine
 from podcluster.host.p2m import words_clear
 from podcluster.host.state import (
     BLOCK_PAGES,
@@ -43,7 +43,7 @@ INTERRUPTED = 1
 # ---- lists ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def _chunk_new(h: HostState) -> int:
     r = h.rec[0]
     new = r.chunk_free
@@ -57,7 +57,7 @@ def _chunk_new(h: HostState) -> int:
     return new
 
 
-@kernel
+@routine
 def _chunk_give(h: HostState, chunk: int) -> None:
     r = h.rec[0]
     h.chunk[chunk, CHUNK_NEXT] = r.chunk_free
@@ -65,7 +65,7 @@ def _chunk_give(h: HostState, chunk: int) -> None:
     r.chunks_used -= 1
 
 
-@kernel
+@routine
 def list_push(h: HostState, g: DomainState, which: int, first: int, count: int, step: int) -> None:
     """Append the entries first, first + step, ...; step is 1 or -1."""
     g.rec[0].cache_generation += 1
@@ -107,7 +107,7 @@ def list_push(h: HostState, g: DomainState, which: int, first: int, count: int, 
     h.chunk[chunk, 2 * at + 1] = step * count if count > 1 else 1
 
 
-@kernel
+@routine
 def list_drop(h: HostState, g: DomainState, which: int, count: int) -> None:
     """Take `count` entries off the head segment, which has that many."""
     g.rec[0].cache_generation += 1
@@ -134,19 +134,19 @@ def list_drop(h: HostState, g: DomainState, which: int, count: int) -> None:
     g.lists[which, L_HEAD_AT] = at
 
 
-@kernel
+@routine
 def list_head(h: HostState, g: DomainState, which: int) -> int:
     """First entry of the head segment of a list that is not empty."""
     return np.int64(h.chunk[g.lists[which, L_HEAD], 2 * g.lists[which, L_HEAD_AT]])
 
 
-@kernel
+@routine
 def list_head_signed(h: HostState, g: DomainState, which: int) -> int:
     """Length of the head segment, negative where it runs downwards."""
     return np.int64(h.chunk[g.lists[which, L_HEAD], 2 * g.lists[which, L_HEAD_AT] + 1])
 
 
-@kernel
+@routine
 def list_pop(h: HostState, g: DomainState, which: int) -> int:
     """Take the head entry off a list that is not empty."""
     entry = list_head(h, g, which)
@@ -157,7 +157,7 @@ def list_pop(h: HostState, g: DomainState, which: int) -> int:
 # ---- frames between host and domain ---------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def frames_take(h: HostState, g: DomainState, order: int, counted: bool) -> int:
     """Take 2**order frames from the host for the domain; -1 when quota, claims [H3] or the heap refuse.
 
@@ -181,7 +181,7 @@ def frames_take(h: HostState, g: DomainState, order: int, counted: bool) -> int:
     return mfn
 
 
-@kernel
+@routine
 def stale_forget(h: HostState, mfn: int, count: int) -> None:
     """Forget what earlier owners left in frames that the host does not scrub."""
     if not h.rec[0].scrub_on_free:
@@ -190,7 +190,7 @@ def stale_forget(h: HostState, mfn: int, count: int) -> None:
                 h.attr[k] = 0
 
 
-@kernel
+@routine
 def frame_release(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
     """Drop the allocation reference of a frame that nothing maps any more; it goes to the host unless others refer to it.
 
@@ -210,7 +210,7 @@ def frame_release(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
     frame_home(h, mfn, stale, r.dying != 0)
 
 
-@kernel
+@routine
 def frame_home(h: HostState, mfn: int, stale: int, dying: bool) -> None:
     """Return a frame to the host, zeroed if the host scrubs or its owner has been destroyed."""
     hr = h.rec[0]
@@ -223,7 +223,7 @@ def frame_home(h: HostState, mfn: int, stale: int, dying: bool) -> None:
     heap_give_run(h, mfn, 1)
 
 
-@kernel
+@routine
 def run_release(h: HostState, g: DomainState, mfn: int, count: int) -> None:
     """Release a run of frames that are zero and have no attributes."""
     if h.rec[0].words:
@@ -233,7 +233,7 @@ def run_release(h: HostState, g: DomainState, mfn: int, count: int) -> None:
     heap_give_run(h, mfn, count)
 
 
-@kernel
+@routine
 def frame_loosen(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
     """A frame stays the domain's, with its allocation reference, but is neither mapped nor cached."""
     r = g.rec[0]
@@ -248,7 +248,7 @@ def frame_loosen(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
 # ---- P1, P2 ---------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def cache_add_run(h: HostState, g: DomainState, mfn: int, count: int, step: int, odd: bool) -> None:
     """P1, frames mfn, mfn + step, ... to the tail of SINGLE, cleared. `odd`: they may have attributes."""
     r = g.rec[0]
@@ -261,7 +261,7 @@ def cache_add_run(h: HostState, g: DomainState, mfn: int, count: int, step: int,
     r.cache_count += count
 
 
-@kernel
+@routine
 def cache_add_super(h: HostState, g: DomainState, mfn: int, odd: bool) -> None:
     """P1, order 9: to the tail of SUPER, cleared. `odd`: some of its frames may have attributes."""
     r = g.rec[0]
@@ -274,7 +274,7 @@ def cache_add_super(h: HostState, g: DomainState, mfn: int, odd: bool) -> None:
     r.cache_count += BLOCK_PAGES
 
 
-@kernel
+@routine
 def cache_get_super(h: HostState, g: DomainState) -> int:
     """P2, order 9: the head of SUPER, -1 when there is none."""
     if g.lists[SUPER, L_LENGTH] == 0:
@@ -283,13 +283,13 @@ def cache_get_super(h: HostState, g: DomainState) -> int:
     return list_pop(h, g, SUPER) << 9
 
 
-@kernel
+@routine
 def cache_break(h: HostState, g: DomainState) -> None:
     """P2: the head of SUPER becomes 512 singles, ascending; SUPER is not empty."""
     list_push(h, g, SINGLE, list_pop(h, g, SUPER) << 9, BLOCK_PAGES, 1)
 
 
-@kernel
+@routine
 def cache_get_single(h: HostState, g: DomainState) -> int:
     """P2, order 0, of a cache that is not empty."""
     if g.lists[SINGLE, L_LENGTH] == 0:
@@ -301,7 +301,7 @@ def cache_get_single(h: HostState, g: DomainState) -> int:
 # ---- P3 -------------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def cache_give_singles(h: HostState, g: DomainState, count: int) -> None:
     """Give `count` cached frames back to the host, one by one from the head of SINGLE, breaking superpages as needed."""
     r = g.rec[0]
@@ -322,7 +322,7 @@ def cache_give_singles(h: HostState, g: DomainState, count: int) -> None:
         count -= here
 
 
-@kernel
+@routine
 def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> int:
     """P3: 0, ENOMEM, or INTERRUPTED when a preemptible call saw other work waiting."""
     r = g.rec[0]
@@ -368,7 +368,7 @@ def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> i
     return 0
 
 
-@kernel
+@routine
 def cache_empty(h: HostState, g: DomainState) -> None:
     """P14: give the whole cache back, superpages first."""
     r = g.rec[0]

@@ -8,7 +8,7 @@ Source      golden.md sections 3 and 8.
 import numpy as np
 import numpy.typing as npt
 
-from podcluster.host.kernel import kernel
+from podcluster.host.kernel import kernel, routine
 from podcluster.host.p2m import frame_of, page_bit
 from podcluster.host.state import (
     CHUNK_NEXT,
@@ -49,7 +49,7 @@ H_FRAMES = 8
 TABLE_FIELDS = 9
 
 
-@kernel
+@routine
 def _mix(z: np.uint64) -> np.uint64:
     z = z + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -57,7 +57,7 @@ def _mix(z: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@kernel
+@routine
 def _entry(out: npt.NDArray[np.uint64], gfn: int, order: int, ram: bool, mfn: int) -> None:
     """Add one entry of the table to the hashes."""
     word = (np.uint64(gfn) << np.uint64(16)) | (np.uint64(order) << np.uint64(8)) | (T_RAM if ram else T_POD)

@@ -13,7 +13,7 @@ Departs     nowhere.
 
 import numpy as np
 
-from podcluster.host.kernel import ctz, kernel
+from podcluster.host.kernel import ctz, kernel, routine
 from podcluster.host.state import BLOCK_PAGES, HostState
 
 HEAP_ALL = 512  # heap_masks: the machine block is free altogether
@@ -37,7 +37,7 @@ ALIGNED = np.array(
 )
 
 
-@kernel
+@routine
 def span_mask(first: int, count: int) -> np.uint64:
     """The `count` bits of a word from bit `first` on; 1 <= count, first + count <= 64."""
     if count == 64:
@@ -45,7 +45,7 @@ def span_mask(first: int, count: int) -> np.uint64:
     return ((U1 << np.uint64(count)) - U1) << np.uint64(first)
 
 
-@kernel
+@routine
 def _mark(h: HostState, order: int, index: int) -> None:
     """Set bit `index` of the map of `order`."""
     r = h.rec[0]
@@ -63,7 +63,7 @@ def _mark(h: HostState, order: int, index: int) -> None:
     r.orders |= 1 << order
 
 
-@kernel
+@routine
 def _unmark(h: HostState, order: int, index: int) -> None:
     """Clear bit `index` of the map of `order`."""
     r = h.rec[0]
@@ -81,13 +81,13 @@ def _unmark(h: HostState, order: int, index: int) -> None:
     r.orders &= ~(1 << order)
 
 
-@kernel
+@routine
 def _is_marked(h: HostState, order: int, index: int) -> bool:
     w = order * h.rec[0].order_words + (index >> 6)
     return (h.heap_bits[w] >> np.uint64(index & 63)) & U1 != U0
 
 
-@kernel
+@routine
 def _lowest(h: HostState, order: int) -> int:
     """Lowest bit set in the map of `order`, which is not empty."""
     r = h.rec[0]
@@ -102,7 +102,7 @@ def _lowest(h: HostState, order: int) -> int:
     return (i0 << 6) + ctz(h.heap_bits[at0 + i0])
 
 
-@kernel
+@routine
 def _full_words(h: HostState, mb: int) -> int:
     """Which of the eight words of a machine block's row are all free, a bit each."""
     full = 0
@@ -112,7 +112,7 @@ def _full_words(h: HostState, mb: int) -> int:
     return full
 
 
-@kernel
+@routine
 def _row_orders(h: HostState, mb: int) -> int:
     """Orders of the maximal free blocks in the row of machine block `mb`, a bit each."""
     orders = 0
@@ -139,7 +139,7 @@ def _row_orders(h: HostState, mb: int) -> int:
     return orders
 
 
-@kernel
+@routine
 def _row_lowest(h: HostState, mb: int, order: int) -> int:
     """First page of the lowest maximal free block of `order` < 9 in the row of `mb`, where there is one."""
     if order < 6:
@@ -163,7 +163,7 @@ def _row_lowest(h: HostState, mb: int, order: int) -> int:
     return 64 * ctz(np.uint64(full & ~(pairs | (pairs << step))))
 
 
-@kernel
+@routine
 def _set_mask(h: HostState, mb: int, new: int) -> None:
     """Let the maps of orders 0-8 say that machine block `mb` has free blocks of the orders in `new`."""
     old = h.heap_masks[mb] & 511
@@ -177,7 +177,7 @@ def _set_mask(h: HostState, mb: int, new: int) -> None:
     h.heap_masks[mb] = new
 
 
-@kernel
+@routine
 def _give_large(h: HostState, order: int, index: int) -> None:
     """Give back the block `index` of `order` >= 9, all of whose frames were in use, and merge it upwards."""
     while order < TOP_ORDER and _is_marked(h, order, index ^ 1):
@@ -278,7 +278,7 @@ def heap_give_run(h: HostState, mfn: int, count: int) -> None:
         _give_large(h, 9, mb)
 
 
-@kernel
+@routine
 def heap_is_free(h: HostState, mfn: int) -> bool:
     """Whether frame `mfn` is free."""
     mask = h.heap_masks[mfn >> 9]

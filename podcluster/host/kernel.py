@@ -30,6 +30,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 KERNEL_SOURCES = (
     "kernel.py",
+    "layout.py",
     "state.py",
     "heap.py",
     "p2m.py",
@@ -43,7 +44,10 @@ KERNEL_SOURCES = (
 )
 """Every file of this folder that holds compiled code, or constants that compiled code has taken in."""
 
-OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+SCALARS: dict[Any, Any] = {int: types.int64, bool: types.boolean, np.uint64: types.uint64}
+"""What the scalar annotations of kernels mean to the compiler."""
+
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 
 def source_hash() -> str:
@@ -73,8 +77,32 @@ numba_config.CACHE_DIR = str(cache_folder())
 
 
 def kernel(function: Function) -> Function:
-    """Compile `function` with the options that all kernels share."""
-    return cast(Function, numba.njit(**OPTIONS)(function))
+    """Compile `function`, which Python and other kernels call, with the options that all share; its machine code is kept."""
+    return _compiled(function, {**OPTIONS, "cache": True})
+
+
+def routine(function: Function) -> Function:
+    """Compile `function`, which only kernels call, with the options that all share; it becomes part of their machine code."""
+    return _compiled(function, {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+
+
+def _compiled(function: Function, options: dict[str, Any]) -> Function:
+    """`function` as a dispatcher that compiles it once.
+
+    Numba would compile a callee again for every mixture of literals and integer widths that its callers pass; what a kernel calls
+    is therefore asked for by its annotations, and the arguments are converted to them.
+    """
+    dispatcher = numba.njit(**options)(function)
+    ask = dispatcher.get_call_template
+    annotations = [value for name, value in function.__annotations__.items() if name != "return"]
+    wanted = [SCALARS.get(annotation) for annotation in annotations]
+
+    def ask_as_annotated(args: Any, kws: Any) -> Any:
+        assert not kws and len(args) == len(wanted), f"{function.__name__}: kernels are called by position"
+        return ask([scalar or given for scalar, given in zip(wanted, args, strict=True)], kws)
+
+    dispatcher.get_call_template = ask_as_annotated
+    return cast(Function, dispatcher)
 
 
 def is_compiled() -> bool:

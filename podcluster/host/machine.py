@@ -135,7 +135,7 @@ class Machine:
         rows, details = row_capacity(self._gfn_blocks), detail_capacity(self._gfn_blocks)
         if rows > h.row.shape[0] or details > h.detail.shape[0]:
             # Twice what is needed: growing copies what is in use.
-            self._h = h._replace(
+            self._h = h.replace(
                 row=grown(h.row, 2 * rows, int(h.rec["row_top"][0])),
                 detail=grown(h.detail, 2 * details, int(h.rec["detail_top"][0])),
             )
@@ -151,7 +151,7 @@ class Machine:
             gib = np.zeros(blocks // GIB_BLOCKS, np.int32)
             gib[: len(g.gib)] = g.gib
             g.rec["blocks"] = blocks
-            g = g._replace(blk=grown(g.blk, blocks, held), gib=gib)
+            g = g.replace(blk=grown(g.blk, blocks, held), gib=gib)
             self._domains[dom] = g
         return g
 
@@ -292,7 +292,7 @@ class Machine:
                 size *= 2
             larger = np.zeros((size, 3), np.int64)
             p2m.words_rehash(h, larger)
-            self._h = h._replace(words=larger)
+            self._h = h.replace(words=larger)
 
     # ---- whole pages, ranges at a time ---------------------------------------------------------------------------------
 

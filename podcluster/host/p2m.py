@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.heap import ALL, U0, U1, span_mask
-from podcluster.host.kernel import kernel, popcount
+from podcluster.host.kernel import kernel, popcount, routine
 from podcluster.host.state import (
     ANY,
     BASE,
@@ -47,7 +47,7 @@ from podcluster.host.state import (
 # ---- rows and frame lists -------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def row_give(h: HostState, row: int) -> None:
     """Give a row back; the shared ones stay."""
     if row > ONES:
@@ -57,7 +57,7 @@ def row_give(h: HostState, row: int) -> None:
         r.rows_used -= 1
 
 
-@kernel
+@routine
 def row_own(h: HostState, row: int) -> int:
     """`row` itself when it may be written, else a private copy of it."""
     if row > ONES:
@@ -76,7 +76,7 @@ def row_own(h: HostState, row: int) -> int:
     return new
 
 
-@kernel
+@routine
 def row_is(h: HostState, row: int, word: np.uint64) -> bool:
     """Whether all eight words of `row` equal `word`."""
     for wi in range(8):
@@ -85,7 +85,7 @@ def row_is(h: HostState, row: int, word: np.uint64) -> bool:
     return True
 
 
-@kernel
+@routine
 def row_count(h: HostState, row: int) -> int:
     """Bits set in `row`."""
     if row <= ONES:
@@ -96,7 +96,7 @@ def row_count(h: HostState, row: int) -> int:
     return bits
 
 
-@kernel
+@routine
 def detail_give(h: HostState, handle: int) -> None:
     """Give a list of frames back."""
     if handle:
@@ -106,7 +106,7 @@ def detail_give(h: HostState, handle: int) -> None:
         r.details_used -= 1
 
 
-@kernel
+@routine
 def _detail_make(h: HostState, base: int) -> int:
     """A list of the frames base, base + 1, ..."""
     r = h.rec[0]
@@ -122,7 +122,7 @@ def _detail_make(h: HostState, base: int) -> int:
     return new
 
 
-@kernel
+@routine
 def frame_of(h: HostState, g: DomainState, b: int, i: int) -> int:
     """Frame behind RAM page `i` of block `b`."""
     handle = g.blk[b, DETAIL]
@@ -134,7 +134,7 @@ def frame_of(h: HostState, g: DomainState, b: int, i: int) -> int:
 # ---- contents -------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def contents_set(h: HostState, g: DomainState, b: int, wi: int, m: np.uint64, data: bool) -> None:
     """The pages of mask `m` now hold data in their heads (and so in all), or zeroes."""
     head = np.int64(g.blk[b, HEAD])
@@ -167,7 +167,7 @@ def contents_set(h: HostState, g: DomainState, b: int, wi: int, m: np.uint64, da
             h.row[any_row, wi] &= ~m
 
 
-@kernel
+@routine
 def contents_uniform(h: HostState, g: DomainState, b: int, row: int) -> None:
     """All pages of block `b` hold data (`row` ONES) or nothing but zeroes (ZEROS)."""
     head = g.blk[b, HEAD]
@@ -179,7 +179,7 @@ def contents_uniform(h: HostState, g: DomainState, b: int, row: int) -> None:
     g.blk[b, ANY] = row
 
 
-@kernel
+@routine
 def contents_set_bits(h: HostState, g: DomainState, b: int, i: int, any_bit: bool, head_bit: bool) -> None:
     """Set the two content bits of one page, which may differ from each other."""
     if any_bit == head_bit:
@@ -202,7 +202,7 @@ def contents_set_bits(h: HostState, g: DomainState, b: int, i: int, any_bit: boo
     h.row[head, i >> 6] &= ~m
 
 
-@kernel
+@routine
 def page_bit(h: HostState, row: int, i: int) -> bool:
     """Bit `i` of `row`."""
     return (h.row[row, i >> 6] >> np.uint64(i & 63)) & U1 != U0
@@ -211,14 +211,14 @@ def page_bit(h: HostState, row: int, i: int) -> bool:
 # ---- words of pages (replay) ----------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def words_clear(h: HostState, mfn: int) -> None:
     """Zero all words of a frame: what was kept of them belongs to an older generation."""
     if h.rec[0].words:
         h.page_words[mfn] = ((h.page_words[mfn] >> 32) + 1) << 32
 
 
-@kernel
+@routine
 def _word_slot(h: HostState, mfn: int, word: int) -> int:
     """Slot of a word in the hash: where it is, or the empty one where it would go."""
     size = h.words.shape[0]
@@ -230,7 +230,7 @@ def _word_slot(h: HostState, mfn: int, word: int) -> int:
     return at
 
 
-@kernel
+@routine
 def word_read(h: HostState, mfn: int, word: int) -> int:
     """Value of a word, as the int64 of the same bits."""
     at = _word_slot(h, mfn, word)
@@ -239,7 +239,7 @@ def word_read(h: HostState, mfn: int, word: int) -> int:
     return 0
 
 
-@kernel
+@routine
 def word_write(h: HostState, g: DomainState, gfn: int, mfn: int, word: int, value: int) -> None:
     """Write a word of the RAM page at `gfn` and keep its two content bits."""
     old = word_read(h, mfn, word)
@@ -323,7 +323,7 @@ def entry_order(g: DomainState, gfn: int) -> int:
 # ---- setting --------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def _block_clear(h: HostState, g: DomainState, b: int) -> None:
     """Give back everything that block `b` owns; its record is to be written anew."""
     row_give(h, g.blk[b, RAM_ROW])
@@ -334,7 +334,7 @@ def _block_clear(h: HostState, g: DomainState, b: int) -> None:
     g.blk[b, ODD] = ZEROS
 
 
-@kernel
+@routine
 def _block_uniform(h: HostState, g: DomainState, b: int, kind: int, mfn: int) -> None:
     """Make block `b` one entry, or what lies below a 1 GiB entry. Contents and attributes of RAM stay with the caller."""
     row_give(h, g.blk[b, RAM_ROW])
@@ -347,7 +347,7 @@ def _block_uniform(h: HostState, g: DomainState, b: int, kind: int, mfn: int) ->
     g.blk[b, POD_ROW] = ONES if kind == POD else ZEROS
 
 
-@kernel
+@routine
 def open_gib(g: DomainState, b: int, small: bool) -> None:
     """Make room for an entry smaller than 1 GiB in block `b`, shattering what is there as the table kind does [T2]."""
     gi = b >> 9
@@ -360,14 +360,14 @@ def open_gib(g: DomainState, b: int, small: bool) -> None:
             g.blk[other, KIND] = TABLE  # rows and base say already which pages are what
 
 
-@kernel
+@routine
 def open_block(g: DomainState, b: int) -> None:
     """Make block `b` a table of 4 KiB entries; entries stay what they are [T2]."""
     open_gib(g, b, True)
     g.blk[b, KIND] = TABLE
 
 
-@kernel
+@routine
 def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn: int) -> None:
     """Set `count` entries of 4 KiB inside one block; RAM on consecutive frames from `mfn` on."""
     b = gfn >> 9
@@ -416,7 +416,7 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
     g.rec[0].table_generation += 1
 
 
-@kernel
+@routine
 def set_block(h: HostState, g: DomainState, b: int, kind: int, mfn: int) -> None:
     """Set one entry of 2 MiB, or 512 of 4 KiB where the domain may not use it [T1, T2]."""
     if g.rec[0].sp_2m == 0:
@@ -427,7 +427,7 @@ def set_block(h: HostState, g: DomainState, b: int, kind: int, mfn: int) -> None
     g.rec[0].table_generation += 1
 
 
-@kernel
+@routine
 def _set_gib(h: HostState, g: DomainState, gi: int, kind: int, mfn: int) -> None:
     """Set one entry of 1 GiB."""
     for k in range(GIB_BLOCKS):
@@ -436,7 +436,7 @@ def _set_gib(h: HostState, g: DomainState, gi: int, kind: int, mfn: int) -> None
     g.rec[0].table_generation += 1
 
 
-@kernel
+@routine
 def set_range(h: HostState, g: DomainState, gfn: int, order: int, kind: int, mfn: int) -> None:
     """Set 2**order pages to `kind`, cut from low to high into the largest entries that the domain may use [T2].
 
@@ -467,7 +467,7 @@ def set_range(h: HostState, g: DomainState, gfn: int, order: int, kind: int, mfn
 # ---- taking RAM out -------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def forget_mapping(h: HostState, g: DomainState, b: int, i: int, mfn: int) -> None:
     """The translation of a page with attributes changes: its shadow references are gone, its contents forgotten here."""
     h.attr[mfn] &= ~SHADOW_MASK
@@ -479,7 +479,7 @@ def forget_mapping(h: HostState, g: DomainState, b: int, i: int, mfn: int) -> No
         g.blk[b, ODD] = odd
 
 
-@kernel
+@routine
 def stale_bits(h: HostState, g: DomainState, b: int, i: int) -> int:
     """Contents of a page as the attribute bits of a frame that is not mapped."""
     bits = 0
@@ -490,7 +490,7 @@ def stale_bits(h: HostState, g: DomainState, b: int, i: int) -> int:
     return bits
 
 
-@kernel
+@routine
 def mark_odd(h: HostState, g: DomainState, gfn: int) -> None:
     """The frame at `gfn` has attributes from now on."""
     b = gfn >> 9

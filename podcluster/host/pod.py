@@ -28,7 +28,7 @@ from podcluster.host.cache import (
     set_cache_size,
 )
 from podcluster.host.heap import U0, U1
-from podcluster.host.kernel import ctz, kernel
+from podcluster.host.kernel import ctz, kernel, routine
 from podcluster.host.p2m import (
     contents_set_bits,
     contents_uniform,
@@ -103,7 +103,7 @@ DONE = 1 << 40  # `decrease` ran to its end
 # ---- counting -------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def count_kind(h: HostState, g: DomainState, gfn: int, order: int, kind: int) -> int:
     """Pages of `kind` (RAM or POD) in an aligned extent. RAM: special ones too."""
     total = 0
@@ -124,7 +124,7 @@ def count_kind(h: HostState, g: DomainState, gfn: int, order: int, kind: int) ->
     return total
 
 
-@kernel
+@routine
 def chunk_order(gfn: int, order: int) -> int:
     """Order of the equal chunks that an extent is cut into (P5, P12)."""
     return min(ctz(np.uint64(gfn | (1 << order))), order)
@@ -176,7 +176,7 @@ def mark_pod(h: HostState, g: DomainState, gfn: int, order: int) -> int:
 # ---- P6, P7 ---------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def remember(g: DomainState, record: int) -> None:
     """P7: put a record into the ring."""
     r = g.rec[0]
@@ -184,7 +184,7 @@ def remember(g: DomainState, record: int) -> None:
     r.mrp_idx = (r.mrp_idx + 1) & (RING_SLOTS - 1)
 
 
-@kernel
+@routine
 def _mark_odd_frames(h: HostState, g: DomainState, gfn: int, mfn: int, count: int) -> None:
     """Frames that come from a cache with attributed ones keep their attributes."""
     for k in range(count):
@@ -193,7 +193,7 @@ def _mark_odd_frames(h: HostState, g: DomainState, gfn: int, mfn: int, count: in
             g.rec[0].odd_cached -= 1
 
 
-@kernel
+@routine
 def out_of_memory(g: DomainState) -> None:
     """P6 step 5: the domain crashes; the numbers that Xen logs are kept."""
     r = g.rec[0]
@@ -203,7 +203,7 @@ def out_of_memory(g: DomainState) -> None:
     r.oom_entries = r.entry_count
 
 
-@kernel
+@routine
 def make_room(h: HostState, g: DomainState, gfn: int) -> bool:
     """P6 steps 3 to 6: reclaim as the rules say; False when the domain is out of PoD memory."""
     r = g.rec[0]
@@ -218,7 +218,7 @@ def make_room(h: HostState, g: DomainState, gfn: int) -> bool:
     return True
 
 
-@kernel
+@routine
 def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     """P6: back the `pod` entry of `order` at `gfn`, or make it smaller; the access then looks again."""
     r = g.rec[0]
@@ -253,7 +253,7 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     return True
 
 
-@kernel
+@routine
 def allocating_lookup(h: HostState, g: DomainState, gfn: int) -> int:
     """T3: the frame at `gfn`, populated if need be; HOLE, CRASHED or NOT_RUNNING."""
     r = g.rec[0]
@@ -278,7 +278,7 @@ def allocating_lookup(h: HostState, g: DomainState, gfn: int) -> int:
 # ---- RAM in and out of the table, one page at a time -----------------------------------------------------------------
 
 
-@kernel
+@routine
 def map_host_frames(h: HostState, g: DomainState, gfn: int, order: int, mfn: int) -> None:
     """Map frames fresh from the host as RAM; they show what an earlier owner left in them."""
     set_range(h, g, gfn, order, RAM, mfn)
@@ -291,7 +291,7 @@ def map_host_frames(h: HostState, g: DomainState, gfn: int, order: int, mfn: int
             contents_set_bits(h, g, (gfn + k) >> 9, (gfn + k) & 511, a & STALE_ANY != 0, a & STALE_HEAD != 0)
 
 
-@kernel
+@routine
 def cover_range(h: HostState, g: DomainState, gfn: int, order: int) -> None:
     """What a populate replaces: `pod` entries leave E, RAM stays owned but unmapped."""
     r = g.rec[0]
@@ -313,7 +313,7 @@ def cover_range(h: HostState, g: DomainState, gfn: int, order: int) -> None:
     r.ballooned_to += (1 << order) - promised - backed
 
 
-@kernel
+@routine
 def range_is_empty(g: DomainState, gfn: int, order: int) -> bool:
     """Whether an extent lies in blocks that have nothing mapped, by their kind."""
     for b in range(gfn >> 9, (gfn + (1 << order) + 511) >> 9):
@@ -357,7 +357,7 @@ def populate_special(h: HostState, g: DomainState, gfn: int) -> int:
     return 1
 
 
-@kernel
+@routine
 def release_page(h: HostState, g: DomainState, gfn: int) -> None:
     """Unmap the RAM page at `gfn` the ordinary way and drop its allocation reference."""
     b = gfn >> 9
@@ -375,7 +375,7 @@ def release_page(h: HostState, g: DomainState, gfn: int) -> None:
 # ---- P12 ------------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@routine
 def _free_surplus(h: HostState, g: DomainState) -> None:
     """P12 step 7: cached frames that no entry can ask for go to the host, not preemptible."""
     r = g.rec[0]
@@ -383,14 +383,14 @@ def _free_surplus(h: HostState, g: DomainState) -> None:
         set_cache_size(h, g, r.entry_count, False)
 
 
-@kernel
+@routine
 def _is_special(h: HostState, g: DomainState, gfn: int) -> bool:
     b = gfn >> 9
     i = gfn & 511
     return page_bit(h, np.int64(g.blk[b, ODD]), i) and h.attr[frame_of(h, g, b, i)] & SPECIAL != 0
 
 
-@kernel
+@routine
 def _count_special(h: HostState, g: DomainState, gfn: int, count: int) -> int:
     """Special RAM pages in an extent."""
     special = 0
@@ -405,7 +405,7 @@ def _count_special(h: HostState, g: DomainState, gfn: int, count: int) -> int:
     return special
 
 
-@kernel
+@routine
 def _steal(h: HostState, g: DomainState, gfn: int, order: int) -> None:
     """P12 step 6: RAM goes to the cache instead of the host, at its own order."""
     b = gfn >> 9
@@ -435,7 +435,7 @@ def _steal(h: HostState, g: DomainState, gfn: int, order: int) -> None:
             cache_add_super(h, g, first + k * BLOCK_PAGES, False)
 
 
-@kernel
+@routine
 def decrease_chunk(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     """P12 on one aligned chunk: the pages that the PoD layer handled."""
     r = g.rec[0]
@@ -581,7 +581,7 @@ def destroy(h: HostState, g: DomainState) -> None:
         frame_release(h, g, mfn, 0)
 
 
-@kernel
+@routine
 def _release_block(h: HostState, g: DomainState, b: int) -> None:
     """Release the RAM of one block of a dying domain."""
     odd = np.int64(g.blk[b, ODD])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from podcluster.host.cache import cache_add_run, cache_give_singles, list_drop, list_head, list_head_signed, run_release
 from podcluster.host.heap import U0, U1, span_mask
-from podcluster.host.kernel import clz, ctz, kernel
+from podcluster.host.kernel import clz, ctz, kernel, routine
 from podcluster.host.p2m import (
     contents_set,
     contents_uniform,
@@ -56,7 +56,7 @@ from podcluster.host.state import (
 )
 
 
-@kernel
+@routine
 def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, data: bool) -> None:
     """The RAM pages low .. high - 1 of block `b` are written."""
     if low >= high:
@@ -84,7 +84,7 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, data:
         i += span
 
 
-@kernel
+@routine
 def _next_pod(h: HostState, row: int, i: int, end: int, step: int) -> int:
     """First page from `i` on, before `end` in the direction of `step`, whose bit is set in `row`; `end` if none."""
     while i != end:
@@ -102,7 +102,7 @@ def _next_pod(h: HostState, row: int, i: int, end: int, step: int) -> int:
     return end
 
 
-@kernel
+@routine
 def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: int, data: bool) -> int:
     """Populate up to `blocks` whole `pod` entries of 2 MiB from block `b` on, without debt; how many it did."""
     r = g.rec[0]
@@ -143,7 +143,7 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
     return done
 
 
-@kernel
+@routine
 def _populate_small(h: HostState, g: DomainState, b: int, i: int, end: int, step: int) -> None:
     """Populate all `pod` pages from `i` to before `end` of a 4 KiB table, without debt."""
     while True:
@@ -212,7 +212,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
     return done
 
 
-@kernel
+@routine
 def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], k: int) -> int:
     """Populate and write with data the listed 4 KiB `pod` pages from `k` on, without debt, off the head segment; how many it did."""
     r = g.rec[0]
@@ -287,7 +287,7 @@ def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], data: 
     return k
 
 
-@kernel
+@routine
 def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, field: int) -> int:
     """Pages from `gfn` on, `limit` at most and within its block, that are set in the row of `field`."""
     b = gfn >> 9
@@ -347,7 +347,7 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
     return done
 
 
-@kernel
+@routine
 def _give_back(h: HostState, g: DomainState, b: int, i: int, n: int, step: int, steal: bool) -> None:
     """Unmap `n` plain RAM pages of a 4 KiB table: into the cache, or to the host."""
     k = 0
@@ -396,4 +396,3 @@ def count_contents(h: HostState, g: DomainState) -> int:
         elif row > ONES:
             total += row_count(h, row)
     return total
-

@@ -14,7 +14,7 @@ import numpy as np
 
 from podcluster.host.cache import cache_add_run, cache_add_super
 from podcluster.host.heap import ALL, U0, U1, span_mask
-from podcluster.host.kernel import ctz, kernel, popcount
+from podcluster.host.kernel import ctz, popcount, routine
 from podcluster.host.p2m import (
     contents_uniform,
     detail_give,
@@ -62,7 +62,7 @@ from podcluster.host.state import (
 )
 
 
-@kernel
+@routine
 def _refs_allow(h: HostState, g: DomainState, mfn: int) -> bool:
     """The first look at a frame: not special, no page table, no reference too many for now."""
     a = h.attr[mfn]
@@ -73,7 +73,7 @@ def _refs_allow(h: HostState, g: DomainState, mfn: int) -> bool:
     return extra <= (1 if g.rec[0].shadow else 0)
 
 
-@kernel
+@routine
 def block_is_whole(h: HostState, g: DomainState, b: int) -> bool:
     """All 512 gfns of `b` are RAM on consecutive frames that begin 2 MiB-aligned."""
     kind = g.blk[b, KIND]
@@ -99,7 +99,7 @@ def block_is_whole(h: HostState, g: DomainState, b: int) -> bool:
     return np.int64(g.blk[b, BASE]) & (BLOCK_PAGES - 1) == 0
 
 
-@kernel
+@routine
 def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
     """P9: try to turn the 2 MiB range at `gfn` (aligned) back into one `pod` entry."""
     r = g.rec[0]
@@ -138,7 +138,7 @@ def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
     return True
 
 
-@kernel
+@routine
 def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
     """P10 on a RAM page whose first 16 words are zero."""
     r = g.rec[0]
@@ -163,7 +163,7 @@ def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
     return True
 
 
-@kernel
+@routine
 def reclaim_each(h: HostState, g: DomainState, gfn: int) -> None:
     """P10 on every page of the 2 MiB range at `gfn`, ascending, each on its own."""
     b = gfn >> 9
@@ -177,7 +177,7 @@ def reclaim_each(h: HostState, g: DomainState, gfn: int) -> None:
             reclaim_page(h, g, b, 64 * wi + i)
 
 
-@kernel
+@routine
 def eager_reclaim(h: HostState, g: DomainState) -> None:
     """P8: look at the oldest record of the recent list, and at more only while the cache is empty."""
     r = g.rec[0]
@@ -200,7 +200,7 @@ def eager_reclaim(h: HostState, g: DomainState) -> None:
             return
 
 
-@kernel
+@routine
 def _check_batch(h: HostState, g: DomainState, count: int) -> None:
     """P10 on the `count` candidates gathered in `g.lists[BATCH]`, in the order in which they were met."""
     for k in range(count):
@@ -208,7 +208,7 @@ def _check_batch(h: HostState, g: DomainState, count: int) -> None:
         reclaim_page(h, g, gfn >> 9, gfn & 511)
 
 
-@kernel
+@routine
 def emergency_sweep(h: HostState, g: DomainState) -> int:
     """P11: look for zero pages downwards from where the last sweep stopped; the number of gfns looked at.
 

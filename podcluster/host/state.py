@@ -1,7 +1,7 @@
 """The arrays of one machine: what the kernels work on.
 
 What        `HostState` is what all domains of a host share, `DomainState` what one domain has of its own. Both are
-            tuples of arrays that kernels take and change; neither holds an object.
+            sets of arrays that kernels take and change (layout.py); neither holds an object.
 Units       Frames and counts are 4 KiB pages, int64 unless an array says otherwise. A *block* is 512 gfns (2 MiB).
 Symbols     h HostState   g DomainState   b index of a block   i page within a block   wi, m word and mask of a row
 Blocks      Every 2 MiB of a domain has one record of eight int32 (`KIND` .. `DETAIL`). Its four bit rows (512 bits each)
@@ -16,10 +16,12 @@ Memory      Everything is sized for the worst case in anonymous memory that cost
 """
 
 import mmap
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from podcluster.host.layout import Arrays, fields
 
 BLOCK_PAGES = 512
 GIB_PAGES = 1 << 18
@@ -185,9 +187,21 @@ HOST_RECORD = _record(
 )
 
 
-class HostState(NamedTuple):
+class HostState(Arrays):
     """What the domains of a host share."""
 
+    FIELDS = fields(
+        ("rec", HOST_RECORD),
+        ("heap_bits", np.uint64),
+        ("heap_rows", np.uint64, (8,)),
+        ("heap_masks", np.int32),
+        ("attr", np.int64),
+        ("row", np.uint64, (8,)),
+        ("detail", np.int32, (BLOCK_PAGES,)),
+        ("chunk", np.int32, (CHUNK_FIELDS,)),
+        ("page_words", np.int64),
+        ("words", np.int64, (3,)),
+    )
     rec: npt.NDArray[Any]  # HOST_RECORD[1]
     heap_bits: npt.NDArray[np.uint64]  # four-level bit maps of the free blocks, one after another by order
     heap_rows: npt.NDArray[np.uint64]  # [machine block, 8] free frames, where the block is partly free
@@ -200,9 +214,16 @@ class HostState(NamedTuple):
     words: npt.NDArray[np.int64]  # [slot, 3] key + 1, generation, value: hash of the words that are not zero
 
 
-class DomainState(NamedTuple):
+class DomainState(Arrays):
     """What a domain has of its own."""
 
+    FIELDS = fields(
+        ("rec", DOMAIN_RECORD),
+        ("blk", np.int32, (BLOCK_FIELDS,)),
+        ("gib", np.int32),
+        ("ring", np.int64),
+        ("lists", np.int64, (LIST_FIELDS,)),
+    )
     rec: npt.NDArray[Any]  # DOMAIN_RECORD[1]
     blk: npt.NDArray[np.int32]  # [block, 8]
     gib: npt.NDArray[np.int32]  # [GiB] kind of the 1 GiB slot
