@@ -1,0 +1,176 @@
+"""What a run needs settled before it starts: how many hosts, what each machine costs, where it is computed, and whether
+it fits in memory.
+
+What        `make_plan` answers `cluster.hosts`; `choose_engine` answers `engine=auto`; `check_memory` refuses what this
+            machine cannot hold.
+Units       Pages of 4 KiB, ns; estimates in bytes and in simulated GiB-hours.
+Symbols     U usable_pages of one host   need need_memory (B3.1)   M maxmem
+Invariants  [EP-2] no request is promised more than its host has: what needs more than U is rejected, never squeezed in.
+Departs     The estimates steer; no result depends on them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from podcluster.cluster.pool import HostPlan
+from podcluster.config import Config, EngineConfig
+from podcluster.errors import ConfigError
+from podcluster.placement.hosts import auto_host_count
+from podcluster.placement.policy import make_policy
+from podcluster.records import HostSpec, Workload
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, s_to_ns
+
+RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written
+
+# A simulated GiB costs at least its superpages (64 KiB) and, with every one of them split, at most 2 MiB.
+LEAST_BYTES_PER_GIB: Final = 64 * 1024
+MOST_BYTES_PER_GIB: Final = 2 * 1024**2
+ACTOR_BYTES: Final = 110 * 1024**2
+RAY_BYTES: Final = 500 * 1024**2
+
+# Below this many simulated GiB-hours a run is over before Ray's actors would be up (2 s for Ray, 0.3 s for each actor).
+INLINE_GIB_HOURS: Final = 30_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run, settled: `need_pages` by domain_id."""
+
+    specs: tuple[HostSpec, ...]
+    hosts: HostPlan
+    need_pages: Mapping[int, int]
+    duration_ns: int
+    epoch_ns: int
+    write_samples: bool
+    notes: tuple[str, ...]
+
+
+def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
+    """Count the hosts and what each machine needs; `seed` is the replication's."""
+    from podcluster.host.domain import need_memory_pages
+
+    need = {request.domain_id: need_memory_pages(request, config.host, config.guest) for request in workload.requests}
+    notes: list[str] = []
+    hosts = config.cluster.host_count
+    if hosts is None:
+        maxmem = [request.maxmem_pages for request in workload.requests]
+        count = auto_host_count(list(need.values()), maxmem, config.usable_pages, make_policy(config.placement.policy))
+        hosts = count.hosts
+        why = f", which leave {count.unplaced} over" if count.unplaced else ""
+        notes.append(f"cluster.hosts=auto took {hosts} hosts of {config.cluster.host_mem_gib} GiB{why}")
+    specs = tuple(HostSpec(host_id, config.host_ram_pages, config.usable_pages) for host_id in range(hosts))
+    telemetry_s = config.study.telemetry_s
+    return Plan(
+        specs=specs,
+        hosts=HostPlan(
+            config.host, {config.guest.os_class: config.guest}, seed, s_to_ns(telemetry_s or RATIO_SAMPLES_S)
+        ),
+        need_pages=need,
+        duration_ns=s_to_ns(config.study.duration_s),
+        epoch_ns=s_to_ns(config.cluster.epoch_s),
+        write_samples=telemetry_s > 0,
+        notes=tuple(notes),
+    )
+
+
+class Choice(NamedTuple):
+    """Where a run is computed, on how many actors (0 in this process), and why, in words."""
+
+    kind: str
+    actors: int
+    why: str
+
+
+def gib_hours(plan: Plan, workload: Workload) -> float:
+    """How much there is to simulate: maxmem times presence, summed over the machines."""
+    total = 0.0
+    for request in workload.requests:
+        departure_ns = plan.duration_ns if request.departure_ns is None else min(request.departure_ns, plan.duration_ns)
+        present_s = max(0, departure_ns - request.arrival_ns) / NS_PER_S
+        total += request.maxmem_pages / PAGES_PER_GIB * present_s / 3600
+    return total
+
+
+def choose_engine(config: Config, plan: Plan, workload: Workload, cpus: int | None = None) -> Choice:
+    """Answer `engine=auto`: this process for small work, Ray otherwise. `cpus` None: those of this machine."""
+    engine, hosts = config.engine, len(plan.specs)
+    cpus = cores() if cpus is None else cpus
+    actors = actor_count(engine, hosts, cpus)
+    if engine.kind == "inline":
+        return Choice("inline", 0, "as asked")
+    if engine.kind == "ray":
+        return Choice("ray", actors, "as asked")
+    if engine.actors is not None or engine.hosts_per_actor is not None or engine.address != "local":
+        return Choice("ray", actors, "auto: engine.actors, engine.hosts_per_actor or engine.address is given")
+    if hosts == 1:
+        return Choice("inline", 0, "auto: one host")
+    if cpus == 1:
+        return Choice("inline", 0, "auto: one CPU")
+    work = gib_hours(plan, workload)
+    if work < INLINE_GIB_HOURS:
+        return Choice("inline", 0, f"auto: small work, {work:,.0f} of {INLINE_GIB_HOURS:,.0f} GiB-hours")
+    return Choice("ray", actors, f"auto: {work:,.0f} GiB-hours, {actors} actors on {cpus} CPUs")
+
+
+def cores() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def actor_count(engine: EngineConfig, hosts: int, cpus: int) -> int:
+    """Actors for `hosts` hosts: as configured, else the CPUs there are; never more than hosts."""
+    if engine.hosts_per_actor is not None:
+        return -(-hosts // engine.hosts_per_actor)
+    return min(engine.actors or cpus, hosts)
+
+
+class Estimate(NamedTuple):
+    """Memory that a run takes [bytes]: superpages intact, and all split."""
+
+    least: int
+    most: int
+
+
+def estimate_memory(plan: Plan, workload: Workload, actors: int) -> Estimate:
+    """Estimate from what the machines promise, no more than the hosts can promise, and the actors."""
+    promised_gib = sum(request.maxmem_pages for request in workload.requests) / PAGES_PER_GIB
+    fixed = RAY_BYTES + ACTOR_BYTES * actors if actors else 0
+    return Estimate(fixed + int(promised_gib * LEAST_BYTES_PER_GIB), fixed + int(promised_gib * MOST_BYTES_PER_GIB))
+
+
+def available_bytes() -> int | None:
+    """Memory this process may still take, None where the system does not say."""
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in fields:
+            limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        limits.append(max(0, int(limit.read_text()) - int(used.read_text())))
+    return min(limits) if limits else None
+
+
+def check_memory(estimate: Estimate, available: int | None = None) -> str | None:
+    """Refuse a run that cannot fit; a warning where it might not. `available` None: what the system says is free."""
+    available = available_bytes() if available is None else available
+    if available is None or estimate.most <= available:
+        return None
+    gib = 1024**3
+    if estimate.least > available:
+        raise ConfigError(
+            f"the run must fit in memory, got {estimate.least / gib:.1f} GiB at least and {available / gib:.1f} GiB "
+            "free: take fewer machines (workload.machines, workload.min_maxmem_mib) or fewer engine.actors"
+        )
+    return (
+        f"memory may run out: {estimate.least / gib:.1f} GiB if superpages stay whole, up to "
+        f"{estimate.most / gib:.1f} GiB if all split, {available / gib:.1f} GiB free"
+    )

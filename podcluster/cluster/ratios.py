@@ -1,0 +1,50 @@
+"""Peaks over time of what a whole cluster promised, owned and was asked for.
+
+What        Sums over hosts have their peak at an instant that no single host knows: `peak_of` finds it exactly for what
+            is constant between a domain's start and end (maxmem, target), `SamplePeaks` on the telemetry grid for what
+            moves all the time (owned, demanded).
+Units       Pages of 4 KiB.
+Departs     The peak of owned and demanded memory is that of the samples (`study.telemetry_s`, 300 s if that is 0): a
+            spike between two samples is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from podcluster.records import DomainRow, SampleRow
+
+
+def peak_of(rows: Sequence[DomainRow], name: str) -> int:
+    """Most that column `name` [pages] sums to over the domains alive at one instant; one that ends where another
+    starts is gone by then.
+    """
+    steps: list[tuple[int, int]] = []
+    for row in rows:
+        if row.boot_start_ns is None:
+            continue
+        pages = int(getattr(row, name))
+        steps.append((row.boot_start_ns, pages))
+        # The end of the run ends nobody: what starts at that instant stands beside it.
+        steps.append((row.end_ns + (row.fate == "running"), -pages))
+    level = peak = 0
+    for _, change in sorted(steps):
+        level += change
+        peak = max(peak, level)
+    return peak
+
+
+class SamplePeaks:
+    """Running maxima of the cluster's samples [pages]."""
+
+    def __init__(self) -> None:
+        self.owned_pages = 0
+        self.target_pages = 0
+        self.demanded_pages = 0
+
+    def take(self, samples: Iterable[SampleRow]) -> None:
+        """Look at samples of the whole cluster."""
+        for sample in samples:
+            self.owned_pages = max(self.owned_pages, sample.owned_pages)
+            self.target_pages = max(self.target_pages, sample.target_pages)
+            self.demanded_pages = max(self.demanded_pages, sample.demanded_pages)

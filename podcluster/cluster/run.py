@@ -1,0 +1,283 @@
+"""One run: the epochs in which hosts and scheduler meet, from the first arrival to the end.
+
+What        `run` turns a workload into rows. Each epoch: what arrives is placed on the hosts' last views, the commands
+            go out by host, the pool advances, the reports are folded.
+Units       Pages of 4 KiB; simulated time in ns.
+Symbols     U usable_pages of all hosts   epoch k is the time (k epoch_ns, (k + 1) epoch_ns]
+Invariants  [EP-1] epochs without arrival or departure are merged, which changes no row: a host is a function of its
+                   commands, and a scheduler looks at views only in an epoch with arrivals, whose beginning is never
+                   merged away.
+            [EP-2] a placement keeps committed + need_memory <= U and maxmem <= U of its host, counting what the same
+                   epoch placed before.
+            [EP-3] every request ends in exactly one `domains` row.
+            [EP-4] commit_ratio <= 1.
+Departs     A scheduler counts its own placements of the running epoch at once, though no host has reported them: real
+            ones do too. Time begins just after 0: what arrives at 0 is started at 1 ns.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from podcluster.cluster.plan import Plan
+from podcluster.cluster.pool import Pool
+from podcluster.cluster.progress import Progress
+from podcluster.cluster.ratios import SamplePeaks, peak_of
+from podcluster.errors import InvariantError
+from podcluster.placement.index import HostIndex
+from podcluster.placement.policy import Policy
+from podcluster.records import (
+    FATES,
+    NO_HOST,
+    Close,
+    Command,
+    DomainRow,
+    EventRow,
+    HostReport,
+    HostRow,
+    HostView,
+    MachineRequest,
+    Rejected,
+    RunRow,
+    SampleRow,
+    Sink,
+    StartDomain,
+    StopDomain,
+    Workload,
+)
+from podcluster.units import NS_PER_S, pages_to_mib
+
+MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a run leaves besides its tables."""
+
+    row: RunRow
+    steps: int
+
+
+class Ledger:
+    """Everything the driver remembers of a run: what runs where, and what has ended how."""
+
+    def __init__(self) -> None:
+        self.views: dict[int, HostView] = {}
+        self.running: dict[int, int] = {}  # domain_id -> host_id
+        self.rows: list[DomainRow] = []
+        self.hosts: list[HostRow] = []
+        self.fates: Counter[str] = Counter()
+        self.departures: list[tuple[int, int]] = []  # heap of (departure_ns, domain_id)
+
+    def end(self, rows: Iterable[DomainRow]) -> None:
+        """Take the rows of domains that ended."""
+        for row in rows:
+            self.running.pop(row.domain_id, None)
+            self.fates[row.fate] += 1
+            self.rows.append(row)
+
+
+def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, progress: Progress) -> RunOutcome:
+    """Simulate one run and write its tables, `runs` included."""
+    started_s = time.monotonic()
+    end_ns = plan.duration_ns
+    arrivals = sorted(workload.requests, key=lambda request: (request.arrival_ns, request.domain_id))
+    late = [request.domain_id for request in arrivals if request.arrival_ns > end_ns]
+    if late:
+        raise InvariantError(f"[EP-3] arrivals within the run violated: domains {late[:5]} arrive after {end_ns} ns")
+    ledger = Ledger()
+    peaks = SamplePeaks()
+    for spec in plan.specs:
+        ledger.views[spec.host_id] = HostView(spec.host_id, spec.usable_pages, 0, 0, spec.usable_pages, 0, 0)
+    now_ns, next_arrival, steps = 0, 0, 0
+    while now_ns < end_ns:
+        due_ns = _due(arrivals, next_arrival, ledger, end_ns)
+        until_ns = _until(now_ns, due_ns, plan.epoch_ns, end_ns)
+        commands: dict[int, list[Command]] = {}
+        index: HostIndex | None = None
+        while next_arrival < len(arrivals) and max(1, arrivals[next_arrival].arrival_ns) <= until_ns:
+            index = index or HostIndex([ledger.views[spec.host_id] for spec in plan.specs])
+            _place(arrivals[next_arrival], plan, policy, index, ledger, commands, sink)
+            next_arrival += 1
+        while ledger.departures and ledger.departures[0][0] <= until_ns:
+            at_ns, domain_id = heapq.heappop(ledger.departures)
+            if domain_id in ledger.running:
+                commands.setdefault(ledger.running[domain_id], []).append(StopDomain(at_ns, domain_id))
+        if until_ns == end_ns:
+            for spec in plan.specs:
+                commands.setdefault(spec.host_id, []).append(Close(end_ns))
+        ordered = {host_id: sorted(commands[host_id], key=_command_order) for host_id in sorted(commands)}
+        _take(pool.advance(until_ns, ordered), plan, ledger, peaks, sink)
+        now_ns = until_ns
+        steps += 1
+        progress.update(now_ns, len(ledger.running), ledger.fates)
+    if len(ledger.rows) != len(arrivals):
+        raise InvariantError(f"[EP-3] one row per request violated: {len(arrivals)} requests, {len(ledger.rows)} rows")
+    row = run_row(plan, workload, ledger, peaks, pool, time.monotonic() - started_s)
+    sink.write("runs", [row])
+    return RunOutcome(row, steps)
+
+
+def _due(arrivals: Sequence[MachineRequest], next_arrival: int, ledger: Ledger, end_ns: int) -> int:
+    """When something must be done next: an arrival, a departure, the end."""
+    due_ns = end_ns
+    if next_arrival < len(arrivals):
+        due_ns = min(due_ns, max(1, arrivals[next_arrival].arrival_ns))
+    if ledger.departures:
+        due_ns = min(due_ns, ledger.departures[0][0])
+    return due_ns
+
+
+def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int) -> int:
+    """The end of the next step: of the epoch that holds `due_ns` if that is the present one, else of the empty ones
+    before it [EP-1].
+    """
+    boundary_ns = (due_ns - 1) // epoch_ns * epoch_ns
+    if boundary_ns <= now_ns:
+        return min(now_ns // epoch_ns * epoch_ns + epoch_ns, end_ns)
+    most_ns = max(MOST_MERGED_NS // epoch_ns * epoch_ns, epoch_ns)
+    return min(boundary_ns, now_ns + most_ns)
+
+
+def _command_order(command: Command) -> tuple[int, int]:
+    """Time, then stops before starts and Close last; the sort is stable, so arrival order breaks the rest."""
+    rank = {StopDomain: 0, StartDomain: 1, Close: 3}.get(type(command), 2)
+    return command.at_ns, rank
+
+
+def _place(
+    request: MachineRequest,
+    plan: Plan,
+    policy: Policy,
+    index: HostIndex,
+    ledger: Ledger,
+    commands: dict[int, list[Command]],
+    sink: Sink,
+) -> None:
+    """Find a host for one request, or write its rejection."""
+    at_ns = max(1, request.arrival_ns)
+    need_pages = plan.need_pages[request.domain_id]
+    answer = policy.place_indexed(need_pages, request.maxmem_pages, index)
+    if isinstance(answer, Rejected):
+        ledger.end([rejection(request, at_ns, answer.cause)])
+        sink.write("domains", ledger.rows[-1:])
+        sink.write("events", [EventRow(at_ns, NO_HOST, request.domain_id, request.attempt, "reject", answer.reason)])
+        return
+    index.commit(answer, need_pages)  # [EP-2]
+    ledger.running[request.domain_id] = answer
+    commands.setdefault(answer, []).append(StartDomain(at_ns, request))
+    if request.departure_ns is not None and request.departure_ns <= plan.duration_ns:
+        heapq.heappush(ledger.departures, (max(request.departure_ns, at_ns + 1), request.domain_id))
+    text = f"{request.name}: {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
+    sink.write("events", [EventRow(at_ns, answer, request.domain_id, request.attempt, "place", text)])
+
+
+def rejection(request: MachineRequest, at_ns: int, cause: str) -> DomainRow:
+    """The row of a request that no host took: it never had a page."""
+    return DomainRow(
+        domain_id=request.domain_id, attempt=request.attempt, name=request.name, host_id=NO_HOST,
+        os_class=request.os_class, vcpus=request.vcpus, maxmem_pages=request.maxmem_pages,
+        memory_pages=request.memory_pages, arrival_ns=request.arrival_ns, boot_start_ns=None, boot_done_ns=None,
+        boot_delay_ns=None, end_ns=at_ns, fate="rejected", cause=cause, oom_line="", tot_pages=0, entry_count=0,
+        cache_count=0, nonzero_pages_peak=0, margin_pages=0, working_pages_peak=0, ballooned_pages=0, balloon_gave_up=0,
+        populated_4k=0, populated_2m=0, reclaimed_4k=0, reclaimed_2m=0, splintered_2m=0, sweeps=0, swap_ns=0,
+        swapped_pages_peak=0, oom_kills=0, slowdown=1.0,
+    )  # fmt: skip
+
+
+def _take(reports: Sequence[HostReport], plan: Plan, ledger: Ledger, peaks: SamplePeaks, sink: Sink) -> None:
+    """Fold one step's reports, which come in host_id order [CL-1]."""
+    totals: dict[int, SampleRow] = {}
+    for report in reports:
+        ledger.views[report.host_id] = report.view
+        ledger.end(report.domains)
+        for table, rows in (("domains", report.domains), ("events", report.events)):
+            if rows:
+                sink.write(table, rows)
+        for sample in report.samples:
+            totals[sample.t_ns] = add_samples(totals.get(sample.t_ns), sample)
+        if report.samples and plan.write_samples:
+            sink.write("samples", report.samples)
+        if report.host is not None:
+            ledger.hosts.append(report.host)
+            sink.write("hosts", [report.host])
+    cluster = [totals[t_ns] for t_ns in sorted(totals)]
+    peaks.take(cluster)
+    if cluster and plan.write_samples:
+        sink.write("samples", cluster)
+
+
+def add_samples(total: SampleRow | None, sample: SampleRow) -> SampleRow:
+    """The sum of two samples of one instant, as a sample of the whole cluster."""
+    if total is None:
+        return replace(sample, host_id=NO_HOST)
+    return SampleRow(
+        t_ns=sample.t_ns,
+        host_id=NO_HOST,
+        promised_pages=total.promised_pages + sample.promised_pages,
+        target_pages=total.target_pages + sample.target_pages,
+        owned_pages=total.owned_pages + sample.owned_pages,
+        populated_pages=total.populated_pages + sample.populated_pages,
+        demanded_pages=total.demanded_pages + sample.demanded_pages,
+        cache_pages=total.cache_pages + sample.cache_pages,
+        entry_pages=total.entry_pages + sample.entry_pages,
+        free_pages=total.free_pages + sample.free_pages,
+        domains_running=total.domains_running + sample.domains_running,
+        deaths=total.deaths + sample.deaths,
+    )
+
+
+def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, pool: Pool, wall_s: float) -> RunRow:
+    """The `runs` row: ratios from the hosts' means and the samples' peaks, counts from the domains."""
+    usable_pages = sum(spec.usable_pages for spec in plan.specs)
+    booted = [row for row in ledger.rows if row.boot_start_ns is not None]
+    delays = [row.boot_delay_ns for row in booted if row.boot_delay_ns is not None]
+    domain_ns = sum(row.end_ns - row.boot_start_ns for row in booted if row.boot_start_ns is not None)
+    swap_ns = sum(row.swap_ns for row in booted)
+    fates: Mapping[str, int] = {f"fate_{fate}": ledger.fates[fate] for fate in FATES}
+
+    def mean_ratio(name: str) -> float:
+        return float(sum(getattr(host, name) for host in ledger.hosts)) / usable_pages
+
+    owned_peak = max(peaks.owned_pages, 0)
+    if owned_peak > usable_pages:
+        raise InvariantError(
+            f"[EP-4] commit_ratio <= 1 violated: {owned_peak} pages owned, U {usable_pages} (seed {plan.hosts.seed})"
+        )
+    return RunRow(
+        hosts=len(plan.specs),
+        ram_pages=sum(spec.ram_pages for spec in plan.specs),
+        usable_pages=usable_pages,
+        duration_ns=plan.duration_ns,
+        resample=workload.resample,
+        conditional_on=workload.conditional_on,
+        machines_left_out=sum(workload.left_out.values()),
+        requests=len(workload.requests),
+        boots_started=len(booted),
+        boots_done=sum(row.boot_done_ns is not None for row in booted),
+        static_ratio_mean=mean_ratio("promised_pages_mean"),
+        static_ratio_max=peak_of(booted, "maxmem_pages") / usable_pages,
+        target_ratio_mean=mean_ratio("target_pages_mean"),
+        target_ratio_max=max(peak_of(booted, "memory_pages"), peaks.target_pages) / usable_pages,
+        commit_ratio_mean=mean_ratio("owned_pages_mean"),
+        commit_ratio_max=owned_peak / usable_pages,
+        demand_ratio_mean=mean_ratio("demanded_pages_mean"),
+        demand_ratio_max=peaks.demanded_pages / usable_pages,
+        domain_s=domain_ns / NS_PER_S,
+        boot_delay_ns_mean=sum(delays) / len(delays) if delays else None,
+        swap_ns=swap_ns,
+        swap_share=swap_ns / domain_ns if domain_ns else 0.0,
+        swapped_domains=sum(row.swap_ns > 0 for row in booted),
+        oom_kills=sum(row.oom_kills for row in booted),
+        balloon_gave_up=sum(row.balloon_gave_up for row in booted),
+        sweeps=sum(row.sweeps for row in booted),
+        margin_pages_min=min((row.margin_pages for row in booted if row.fate != "build_failed"), default=None),
+        wall_s=wall_s,
+        engine_kind=pool.kind,
+        engine_actors=pool.actors,
+        **fates,
+    )

@@ -1,0 +1,117 @@
+"""Is what a run needs settled before it starts: hosts, engine, memory, each with an answer in words?"""
+
+from collections.abc import Callable
+
+import pytest
+
+from podcluster.cluster.plan import (
+    Estimate,
+    available_bytes,
+    check_memory,
+    choose_engine,
+    estimate_memory,
+    gib_hours,
+    make_plan,
+)
+from podcluster.config import Config
+from podcluster.errors import ConfigError
+from podcluster.host.domain import need_memory_pages
+from podcluster.placement.hosts import unplaced
+from podcluster.placement.policy import make_policy
+from podcluster.records import Workload
+from podcluster.units import NS_PER_S, PAGES_PER_GIB
+from podcluster.workloads import requests
+from tests.cluster.story import machine
+
+MakeConfig = Callable[..., Config]
+GIB = 1024**3
+
+
+def machines_of(config: Config) -> Workload:
+    """What the configuration's workload asks for."""
+    workload, study = config.workload, config.study
+    return requests(
+        workload, config.guest, config.overcommit, None, config.seed, study.duration_s, usable_pages=config.usable_pages
+    )
+
+
+def test_auto_takes_as_many_hosts_as_the_policy_needs(make_config: MakeConfig) -> None:
+    """At least ceil(sum of need / U), at most 10 % more, all placed, and one fewer would not be enough."""
+    config = make_config("workload.machines=80", "cluster.host_mem_gib=64")
+    workload = machines_of(config)
+    plan = make_plan(config, workload, 1)
+    needs = [need_memory_pages(request, config.host, config.guest) for request in workload.requests]
+    least = -(-sum(needs) // config.usable_pages)
+    hosts = len(plan.specs)
+    assert least <= hosts <= least + -(-least // 10)
+    maxmem = [request.maxmem_pages for request in workload.requests]
+    policy = make_policy("first_fit")
+    assert unplaced(needs, maxmem, hosts, config.usable_pages, policy) == 0
+    assert hosts == least or unplaced(needs, maxmem, hosts - 1, config.usable_pages, policy) > 0
+    assert plan.notes == (f"cluster.hosts=auto took {hosts} hosts of 64 GiB",)
+    assert {spec.usable_pages for spec in plan.specs} == {config.usable_pages}
+
+
+def test_a_given_number_of_hosts_is_taken(make_config: MakeConfig) -> None:
+    """Three hosts are three hosts, and nothing needs saying."""
+    config = make_config("cluster.hosts=3")
+    plan = make_plan(config, machines_of(config), 1)
+    assert (len(plan.specs), plan.notes) == (3, ())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cpus", "kind", "actors", "why"),
+    [
+        (("engine=inline",), 8, "inline", 0, "as asked"),
+        (("engine=ray",), 2, "ray", 2, "as asked"),
+        (("engine=ray", "engine.hosts_per_actor=1"), 2, "ray", 40, "as asked"),
+        (("engine.actors=3",), 2, "ray", 3, "engine.actors"),
+        (("cluster.hosts=1",), 2, "inline", 0, "one host"),
+        ((), 1, "inline", 0, "one CPU"),
+        (("study.duration_s=600",), 2, "inline", 0, "small work"),
+        (("study.duration_s=8640000",), 2, "ray", 2, "GiB-hours"),
+    ],
+)
+def test_engine_auto_says_where_and_why(
+    make_config: MakeConfig, overrides: tuple[str, ...], cpus: int, kind: str, actors: int, why: str
+) -> None:
+    """Forty hosts, from a laptop's two CPUs to eight, from ten minutes to a hundred days."""
+    config = make_config("cluster.hosts=40", *overrides)
+    workload = machines_of(config)
+    choice = choose_engine(config, make_plan(config, workload, 1), workload, cpus)
+    assert (choice.kind, choice.actors) == (kind, actors)
+    assert why in choice.why
+
+
+def test_work_is_counted_while_a_machine_is_there(make_config: MakeConfig) -> None:
+    """1 GiB from 600 s to 4200 s is one GiB-hour; one without departure stays to the end."""
+    config = make_config("study.duration_s=7800", "cluster.hosts=1")
+    gib = PAGES_PER_GIB // 2  # `machine` promises twice its memory
+    leaves = Workload((machine(0, 600.0, 4200.0, pages=gib),))
+    stays = Workload((machine(0, 600.0, pages=gib),))
+    assert gib_hours(make_plan(config, leaves, 1), leaves) == pytest.approx(1.0)
+    assert gib_hours(make_plan(config, stays, 1), stays) == pytest.approx(2.0)
+    assert make_plan(config, stays, 1).duration_ns == 7800 * NS_PER_S
+
+
+def test_memory_is_estimated_and_compared(make_config: MakeConfig) -> None:
+    """What fits passes, what may not is warned of, what cannot is refused in one line that names keys."""
+    config = make_config("cluster.hosts=4")
+    workload = machines_of(config)
+    plan = make_plan(config, workload, 1)
+    inline, ray = estimate_memory(plan, workload, 0), estimate_memory(plan, workload, 2)
+    promised_gib = sum(request.maxmem_pages for request in workload.requests) / PAGES_PER_GIB
+    assert inline.most == pytest.approx(promised_gib * 2 * 1024**2, abs=1)
+    assert ray.least > inline.least
+    assert check_memory(Estimate(1 * GIB, 2 * GIB), 3 * GIB) is None
+    warning = check_memory(Estimate(1 * GIB, 4 * GIB), 3 * GIB)
+    assert warning is not None and "4.0 GiB" in warning and "3.0 GiB free" in warning
+    with pytest.raises(ConfigError, match=r"must fit in memory, got 4.0 GiB.*workload.machines") as raised:
+        check_memory(Estimate(4 * GIB, 5 * GIB), 3 * GIB)
+    assert "\n" not in str(raised.value)
+
+
+def test_free_memory_is_known_here() -> None:
+    """On Linux the system says what is free, and it is neither nothing nor more than there could be."""
+    available = available_bytes()
+    assert available is not None and 64 * 1024**2 < available < 2**50

@@ -1,0 +1,176 @@
+"""Does Ray give the bytes that this process gives: for one actor, two, one per host, and one that dies on the way?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from podcluster.cluster.plan import actor_count
+from podcluster.cluster.pool import MakeHost
+from podcluster.cluster.ray_pool import RayEngine, knock
+from podcluster.config import EngineConfig, GuestConfig, HostConfig
+from podcluster.errors import ConfigError, InvariantError, PodclusterError
+from podcluster.records import Command, HostReport, HostSpec
+from podcluster.units import NS_PER_S
+from tests.cluster.fake import FakeHost, make_fake
+from tests.cluster.story import inline, machines, physics, play, small_plan
+
+WORKLOAD = machines()
+PLAN = small_plan(WORKLOAD)
+
+
+@pytest.fixture(scope="module")
+def engine(ray_cluster: None) -> Iterator[RayEngine]:
+    """One engine on the session's Ray; its actors are kept from test to test, as they are from cell to cell."""
+    engine = RayEngine("local")
+    yield engine
+    engine.close()
+
+
+def asked(**options: Any) -> EngineConfig:
+    """engine=ray with these options."""
+    return EngineConfig(kind="ray", timeout_s=120, **options)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("options", "actors"), [({"actors": 1}, 1), ({"actors": 2}, 2), ({"hosts_per_actor": 1}, 3)])
+def test_actors_give_the_rows_of_this_process(engine: RayEngine, options: dict[str, int], actors: int) -> None:
+    """Same story inline and on 1 actor, 2 actors and one actor per host: every table equal, only the engine differs."""
+    expected = physics(play(PLAN, WORKLOAD, inline(PLAN))[1])
+    pool = engine.pool(asked(**options), PLAN.specs, PLAN.hosts, "run", make_fake)
+    outcome, sink = play(PLAN, WORKLOAD, pool)
+    assert physics(sink) == expected
+    assert (outcome.row.engine_kind, outcome.row.engine_actors) == ("ray", actors)
+    pool.close()
+
+
+@pytest.mark.ray
+def test_a_run_survives_the_death_of_an_actor(engine: RayEngine) -> None:
+    """SIGKILL an actor after the first of two halves of a run: its shard is rebuilt and replayed to the same
+    reports.
+    """
+    pool = engine.pool(asked(actors=2), PLAN.specs, PLAN.hosts, "killed", make_fake)
+    here = inline(PLAN)
+    steps = [10 * NS_PER_S * step for step in range(1, 11)]
+    for step_ns in steps[:5]:
+        assert pool.advance(step_ns, {}) == here.advance(step_ns, {})
+    os.kill(engine.pids()[1], signal.SIGKILL)
+    for step_ns in steps[5:]:
+        assert pool.advance(step_ns, {}) == here.advance(step_ns, {})
+    pool.close()
+
+
+@pytest.mark.ray
+def test_a_whole_run_with_a_killed_actor_gives_the_same_rows(engine: RayEngine) -> None:
+    """Kill both actors at moments of their own while the story runs; the tables do not tell."""
+    expected = physics(play(PLAN, WORKLOAD, inline(PLAN))[1])
+    pool = engine.pool(asked(actors=2), PLAN.specs, PLAN.hosts, "killed twice", make_slow)
+    victims = engine.pids()[:2]
+
+    def kill() -> None:
+        for pid in victims:
+            time.sleep(0.4)
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    _, sink = play(PLAN, WORKLOAD, pool)
+    killer.join()
+    assert physics(sink) == expected
+    assert not set(victims) & set(engine.pids())
+    pool.close()
+
+
+class SlowHost(FakeHost):
+    """A host that takes its time, so that a run can be disturbed."""
+
+    def advance(self, until_ns: int, commands: Sequence[Command]) -> HostReport:
+        """Sleep a little, then do the same."""
+        time.sleep(0.005)
+        return super().advance(until_ns, commands)
+
+
+def make_slow(
+    spec: HostSpec, host: HostConfig, guests: Mapping[str, GuestConfig], seed: int, telemetry_ns: int
+) -> FakeHost:
+    """Slow fake hosts."""
+    return SlowHost(spec, seed, telemetry_ns)
+
+
+class BadHost(FakeHost):
+    """Does at 20 s what its name says."""
+
+    def advance(self, until_ns: int, commands: Sequence[Command]) -> HostReport:
+        """Break, hang or end the process, by host_id."""
+        if until_ns >= 20 * NS_PER_S:
+            if self.spec.host_id == 0:
+                raise InvariantError("[POD-2] E == B - P violated: E=512, B - P=511 (host 0)")
+            if self.spec.host_id == 1:
+                time.sleep(60)
+            os._exit(1)
+        return super().advance(until_ns, commands)
+
+
+def make_bad(
+    spec: HostSpec, host: HostConfig, guests: Mapping[str, GuestConfig], seed: int, telemetry_ns: int
+) -> FakeHost:
+    """Bad fake hosts."""
+    return BadHost(spec, seed, telemetry_ns)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("host_id", "error", "text"),
+    [
+        (0, InvariantError, "E == B - P violated"),
+        (1, PodclusterError, "engine.timeout_s must be longer"),
+        (2, PodclusterError, "died 4 times at step 2.*engine=inline"),
+    ],
+)
+def test_what_goes_wrong_in_an_actor_is_one_line(
+    ray_cluster: None, host_id: int, error: type[PodclusterError], text: str
+) -> None:
+    """Our own mistake arrives as itself, a hang ends at the time-out, an actor that dies every time is given up."""
+    make: MakeHost = make_bad
+    own = RayEngine("local")
+    pool = own.pool(
+        EngineConfig(kind="ray", actors=1, timeout_s=5), PLAN.specs[host_id : host_id + 1], PLAN.hosts, "bad", make
+    )
+    pool.advance(10 * NS_PER_S, {})
+    with pytest.raises(error, match=text) as raised:
+        pool.advance(20 * NS_PER_S, {})
+    assert "\n" not in str(raised.value)
+    own.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "hosts", "expected"),
+    [
+        (EngineConfig(), 16, 2),
+        (EngineConfig(), 1, 1),
+        (EngineConfig(actors=5), 16, 5),
+        (EngineConfig(actors=5), 3, 3),
+        (EngineConfig(hosts_per_actor=1), 16, 16),
+        (EngineConfig(hosts_per_actor=3), 16, 6),
+        (EngineConfig(hosts_per_actor=100), 16, 1),
+    ],
+)
+def test_number_of_actors(options: EngineConfig, hosts: int, expected: int) -> None:
+    """On two CPUs: as configured, else one per CPU, never more than hosts."""
+    assert actor_count(options, hosts, 2) == expected
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto", "127.0.0.1:none"])
+def test_an_address_nobody_answers_at_is_one_line(address: str) -> None:
+    """A ConfigError that names the key, the address and what to do, within seconds (Ray alone tries for minutes)."""
+    started_s = time.monotonic()
+    with pytest.raises(ConfigError, match=f"engine.address must be .*got {address} .*RAY_AUTH_TOKEN") as raised:
+        knock(address)
+    assert "\n" not in str(raised.value)
+    assert time.monotonic() - started_s < 20
