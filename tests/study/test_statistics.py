@@ -110,9 +110,11 @@ def test_more_events_than_trials_is_our_mistake() -> None:
 
 
 def test_interval_over_replications_covers_and_the_pooled_one_does_not() -> None:
-    """Guests of one run share its luck (beta-binomial); 4,000 studies of R = 20: cover within 4 standard errors of 95 %.
+    """Guests of one run share its luck (beta-binomial); 4,000 studies of R = 20: cover within 4 standard errors of 95
+    %.
 
-    The t-interval of a skewed rate covers a little less than it says; with these parameters the shortfall is below 1.5 points.
+    The t-interval of a skewed rate covers a little less than it says; with these parameters the shortfall is below 1.5
+    points.
     """
     draw = rng.stream(11, "test", "coverage")
     studies, replications, boots, mean, rho = 4000, 20, 100, 0.2, 0.1
@@ -136,7 +138,9 @@ def test_interval_over_replications_covers_and_the_pooled_one_does_not() -> None
 
 
 def test_exact_bound_holds_at_least_as_often_as_it_says() -> None:
-    """Clopper-Pearson and Garwood never cover less than their level, at any rate: 20,000 draws each, 4 standard errors."""
+    """Clopper-Pearson and Garwood never cover less than their level, at any rate: 20,000 draws each, 4 standard
+    errors.
+    """
     draw = rng.stream(12, "test", "bound")
     for share in (0.001, 0.02, 0.3):
         events = draw.binomial(200, share, size=20_000)
@@ -152,9 +156,17 @@ def test_cell_adds_replications_up() -> None:
     """A cell of three runs: sums, rates, and each rate's numerator over its denominator."""
     runs = [
         run_row(
-            requests=10, boots_started=8, fate_rejected=1, fate_build_failed=1, fate_pod_oom=crashes, static_ratio_mean=ratio,
-            domain_s=8.0 * DAY_S, swap_ns=80 * 10**9, swapped_domains=2, demand_ratio_max=ratio / 2,
-        )  # fmt: skip
+            requests=10,
+            boots_started=8,
+            fate_rejected=1,
+            fate_build_failed=1,
+            fate_pod_oom=crashes,
+            static_ratio_mean=ratio,
+            domain_s=8.0 * DAY_S,
+            swap_ns=80 * 10**9,
+            swapped_domains=2,
+            demand_ratio_max=ratio / 2,
+        )
         for crashes, ratio in ((1, 1.4), (3, 1.5), (2, 1.6))
     ]
     cell = cell_row(runs, CONFIDENCE)
@@ -174,7 +186,12 @@ def test_cell_adds_replications_up() -> None:
 def test_cell_of_an_empty_cluster_is_a_row_too() -> None:
     """All requests rejected: no boots, no crash rate, every start refused."""
     cell = cell_row([run_row(requests=4, fate_rejected=4, domain_s=0.0)] * 2, CONFIDENCE)
-    assert (cell.crash_per_boot, cell.crash_per_domain_day, cell.start_refused, cell.swap_share) == (None, None, 1.0, 0.0)
+    assert (cell.crash_per_boot, cell.crash_per_domain_day, cell.start_refused, cell.swap_share) == (
+        None,
+        None,
+        1.0,
+        0.0,
+    )
     assert cell.start_refused_upper == 1.0
     assert {field.name for field in fields(CellRow)} >= {"crash_per_boot_upper", "crash_per_boot_low_pooled"}
 

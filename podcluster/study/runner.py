@@ -1,0 +1,286 @@
+"""Cells times replications, from configurations to a dataset; resumable at every replication.
+
+What        `run_study` computes what is not there yet, and only that. A replication is a folder written aside and
+            renamed; a cell is finished when its folder holds `results` and `DONE`; a sweep is one dataset of all its
+            cells.
+Layout      A run:   `<out>/results/<table>/`, `<out>/DONE`.
+            A sweep: the same, made of `<out>/cells/<cell>/results/<table>/`, `<out>/cells/<cell>/DONE`.
+            On the way: `.../.replications/0003/results/` for each finished replication of an unfinished cell.
+Invariants  [SY-1] a cell is named by the hash of its configuration and axes without `engine`: where it was computed is
+                   no part of it.
+            [SY-2] replication r draws its machines from streams (seed, "workload", "replication", r, ...) and its hosts
+                   from a seed drawn from (seed, "replication", r): neither knows the cell, so all cells meet the same
+                   machines and the same luck.
+Departs     nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from podcluster import __version__, rng
+from podcluster.cluster.progress import Progress, Silent
+from podcluster.config import Cell, Config, EngineConfig
+from podcluster.errors import InvariantError, PodclusterError
+from podcluster.io import load, provenance, results
+from podcluster.records import MachineTable, RunRow, Sink
+
+if TYPE_CHECKING:
+    from podcluster.cluster.plan import Plan
+    from podcluster.cluster.pool import Pool
+    from podcluster.cluster.ray_pool import RayEngine
+    from podcluster.records import Workload
+
+logger = logging.getLogger(__name__)
+
+DONE: Final = "DONE"
+CELLS: Final = "cells"
+REPLICATIONS: Final = ".replications"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOutcome:
+    """Where the results of a study lie, and what of it was computed now; `folders` are the cells' in order."""
+
+    out_dir: Path
+    cells: tuple[Cell, ...]
+    folders: tuple[Path, ...]
+    computed: int
+    skipped: int
+
+    @property
+    def results(self) -> Path:
+        """The dataset."""
+        return self.out_dir / results.RESULTS
+
+
+def run_study(
+    cells: Sequence[Cell],
+    *,
+    out_dir: Path,
+    force: bool = False,
+    command: str = "podcluster",
+    progress: Progress | None = None,
+) -> StudyOutcome:
+    """Compute every replication of every cell that is not there yet, and make one dataset in `out_dir`/results.
+
+    `force` computes again what is there. `command` goes into the provenance. An interrupt leaves every finished
+    replication in place.
+    """
+    if not cells:
+        raise InvariantError("[SY-1] a study has at least one cell, got none")
+    sweep = len(cells) > 1 or bool(cells[0].axes)
+    names = [cell_name(cell) for cell in cells]
+    folders = [out_dir / CELLS / name if sweep else out_dir for name in names]
+    if force:
+        _forget(out_dir, folders)
+    missing = [index for index in range(len(cells)) if not _is_done(folders[index], names[index : index + 1])]
+    skipped = len(cells) - len(missing)
+    if skipped:
+        _say_skipped(out_dir, skipped, len(cells))
+    with _Study(command, progress or Silent()) as study:
+        for index in missing:
+            title = f"cell {index + 1} of {len(cells)}: {describe(cells[index])}" if sweep else "run"
+            study.compute(cells[index], names[index], folders[index], title)
+    if sweep and not _is_done(out_dir, names):
+        results.compact(out_dir, folders)
+        _write_done(out_dir, names)
+    return StudyOutcome(out_dir, tuple(cells), tuple(folders), len(missing), skipped)
+
+
+def describe(cell: Cell) -> str:
+    """What sets a cell apart, in words."""
+    return ", ".join(f"{name}={value}" for name, value in cell.axes.items()) or "one cell"
+
+
+def cell_name(cell: Cell) -> str:
+    """Name a cell by what its results are a function of [SY-1]; 12 hex digits."""
+    config = replace(cell.config, engine=EngineConfig(), study=replace(cell.config.study, figure=True))
+    text = json.dumps([config.to_dict(), cell.axes], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+def host_seed(seed: int, replication: int) -> int:
+    """The seed of a replication's hosts and guests [SY-2]."""
+    return int(rng.stream(seed, "replication", replication).integers(2**63 - 1))
+
+
+def _is_done(folder: Path, names: Sequence[str]) -> bool:
+    """Whether `folder` holds the finished results of exactly these cells."""
+    mark = folder / DONE
+    if not mark.is_file() or not (folder / results.RESULTS).is_dir():
+        return False
+    try:
+        return bool(json.loads(mark.read_text()).get("cells") == list(names))
+    except (ValueError, AttributeError) as error:
+        raise PodclusterError(
+            f"{mark} must be what podcluster wrote, got something else ({error}): remove it, or use --force"
+        ) from error
+
+
+def _write_done(folder: Path, names: Sequence[str]) -> None:
+    """Mark a folder as finished, last of all."""
+    mark = {"cells": list(names), "version": __version__, "commit": provenance.commit()}
+    partial = folder / f".{DONE}.tmp"
+    partial.write_text(json.dumps(mark, indent=1) + "\n")
+    partial.replace(folder / DONE)
+
+
+def _forget(out_dir: Path, folders: Sequence[Path]) -> None:
+    """Take the marks away first, so that an interrupt finds nothing finished that is not."""
+    for folder in {out_dir, *folders}:
+        (folder / DONE).unlink(missing_ok=True)
+        shutil.rmtree(folder / REPLICATIONS, ignore_errors=True)
+
+
+def _say_skipped(out_dir: Path, skipped: int, cells: int) -> None:
+    if cells == 1:
+        logger.info("already computed: %s (--force computes it again)", out_dir)
+    else:
+        logger.info("%d of %d cells are already computed in %s (--force computes them again)", skipped, cells, out_dir)
+
+
+class _Study:
+    """What cells of one study share: the trace read once, Ray started once."""
+
+    def __init__(self, command: str, progress: Progress) -> None:
+        self._command = shlex.split(command)
+        self._progress = progress
+        self._tables: dict[str, MachineTable | None] = {}
+        self._ray: RayEngine | None = None
+        self._said: set[str] = set()
+        self._compiled = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ray is not None:
+            self._ray.close()
+
+    def compute(self, cell: Cell, name: str, folder: Path, title: str) -> None:
+        """Compute the replications of a cell that are missing, then the cell's own row, and mark it done."""
+        from podcluster.study.statistics import cell_row
+
+        config = cell.config
+        count = config.study.replications
+        origin = provenance.collect(config, self._command)
+
+        def sink(part: Path) -> results.ParquetSink:
+            return results.ParquetSink(part, name, cell.axes, origin)
+
+        if count == 1:
+            with sink(folder) as whole:
+                row = self._replicate(config, 0, whole.replication(0), title)
+                whole.write("cells", [cell_row([row], config.study.confidence)])
+        else:
+            parts = folder / REPLICATIONS
+            rows = []
+            for replication in range(count):
+                part = parts / f"{replication:04d}"
+                stored = _stored_run(part, name)
+                if stored is None:
+                    with sink(part) as one:
+                        place = f"{title}, replication {replication + 1} of {count}"
+                        stored = self._replicate(config, replication, one.replication(replication), place)
+                rows.append(stored)
+            with sink(parts / "cell") as one:
+                one.write("cells", [cell_row(rows, config.study.confidence)])
+            results.compact(folder, [*(parts / f"{replication:04d}" for replication in range(count)), parts / "cell"])
+            shutil.rmtree(parts)
+        _write_done(folder, [name])
+
+    def _replicate(self, config: Config, replication: int, sink: Sink, title: str) -> RunRow:
+        """Simulate one replication."""
+        from podcluster.cluster.plan import check_memory, choose_engine, estimate_memory, make_plan
+        from podcluster.cluster.run import run
+        from podcluster.placement.policy import make_policy
+
+        workload = self._workload(config, replication)
+        seed = host_seed(config.seed, replication)
+        plan = make_plan(config, workload, seed)
+        choice = choose_engine(config, plan, workload)
+        warning = check_memory(estimate_memory(plan, workload, choice.actors))
+        left_out = [f"left out: {machines} machines, {reason}" for reason, machines in workload.left_out.items()]
+        self._say(*workload.notes, *left_out, *plan.notes, f"engine: {choice.kind} ({choice.why})")
+        if warning is not None:
+            self._say(warning, level=logging.WARNING)
+        self._compile()
+        pool = self._pool(config, plan, choice.kind, title)
+        self._progress.begin(title, len(plan.specs), len(workload.requests), plan.duration_ns)
+        try:
+            outcome = run(plan, workload, make_policy(config.placement.policy), pool, sink, self._progress)
+        except InvariantError as error:
+            raise InvariantError(f"{error} (replication {replication} of seed {config.seed})") from error
+        finally:
+            self._progress.end()
+            pool.close()
+        return outcome.row
+
+    def _say(self, *notes: str, level: int = logging.INFO) -> None:
+        """Log what this study has not said before: cells and replications repeat each other."""
+        for note in notes:
+            logger.log(logging.DEBUG if note in self._said else level, "%s", note)
+            self._said.add(note)
+
+    def _workload(self, config: Config, replication: int) -> Workload:
+        """The machines of one replication; a trace is read once a study."""
+        from podcluster.io.traces import read_machines
+        from podcluster.workloads import requests
+
+        key = json.dumps([config.workload.family, config.workload.path])
+        if key not in self._tables:
+            self._tables[key] = read_machines(config.workload)
+        return requests(
+            config.workload,
+            config.guest,
+            config.overcommit,
+            self._tables[key],
+            config.seed,
+            config.study.duration_s,
+            usable_pages=config.usable_pages,
+            replication=replication,
+            replications=config.study.replications,
+        )
+
+    def _compile(self) -> None:
+        """Compile the kernels here, once: actors that start together would each do it."""
+        from podcluster.host import kernel
+
+        if not self._compiled and not kernel.is_compiled():
+            logger.info("compiling the kernels, once per installation (about half a minute)")
+            logger.info("compiled in %.0f s", kernel.compile_all())
+        self._compiled = True
+
+    def _pool(self, config: Config, plan: Plan, kind: str, title: str) -> Pool:
+        """The hosts of one run."""
+        if kind == "inline":
+            from podcluster.cluster.pool import InlinePool
+
+            return InlinePool(plan.specs, plan.hosts)
+        from podcluster.cluster.ray_pool import RayEngine
+
+        if self._ray is None:
+            self._ray = RayEngine(config.engine.address)
+        return self._ray.pool(config.engine, plan.specs, plan.hosts, title)
+
+
+def _stored_run(part: Path, name: str) -> RunRow | None:
+    """The `runs` row of a replication that an earlier, interrupted study finished."""
+    if not (part / results.RESULTS).is_dir():
+        return None
+    (stored,) = load.read_table(part / results.RESULTS, "runs").to_pylist()
+    if stored["cell"] != name:
+        raise InvariantError(f"[SY-1] {part} holds a replication of cell {name} violated: it is of {stored['cell']}")
+    return RunRow(**{field.name: stored[field.name] for field in fields(RunRow)})

@@ -1,0 +1,207 @@
+"""Does a study compute what is missing and only that, and is what it leaves the same however it was interrupted?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podcluster.cluster.run import RunOutcome, run
+from podcluster.config import Cell, Config
+from podcluster.errors import InvariantError, PodclusterError
+from podcluster.io.digest import digest
+from podcluster.io.load import load_results
+from podcluster.study.runner import cell_name, host_seed, run_study
+
+pytestmark = pytest.mark.usefixtures("fake_hosts")
+
+MakeConfig = Callable[..., Config]
+
+SMALL = (
+    "engine=inline",
+    "workload.machines=12",
+    "study.duration_s=1200",
+    "workload.boot_spread_s=300",
+    "cluster.host_mem_gib=64",
+)
+
+
+@pytest.fixture
+def config(make_config: MakeConfig) -> Config:
+    """Twelve machines for twenty minutes, three times."""
+    return make_config(*SMALL, "study.replications=3")
+
+
+def sweep(make_config: MakeConfig, *overcommits: float) -> list[Cell]:
+    """A cell for each overcommit, two replications."""
+    return [
+        Cell(config=make_config(*SMALL, "study.replications=2", f"overcommit={value}"), axes={"overcommit": value})
+        for value in overcommits
+    ]
+
+
+class Counter:
+    """Counts the replications that are really simulated, and interrupts one of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = None) -> None:
+        self.calls = 0
+
+        def counted(*arguments: Any) -> RunOutcome:
+            self.calls += 1
+            if self.calls == interrupt_at:
+                raise KeyboardInterrupt
+            return run(*arguments)
+
+        monkeypatch.setattr("podcluster.cluster.run.run", counted)
+
+
+def test_a_run_is_a_folder_with_every_table(make_config: MakeConfig, tmp_path: Path) -> None:
+    """One replication: tables, mark, one row in `runs` and `cells`, as many rows in `domains` as requests."""
+    outcome = run_study([Cell(config=make_config(*SMALL))], out_dir=tmp_path / "run", command="podcluster a 'b c'")
+    assert (outcome.computed, outcome.skipped) == (1, 0)
+    found = load_results(tmp_path / "run")
+    assert set(found.tables) == {"cells", "runs", "hosts", "domains", "samples", "events"}
+    assert len(found["runs"]) == len(found["cells"]) == 1
+    assert len(found["domains"]) == found["runs"]["requests"][0] == 12
+    assert found.provenance["command"] == ["podcluster", "a", "b c"]
+    assert (tmp_path / "run" / "DONE").is_file()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["DONE", "results"]
+
+
+def test_replications_have_seeds_and_machines_of_their_own(config: Config, tmp_path: Path) -> None:
+    """Three replications in one dataset, in order, none like another; the cell adds them up."""
+    run_study([Cell(config=config)], out_dir=tmp_path)
+    found = load_results(tmp_path)
+    assert found["runs"]["replication"].tolist() == [0, 1, 2]
+    maxmem = [tuple(part["maxmem_pages"]) for _, part in found["domains"].groupby("replication")]
+    assert len(set(maxmem)) == 3
+    cell = found["cells"].iloc[0]
+    assert cell["replications"] == 3
+    assert cell["boots_started"] == found["runs"]["boots_started"].sum()
+    assert cell["crash_per_boot_numerator"] == found["runs"]["fate_pod_oom"].sum()
+    assert len({host_seed(config.seed, replication) for replication in range(3)}) == 3
+    assert not (tmp_path / ".replications").exists()
+
+
+def test_what_is_done_is_not_done_again(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second call computes nothing and says so; --force computes all of it, to the same digest."""
+    counter = Counter(monkeypatch)
+    cell = Cell(config=config)
+    run_study([cell], out_dir=tmp_path)
+    before = digest(tmp_path)
+    with caplog.at_level(logging.INFO, "podcluster"):
+        again = run_study([cell], out_dir=tmp_path)
+    assert (again.computed, again.skipped, counter.calls) == (0, 1, 3)
+    assert "already computed" in caplog.text and "--force" in caplog.text
+    assert run_study([cell], out_dir=tmp_path, force=True).computed == 1
+    assert counter.calls == 6 and digest(tmp_path) == before
+
+
+def test_an_interrupted_cell_goes_on_at_the_replication_it_was_in(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupt the third replication: two are kept, no result is there, and the rest makes the same dataset."""
+    run_study([Cell(config=config)], out_dir=tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        Counter(patch, interrupt_at=3)
+        run_study([Cell(config=config)], out_dir=tmp_path / "cut")
+    assert not (tmp_path / "cut" / "results").exists() and not (tmp_path / "cut" / "DONE").exists()
+    counter = Counter(monkeypatch)
+    run_study([Cell(config=config)], out_dir=tmp_path / "cut")
+    assert counter.calls == 1
+    assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+
+
+def test_an_interrupted_sweep_keeps_its_finished_cells(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three cells of two replications, cut in the fifth: the rerun computes two, and the dataset is the uncut one's."""
+    cells = sweep(make_config, 1.0, 1.5, 2.0)
+    run_study(cells, out_dir=tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        Counter(patch, interrupt_at=5)
+        run_study(cells, out_dir=tmp_path / "cut")
+    assert not (tmp_path / "cut" / "results").exists()
+    counter = Counter(monkeypatch)
+    outcome = run_study(cells, out_dir=tmp_path / "cut")
+    assert (outcome.skipped, outcome.computed, counter.calls) == (2, 1, 2)
+    assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+
+
+def test_a_sweep_is_one_dataset_with_typed_axes(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Cells in the order given, axes as numbers in every table; a larger sweep adds what is missing."""
+    run_study(sweep(make_config, 2.0, 1.0), out_dir=tmp_path)
+    found = load_results(tmp_path)
+    assert found.axes == ("overcommit",)
+    assert found["cells"]["overcommit"].tolist() == [2.0, 1.0]
+    assert str(found["domains"]["overcommit"].dtype) == "float64"
+    outcome = run_study(sweep(make_config, 1.0, 1.5, 2.0), out_dir=tmp_path)
+    assert (outcome.computed, outcome.skipped) == (1, 2)
+    assert load_results(tmp_path)["cells"]["overcommit"].tolist() == [1.0, 1.5, 2.0]
+
+
+def test_cells_meet_the_same_machines_and_the_same_luck(make_config: MakeConfig, tmp_path: Path) -> None:
+    """[SY-2] at two overcommits: equal machines, arrivals and (fake hosts draw them by domain) deaths."""
+    run_study(sweep(make_config, 1.0, 2.0), out_dir=tmp_path)
+    domains = load_results(tmp_path)["domains"]
+    ones, twos = (domains[domains["overcommit"] == value].reset_index(drop=True) for value in (1.0, 2.0))
+    for name in ("replication", "domain_id", "maxmem_pages", "arrival_ns", "fate", "end_ns"):
+        assert ones[name].tolist() == twos[name].tolist()
+    assert (ones["memory_pages"] > twos["memory_pages"]).any()
+
+
+def test_a_cell_is_named_by_what_its_results_depend_on(config: Config) -> None:
+    """[SY-1] engine and figure are no part of the name; seed, axes and everything else are."""
+    cell = Cell(config=config)
+    name = cell_name(cell)
+    elsewhere = replace(config.engine, kind="ray", actors=2)
+    assert cell_name(Cell(config=replace(config, engine=elsewhere))) == name
+    assert cell_name(Cell(config=replace(config, study=replace(config.study, figure=False)))) == name
+    assert cell_name(Cell(config=replace(config, seed=2))) != name
+    assert cell_name(Cell(config=config, axes={"overcommit": 1.5})) != name
+    assert cell_name(Cell(config=replace(config, study=replace(config.study, replications=4)))) != name
+
+
+def test_a_broken_rule_says_which_replication_broke_it(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of an InvariantError gains what it takes to replay it; nothing is left that looks like a result."""
+
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise InvariantError("[POD-2] E == B - P violated: E=512, B - P=511")
+
+    monkeypatch.setattr("podcluster.cluster.run.run", broken)
+    with pytest.raises(InvariantError, match=r"\[POD-2\].*replication 0 of seed 1"):
+        run_study([Cell(config=config)], out_dir=tmp_path)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_mark_that_is_not_ours_is_one_line(config: Config, tmp_path: Path) -> None:
+    """A DONE file of somebody else's is not taken for ours."""
+    run_study([Cell(config=config)], out_dir=tmp_path)
+    (tmp_path / "DONE").write_text("yes")
+    with pytest.raises(PodclusterError, match=r"DONE must be what podcluster wrote.*--force") as raised:
+        run_study([Cell(config=config)], out_dir=tmp_path)
+    assert "\n" not in str(raised.value)
+    (tmp_path / "DONE").write_text(json.dumps({"cells": ["another"]}))
+    assert run_study([Cell(config=config)], out_dir=tmp_path).computed == 1
+
+
+def test_the_runner_imports_nothing_heavy() -> None:
+    """In a fresh process: no Ray, matplotlib, scipy, pandas, pyarrow or Numba before they are needed."""
+    code = (
+        "import sys, podcluster.study.runner, podcluster.report.terminal\n"
+        "heavy = {'ray', 'matplotlib', 'scipy', 'pandas', 'pyarrow', 'numba', 'hydra', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
