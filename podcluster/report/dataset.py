@@ -1,0 +1,38 @@
+"""Results as reports need them: rows as dicts and columns as arrays, without pandas (0.4 s to import).
+
+Units       As stored: pages and ns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podcluster.io import load, tables
+
+Row = dict[str, Any]
+
+
+def rows(folder: Path, table: str) -> list[Row]:
+    """All rows of one table of the results in `folder`."""
+    found: list[Row] = load.read_table(load.results_folder(folder), table).to_pylist()
+    return found
+
+
+def columns(folder: Path, table: str) -> dict[str, NDArray[Any]]:
+    """One table by column: numbers as they are, text and what may be missing as objects."""
+    stored = load.read_table(load.results_folder(folder), table)
+    found = {}
+    for name in stored.column_names:
+        column = stored.column(name)
+        plain = column.null_count == 0 and str(column.type) in ("int64", "double", "bool")
+        found[name] = column.to_numpy() if plain else np.array(column.to_pylist(), dtype=object)
+    return found
+
+
+def provenance(folder: Path) -> Row:
+    """Seed, configuration (of the first cell), versions, commit, and the axes of each cell."""
+    return tables.load_provenance(load.read_table(load.results_folder(folder), "runs").schema) or {}

@@ -1,0 +1,106 @@
+"""The one figure of a run or sweep, from its results: `podcluster figure DIR`.
+
+What        A run gets `memory_over_time` of its first replication, a sweep `overcommit_figure` of its cells. Written as
+            `figure.png` and `figure.svg` beside `results`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from podcluster.io import load
+from podcluster.report import dataset
+from podcluster.units import PAGES_PER_GIB
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+NAME: Final = "figure"
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw the figure of the results in `folder` and write it beside them; raise ConfigError where it cannot be."""
+    from podcluster.report.style import save
+
+    origin = dataset.provenance(folder)
+    axes = next(iter(origin["cells"].values()))
+    figure = sweep_figure(folder, origin) if axes else run_figure(folder, origin)
+    return save(figure, load.results_folder(folder).parent / NAME)
+
+
+def run_figure(folder: Path, origin: dict[str, Any]) -> Figure:
+    """Memory over time of the first replication."""
+    from podcluster.report.over_time import memory_over_time
+
+    runs = dataset.rows(folder, "runs")
+    first = runs[0]
+    config = origin["config"]
+    conditions = [condition(first), held(config), f"seed {origin['seed']}"]
+    if len(runs) > 1:
+        conditions.append(f"replication 1 of {len(runs)}")
+    return memory_over_time(
+        dataset.columns(folder, "samples"),
+        dataset.columns(folder, "domains"),
+        usable_pages=first["usable_pages"],
+        duration_ns=first["duration_ns"],
+        title=heading(config, runs[:1]),
+        note="; ".join(filter(None, conditions)),
+    )
+
+
+def sweep_figure(folder: Path, origin: dict[str, Any]) -> Figure:
+    """Rates over the realised ratio, a series for each value of the first axis beside `overcommit`."""
+    from podcluster.report.over_ratio import overcommit_figure
+
+    cells = dataset.columns(folder, "cells")
+    group = next((name for name in axes_of(origin) if name != "overcommit"), None)
+    first = {name: cells[name][0] for name in ("resample", "conditional_on")}
+    return overcommit_figure(
+        cells, group=group, note="; ".join(filter(None, [condition(first), held(origin["config"])]))
+    )
+
+
+def axes_of(origin: dict[str, Any]) -> list[str]:
+    """The axes that take more than one value, in order."""
+    cells = list(origin["cells"].values())
+    return [name for name in cells[0] if len({str(cell[name]) for cell in cells}) > 1]
+
+
+def heading(config: dict[str, Any], runs: Sequence[dict[str, Any]]) -> str:
+    """What was run, in one line; hosts and guests of the first replication, the static ratio of all."""
+    first = runs[0]
+    hosts = f"{first['hosts']} host{'s' if first['hosts'] != 1 else ''}"
+    guests = f"{first['requests']} {config['guest']['os_class']} guest{'s' if first['requests'] != 1 else ''}"
+    host_gib = first["ram_pages"] / first["hosts"] / PAGES_PER_GIB
+    ratio = sum(run["static_ratio_mean"] for run in runs) / len(runs)
+    return f"{config['workload']['family']}: {guests} on {hosts} of {host_gib:g} GiB, static ratio {ratio:.2f}"
+
+
+def condition(run: dict[str, Any]) -> str:
+    """What a reader must keep in mind where machines were not drawn."""
+    if not run["conditional_on"]:
+        return ""
+    return f"conditional on this trace ({run['conditional_on']})"
+
+
+def held(config: dict[str, Any]) -> str:
+    """How long memory stays held after its last use (G3): every figure says so."""
+    hold_s = config["workload"]["hold_s"]
+    return "memory held since boot" if hold_s < 0 else f"memory held {hold_s:,} s after its last use"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw the figure of DIR again; its exit status."""
+    parser = argparse.ArgumentParser(prog="podcluster figure", description="Draw the figure of a run or sweep again.")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder a run or sweep printed")
+    arguments = parser.parse_args(argv)
+    for file in draw(arguments.folder):
+        sys.stdout.write(f"{file}\n")
+    return 0

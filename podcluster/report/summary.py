@@ -1,0 +1,204 @@
+"""What came out of a study, in the terminal: made from the stored tables alone, so that yesterday's study prints the
+same.
+
+What        `summary` prints a run (ratios, fates, worst hosts), one guest (its fate, margin, and the line that Xen
+            logs) or a sweep (a row for each cell).
+Units       Ratios and rates as plain numbers; sizes in MiB, or GiB from 4 GiB on; times in seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from podcluster.records import FATES
+from podcluster.report import dataset
+from podcluster.report.figure import NAME, axes_of, condition, heading, held
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WORST_HOSTS: Final = 3
+DEAD: Final = ("pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation", "host_failed")
+
+
+def summary(folder: Path, console: Console | None = None) -> None:
+    """Print what came out of the run or sweep in `folder`."""
+    from rich.console import Console
+
+    # Rich would cut long paths and tables at 80 columns where there is no terminal to ask.
+    console = console or Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    origin = dataset.provenance(folder)
+    cells = dataset.rows(folder, "cells")
+    runs = dataset.rows(folder, "runs")
+    console.print()
+    if next(iter(origin["cells"].values())):
+        console.print(f"[bold]{len(cells)} cells[/bold], {cells[0]['replications']} replications each")
+        console.print(sweep_table(cells, axes_of(origin)))
+    else:
+        console.print(heading(origin["config"], runs), style="bold")
+        if origin["config"]["workload"]["family"] == "one":
+            fate_card(console, dataset.rows(folder, "domains"))
+        else:
+            console.print(ratio_table(runs))
+            console.print(fate_table(runs))
+            console.print(host_table(dataset.rows(folder, "hosts"), len(runs)))
+            console.print(rate_table(cells[0]))
+    for line in filter(None, [condition(runs[0]), held(origin["config"])]):
+        console.print(line, style="italic")
+    console.print(f"results  {folder / 'results'}", soft_wrap=True)
+    if (folder / f"{NAME}.png").is_file():
+        console.print(f"figure   {folder / f'{NAME}.png'}", soft_wrap=True)
+
+
+def new_table(title: str, *names: str) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE, pad_edge=False)
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    return table
+
+
+def ratio_table(runs: Sequence[dict[str, Any]]) -> Table:
+    """The four ratios: mean over time and replications, and the maximum."""
+    table = new_table("over the usable memory of all hosts", "ratio", "mean", "max", "")
+    meanings = {"static": "promised: sum of maxmem", "target": "sum of targets", "commit": "owned", "demand": "wanted"}
+    for name, meaning in meanings.items():
+        mean = sum(run[f"{name}_ratio_mean"] for run in runs) / len(runs)
+        most = max(run[f"{name}_ratio_max"] for run in runs)
+        table.add_row(f"{name}_ratio", f"{mean:.3f}", f"{most:.3f}", meaning)
+    table.columns[-1].justify = "left"
+    return table
+
+
+def fate_table(runs: Sequence[dict[str, Any]]) -> Table:
+    """How many ended how."""
+    table = new_table("", "fate", "machines", "share")
+    requests = sum(run["requests"] for run in runs)
+    for fate in FATES:
+        count = sum(run[f"fate_{fate}"] for run in runs)
+        if count or fate in ("running", "pod_oom"):
+            style = "bold red" if fate in DEAD and count else ""
+            table.add_row(fate, f"{count:,}", f"{count / requests:.1%}" if requests else "", style=style)
+    return table
+
+
+def host_table(hosts: Sequence[dict[str, Any]], replications: int) -> Table:
+    """The hosts on which most died, then those that came closest to running out."""
+    worst = sorted(hosts, key=lambda host: (-host["domains_died"], host["free_pages_min"], host["host_id"]))
+    names = ("host", "died", "started", "promised / U", "owned / U", "least free")
+    table = new_table("worst hosts" + (f" of {replications} replications" if replications > 1 else ""), *names)
+    for host in worst[:WORST_HOSTS]:
+        usable = host["usable_pages"]
+        table.add_row(
+            f"{host['host_id']}" + (f" (replication {host['replication']})" if replications > 1 else ""),
+            str(host["domains_died"]),
+            str(host["domains_started"]),
+            f"{host['promised_pages_peak'] / usable:.2f}",
+            f"{host['owned_pages_peak'] / usable:.2f}",
+            size(host["free_pages_min"]),
+        )
+    return table
+
+
+def sweep_table(cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> Table:
+    """A row for each cell: its axes, what was reached, and the rates."""
+    names = (
+        *(axes or ["cell"]),
+        "static_ratio",
+        "crash_per_boot",
+        f"at most ({cells[0]['confidence']:.0%})",
+        "start_refused",
+        "swap_share",
+        "boots",
+    )
+    table = new_table("", *names)
+    for cell in cells:
+        table.add_row(
+            *(f"{cell[axis]}" for axis in (axes or ["cell"])),
+            f"{cell['static_ratio']:.2f}",
+            with_interval(cell, "crash_per_boot"),
+            f"{cell['crash_per_boot_upper']:.2g}" if cell["crash_per_boot_upper"] is not None else "-",
+            with_interval(cell, "start_refused"),
+            with_interval(cell, "swap_share"),
+            f"{cell['boots_started']:,}",
+        )
+    return table
+
+
+def with_interval(cell: dict[str, Any], name: str) -> str:
+    """A rate with its interval over replications, where there is one."""
+    if cell[name] is None:
+        return "-"
+    ends = "" if cell[f"{name}_low"] is None else f" ({interval(cell, name)})"
+    return f"{cell[name]:.3g}{ends}"
+
+
+def rate_table(cell: dict[str, Any]) -> Table:
+    """The rates, each with what it was counted from."""
+    level = f"{cell['confidence']:.0%}"
+    over = f"{level} over {cell['replications']} replications" if cell["replications"] > 1 else "one replication"
+    table = new_table("rates", "rate", "", "counted", over, f"at most ({level})")
+    counts = {"crash_per_boot": "boots", "crash_per_domain_day": "domain-days", "start_refused": "requests"}
+    for name, unit in counts.items():
+        if cell[name] is None:
+            table.add_row(name, "-", f"no {unit}", "-", "-")
+            continue
+        counted = f"{cell[f'{name}_numerator']:,} of {cell[f'{name}_denominator']:,.0f} {unit}"
+        table.add_row(name, f"{cell[name]:.3g}", counted, interval(cell, name), f"{cell[f'{name}_upper']:.2g}")
+    swapped = f"{cell['swapped_domains']:,} guests"
+    table.add_row("swap_share", f"{cell['swap_share']:.3g}", swapped, interval(cell, "swap_share"), "-")
+    return table
+
+
+def interval(cell: dict[str, Any], name: str) -> str:
+    """The interval over replications, where there is one."""
+    if cell[f"{name}_low"] is None:
+        return "-"
+    return f"{cell[f'{name}_low']:.2g} to {cell[f'{name}_high']:.2g}"
+
+
+def fate_card(console: Console, domains: Sequence[dict[str, Any]]) -> None:
+    """What became of one guest, and how near it was to the other end."""
+    for row in domains:
+        died = row["fate"] in DEAD
+        fate = row["fate"] + (f" ({row['cause']})" if row["cause"] else "")
+        console.print(
+            f"fate     {fate} at {row['end_ns'] / NS_PER_S:,.1f} s", style="bold red" if died else "bold green"
+        )
+        if row["boot_start_ns"] is None or row["fate"] == "build_failed":
+            continue
+        owns = f"owns {size(row['tot_pages'])} of {size(row['maxmem_pages'])} promised"
+        held_data = f"data in {size(row['nonzero_pages_peak'])} at its peak"
+        console.print(f"margin   {signed_size(row['margin_pages'])}: {owns}, {held_data}")
+        boot = "never came up" if row["boot_done_ns"] is None else f"up after {since(row, 'boot_done_ns'):,.1f} s"
+        books = f"PoD entries {row['entry_count']:,}, cache {row['cache_count']:,}"
+        console.print(f"boot     {boot}, balloon holds {size(row['ballooned_pages'])}, {books}")
+        populated = f"{row['populated_4k']:,} single pages and {row['populated_2m']:,} superpages populated"
+        reclaimed = f"{row['reclaimed_4k']:,} and {row['reclaimed_2m']:,} taken back, {row['sweeps']:,} sweeps"
+        console.print(f"work     {populated}, {reclaimed}")
+        console.print(f"Xen logs {row['oom_line'] or 'nothing'}", soft_wrap=True, markup=False)
+
+
+def since(row: dict[str, Any], name: str) -> float:
+    """Seconds from the start of the build."""
+    return float(row[name] - row["boot_start_ns"]) / NS_PER_S
+
+
+def size(pages: int) -> str:
+    """Pages as MiB, or GiB from 4 GiB on."""
+    if abs(pages) >= 4 * PAGES_PER_GIB:
+        return f"{pages / PAGES_PER_GIB:,.1f} GiB"
+    return f"{pages / PAGES_PER_MIB:,.1f} MiB"
+
+
+def signed_size(pages: int) -> str:
+    """The same with its sign, and the pages themselves."""
+    return f"{'+' if pages >= 0 else '-'}{size(abs(pages))} ({pages:+,} pages)"
