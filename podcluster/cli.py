@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 from podcluster import __version__
 from podcluster.config import AxisValue, Cell, Config
-from podcluster.errors import ConfigError, InvariantError
+from podcluster.errors import ConfigError, InvariantError, PodclusterError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
 EXIT_OK = 0
+EXIT_FAILED = 1  # neither the user's mistake nor ours: Ray did not start, a disk is full
 EXIT_USAGE = 2
 EXIT_INVARIANT = 70  # EX_SOFTWARE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -114,6 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"a rule that must hold does not, please report it: {error}")
         _say(f"version {__version__}; this command replays it: {_command(args)}")
         return EXIT_INVARIANT
+    except PodclusterError as error:
+        _say(str(error))
+        return EXIT_FAILED
     except KeyboardInterrupt:
         _say("interrupted; what is finished stays, and the same command goes on from there")
         return EXIT_INTERRUPTED
@@ -247,9 +251,9 @@ def _run(options: argparse.Namespace, args: list[str]) -> int:
         config_path=options.config_path,
         config_name=options.config_name,
     )
-    from podcluster.study.runner import run_study
+    from podcluster.report import terminal
 
-    run_study(cells, out_dir=out_dir, force=options.force, command=_command(args))
+    terminal.present(cells, out_dir=out_dir, force=options.force, command=_command(args))
     return EXIT_OK
 
 

@@ -16,7 +16,7 @@ import pytest
 import podcluster
 from podcluster import cli
 from podcluster.cli import main, plan
-from podcluster.errors import ConfigError, InvariantError
+from podcluster.errors import ConfigError, InvariantError, PodclusterError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -229,11 +229,10 @@ def test_a_file_of_ones_own_with_a_mistake(tmp_path: Path) -> None:
 
 def test_what_runs_gets_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runner is handed the cells, the folder, --force and the command as it can be typed again."""
-    from podcluster.study import runner
+    from podcluster.report import terminal
 
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(runner, "run_study", lambda cells, **kwargs: calls.append({"cells": cells, **kwargs}))
-    monkeypatch.setattr(cli, "_report", lambda *_: None)
+    monkeypatch.setattr(terminal, "present", lambda cells, **kwargs: calls.append({"cells": cells, **kwargs}))
     assert main(["-m", "overcommit=1,2", "--force", "guest.kernel_s=[1,2]"]) == 0
     assert [cell.config.overcommit for cell in calls[0]["cells"]] == [1.0, 2.0]
     assert calls[0]["force"] is True
@@ -244,6 +243,7 @@ def test_what_runs_gets_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     ("error", "status", "lines"),
     [
         (KeyboardInterrupt(), 130, ["podcluster: interrupted; what is finished stays"]),
+        (PodclusterError("Ray at local must answer, got nothing"), 1, ["podcluster: Ray at local must answer"]),
         (ConfigError("a must be b,\n got c: d"), 2, ["podcluster: a must be b, got c: d"]),
         (
             InvariantError("[POD-2] E == B - P violated: E=512, B - P=511 (host 3, domain 7, t=120.5 s, seed 7)"),
@@ -260,12 +260,12 @@ def test_how_a_run_ends_badly(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Ctrl-C, a user's mistake found late, a broken invariant: each its status and its lines, no traceback."""
-    from podcluster.study import runner
+    from podcluster.report import terminal
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(runner, "run_study", fail)
+    monkeypatch.setattr(terminal, "present", fail)
     assert main(["seed=7", "overcommit=2"]) == status
     said = capsys.readouterr().err.splitlines()
     assert len(said) == len(lines)

@@ -12,14 +12,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import numpy as np
+
 from podcluster.config import AxisValue
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import tables
-from podcluster.records import TABLES, Row, Sink
+from podcluster.records import TABLES, Int64Array, Row, Sink
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +37,7 @@ class ParquetSink:
     """Where one cell's rows go; a context manager that leaves `<folder>/results` whole, or nothing.
 
     `replication(k)` gives the sink of one replication (a records.Sink); `write` itself takes the `cells` table. Leaving
-    the context by an exception discards everything written.
+    the context by an exception discards everything written, and the folders made for it.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class ParquetSink:
         self._cell = cell
         self._axes = dict(axes or {})
         self._provenance = {**(provenance or {}), "cells": {cell: self._axes}}
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         self._aside = _aside(folder)
         self._writers = {
             table: _TableWriter(self._aside / table, table, cell, self._axes, self._provenance) for table in TABLES
@@ -76,6 +80,11 @@ class ParquetSink:
                 _put_in_place(self._aside, self._folder / RESULTS)
         finally:
             shutil.rmtree(self._aside, ignore_errors=True)
+            if error is not None:
+                # A run that ends before its first row (no such trace, not enough memory) leaves no folder behind.
+                with suppress(OSError):
+                    for path in self._made:
+                        path.rmdir()
 
 
 class _ReplicationSink:
@@ -104,6 +113,7 @@ class _TableWriter:
         self._buffer: list[Row] = []
         self._replication: int | None = None
         self._parts: list[pa.Table] = []
+        self._keys: list[Int64Array] = []
         self._part_rows = 0
         self._file: Any = None
 
@@ -129,27 +139,29 @@ class _TableWriter:
                 self._file.close()
             return
         self._convert()
+        order = _stored_order(self._keys)
         if self._file is None:
-            # All of it is in memory still: the common case, sorted here and written once.
-            whole = _concat(self._parts, self._schema)
-            write_table(_sorted(whole, self._table), self._folder / PART)
+            # All of it is in memory still: the common case, written once.
+            write_table(_take(_concat(self._parts, self._schema), order), self._folder / PART)
             return
         self._flush()
         self._file.close()
-        self._file = None
-        import pyarrow.parquet as pq
-
-        whole = pq.read_table(self._partial, read_dictionary=_labels(self._schema)).cast(self._schema)
-        if _is_sorted(whole, self._table):
+        if order is None:
             os.replace(self._partial, self._folder / PART)
             return
-        write_table(_sorted(whole, self._table), self._folder / PART)
+        whole = read_file(self._partial, self._schema)
+        write_table(_take(whole, order), self._folder / PART)
         self._partial.unlink()
 
     def _convert(self) -> None:
         """Turn the buffered rows of one replication into columns, which take a tenth of the memory."""
         if not self._buffer:
             return
+        key = TABLES[self._table].key
+        replications = [0 if self._replication is None else self._replication] * len(self._buffer)
+        self._keys.append(
+            np.array([replications, *([getattr(row, name) for row in self._buffer] for name in key)], dtype=np.int64)
+        )
         self._parts.append(
             tables.to_arrow(self._table, self._buffer, self._cell, self._replication, self._axes, self._schema)
         )
@@ -180,6 +192,14 @@ def write_table(table: pa.Table, file: Path) -> None:
     partial = file.with_name(f".{file.name}.tmp")
     pq.write_table(table, partial, **_write_options(table.schema))
     os.replace(partial, file)
+
+
+def read_file(file: Path, schema: pa.Schema) -> pa.Table:
+    """One of our own files, in the types of the schema (ParquetFile: the dataset reader would import pandas)."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file, read_dictionary=_labels(schema)) as parquet:
+        return parquet.read().cast(schema)
 
 
 def compact(folder: Path, cells: Sequence[Path]) -> Path:
@@ -295,32 +315,22 @@ def _concat(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 
 
-def _sorted(whole: pa.Table, table: str) -> pa.Table:
-    """In stored order; the sort is made stable by the row's number as last key."""
-    import numpy as np
+def _stored_order(keys: Sequence[Int64Array]) -> Int64Array | None:
+    """Which written row is stored where: by replication, then key, equal ones as written; None if that is as written."""
+    if not keys:
+        return None
+    columns = np.concatenate(keys, axis=1)
+    # lexsort is stable and takes the last key as the first.
+    order = np.lexsort(columns[::-1]).astype(np.int64)
+    return None if (np.diff(order) == 1).all() else order
+
+
+def _take(whole: pa.Table, order: Int64Array | None) -> pa.Table:
     import pyarrow as pa
 
-    if _is_sorted(whole, table):
+    if order is None:
         return whole
-    numbered = whole.append_column("__row", pa.array(np.arange(whole.num_rows)))
-    keys = [(name, "ascending") for name in (*tables.sort_key(table), "__row")]
-    return numbered.sort_by(keys).drop_columns(["__row"])
-
-
-def _is_sorted(whole: pa.Table, table: str) -> bool:
-    import numpy as np
-
-    key = tables.sort_key(table)
-    if whole.num_rows < 2 or not key:
-        return True
-    undecided = np.ones(whole.num_rows - 1, dtype=bool)
-    for name in key:
-        values = whole.column(name).to_numpy()
-        step = np.sign(np.diff(values))
-        if (undecided & (step < 0)).any():
-            return False
-        undecided &= step == 0
-    return True
+    return whole.take(pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)]))
 
 
 def _labels(schema: pa.Schema) -> list[str]:
