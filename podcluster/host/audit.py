@@ -1,6 +1,7 @@
 """What must always hold: a recount of a whole host from its tables, lists and heap.
 
-What        P15 after any step of anything: counters against a recount, and every frame in exactly one place. The equations of
+What        P15 after any step of anything: counters against a recount, and every frame in exactly one place. The
+            equations of
             a regular life where the operations say that one is being led. Debt >= 0 from the end of the build.
 Units       Frames of 4 KiB.
 Symbols     E entry_count   C cache_count   P mapped RAM, special pages left out   B ballooned_to   T target
@@ -81,8 +82,8 @@ def _audit_list(
     at = g.lists[which, L_HEAD_AT]
     pages = BLOCK_PAGES if which == SUPER else 1
     while chunk != 0:
-        first = np.int64(h.chunk[chunk, 2 * at])
-        signed = np.int64(h.chunk[chunk, 2 * at + 1])
+        first = int(h.chunk[chunk, 2 * at])
+        signed = int(h.chunk[chunk, 2 * at + 1])
         size = abs(signed)
         entries += size
         low = first if signed > 0 else first - size + 1
@@ -97,7 +98,7 @@ def _audit_list(
             break
         at += 1
         if at == CHUNK_SEGMENTS:
-            chunk = np.int64(h.chunk[chunk, CHUNK_NEXT])
+            chunk = int(h.chunk[chunk, CHUNK_NEXT])
             at = 0
     return entries
 
@@ -110,8 +111,8 @@ def recount(h: HostState, g: DomainState, seen: npt.NDArray[np.uint64], out: npt
     out[F_CONTENTS] = -1
     for b in range(g.rec[0].blocks):
         kind = g.blk[b, KIND]
-        ram = np.int64(g.blk[b, RAM_ROW])
-        pod = np.int64(g.blk[b, POD_ROW])
+        ram = int(g.blk[b, RAM_ROW])
+        pod = int(g.blk[b, POD_ROW])
         for wi in range(8):
             bits = h.row[ram, wi]
             any_bits = h.row[g.blk[b, ANY], wi]
@@ -122,7 +123,7 @@ def recount(h: HostState, g: DomainState, seen: npt.NDArray[np.uint64], out: npt
             out[F_POD] += row_count(h, pod)
         if kind != RAM and kind != TABLE:
             continue
-        odd = np.int64(g.blk[b, ODD])
+        odd = int(g.blk[b, ODD])
         if odd == ZEROS and g.blk[b, DETAIL] == 0 and row_count(h, ram) == BLOCK_PAGES:
             out[F_RAM] += BLOCK_PAGES
             twice = _claim_run(h, seen, frame_of(h, g, b, 0), BLOCK_PAGES)
@@ -222,7 +223,8 @@ def audit_host(h: HostState, domains: Mapping[int, tuple[DomainState, int]], asi
     used = int(np.bitwise_count(seen).sum())
     walked = count_free(h)
     if walked != free or used + free != frames:
-        raise InvariantError(f"[P15] violated: used {used} + free {free} == frames {frames}, heap has {walked} (host)")
+        numbers = f"used {used} + free {free} == frames {frames}, heap has {walked}"
+        raise InvariantError(f"[P15] violated: {numbers} (host)")
     claims = sum(int(g.rec[0]["claim"]) for g, _ in domains.values())
     if claims != r["claims"]:
         raise InvariantError(f"[H3] violated: claims of the domains {claims} == outstanding {r['claims']} (host)")

@@ -1,16 +1,17 @@
 """The PoD cache of a domain: two FIFO lists of frames, and the host memory that goes in and out of it.
 
-What        P1 cache add, P2 cache get, P3 set cache size, P14's emptying; quota, claims and what a frame keeps when it moves.
-Units       Frames of 4 KiB. Entries of the list SUPER are machine blocks (mfn / 512), of SINGLE and LOOSE_LIST frames.
+What        P1 cache add, P2 cache get, P3 set cache size, P14's emptying; quota, claims and what a frame keeps when
+            it moves.
+Units       Frames of 4 KiB. Entries of the list SUPER are machine blocks (mfn / 512), of SINGLE and LOOSE_LIST
+            frames.
 Symbols     C cache_count   tot tot_pages
-Lists       A list is a chain of chunks of 63 segments (first entry, signed length): consecutive entries, up or down, are one
+Lists       A list is a chain of chunks of 63 segments (first entry, signed length): consecutive entries, up or down,
+            are one
             segment, so 4 GiB in order is one segment and a random order costs eight bytes a frame.
 Invariants  C = 512 x entries of SUPER + entries of SINGLE [P15].
             Pages in the cache are zero; a page that leaves the domain forgets its flags.
 Departs     nowhere.
 """
-
-import numpy as np
 
 from podcluster.host.heap import heap_give_run, heap_take
 from podcluster.host.kernel import routine
@@ -40,7 +41,8 @@ from podcluster.host.state import (
 
 INTERRUPTED = 1
 
-# ---- lists ----------------------------------------------------------------------------------------------------------
+# ---- lists
+# ----------------------------------------------------------------------------------------------------------
 
 
 @routine
@@ -54,7 +56,7 @@ def _chunk_new(h: HostState) -> int:
         r.chunk_top += 1
     r.chunks_used += 1
     h.chunk[new, CHUNK_NEXT] = 0
-    return new
+    return int(new)
 
 
 @routine
@@ -80,8 +82,8 @@ def list_push(h: HostState, g: DomainState, which: int, first: int, count: int, 
         at = 0
     else:
         # Does it continue the last segment?
-        start = np.int64(h.chunk[chunk, 2 * at])
-        signed = np.int64(h.chunk[chunk, 2 * at + 1])
+        start = int(h.chunk[chunk, 2 * at])
+        signed = int(h.chunk[chunk, 2 * at + 1])
         if signed == 1:
             if first == start + step and count >= 1:
                 h.chunk[chunk, 2 * at + 1] = step * (1 + count)
@@ -114,7 +116,7 @@ def list_drop(h: HostState, g: DomainState, which: int, count: int) -> None:
     g.lists[which, L_LENGTH] -= count
     chunk = g.lists[which, L_HEAD]
     at = g.lists[which, L_HEAD_AT]
-    signed = np.int64(h.chunk[chunk, 2 * at + 1])
+    signed = int(h.chunk[chunk, 2 * at + 1])
     size = abs(signed)
     direction = 1 if signed > 0 else -1
     if count < size:
@@ -137,13 +139,13 @@ def list_drop(h: HostState, g: DomainState, which: int, count: int) -> None:
 @routine
 def list_head(h: HostState, g: DomainState, which: int) -> int:
     """First entry of the head segment of a list that is not empty."""
-    return np.int64(h.chunk[g.lists[which, L_HEAD], 2 * g.lists[which, L_HEAD_AT]])
+    return int(h.chunk[g.lists[which, L_HEAD], 2 * g.lists[which, L_HEAD_AT]])
 
 
 @routine
 def list_head_signed(h: HostState, g: DomainState, which: int) -> int:
     """Length of the head segment, negative where it runs downwards."""
-    return np.int64(h.chunk[g.lists[which, L_HEAD], 2 * g.lists[which, L_HEAD_AT] + 1])
+    return int(h.chunk[g.lists[which, L_HEAD], 2 * g.lists[which, L_HEAD_AT] + 1])
 
 
 @routine
@@ -154,7 +156,8 @@ def list_pop(h: HostState, g: DomainState, which: int) -> int:
     return entry
 
 
-# ---- frames between host and domain ---------------------------------------------------------------------------------
+# ---- frames between host and domain
+# ---------------------------------------------------------------------------------
 
 
 @routine
@@ -192,7 +195,7 @@ def stale_forget(h: HostState, mfn: int, count: int) -> None:
 
 @routine
 def frame_release(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
-    """Drop the allocation reference of a frame that nothing maps any more; it goes to the host unless others refer to it.
+    """Drop the allocation reference of an unmapped frame; it goes to the host unless others refer to it.
 
     `stale`: its contents, as attribute bits.
     """
@@ -245,7 +248,8 @@ def frame_loosen(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
     list_push(h, g, LOOSE_LIST, mfn, 1, 1)
 
 
-# ---- P1, P2 ---------------------------------------------------------------------------------------------------------
+# ---- P1, P2
+# ---------------------------------------------------------------------------------------------------------
 
 
 @routine
@@ -298,12 +302,13 @@ def cache_get_single(h: HostState, g: DomainState) -> int:
     return list_pop(h, g, SINGLE)
 
 
-# ---- P3 -------------------------------------------------------------------------------------------------------------
+# ---- P3
+# -------------------------------------------------------------------------------------------------------------
 
 
 @routine
 def cache_give_singles(h: HostState, g: DomainState, count: int) -> None:
-    """Give `count` cached frames back to the host, one by one from the head of SINGLE, breaking superpages as needed."""
+    """Give `count` cached frames to the host, one by one from the head of SINGLE, breaking superpages as needed."""
     r = g.rec[0]
     while count > 0:
         if g.lists[SINGLE, L_LENGTH] == 0:

@@ -88,8 +88,8 @@ def hash_table(h: HostState, g: DomainState, out: npt.NDArray[np.uint64]) -> Non
             if kind == RAM or kind == POD:
                 _entry(out, b << 9, 9, kind == RAM, frame_of(h, g, b, 0))
             elif kind == TABLE:
-                ram = np.int64(g.blk[b, RAM_ROW])
-                pod = np.int64(g.blk[b, POD_ROW])
+                ram = int(g.blk[b, RAM_ROW])
+                pod = int(g.blk[b, POD_ROW])
                 for i in range(512):
                     if page_bit(h, ram, i):
                         _entry(out, (b << 9) + i, 0, True, frame_of(h, g, b, i))
@@ -105,8 +105,8 @@ def hash_cache(h: HostState, g: DomainState) -> np.uint64:
         chunk = g.lists[which, L_HEAD]
         at = g.lists[which, L_HEAD_AT]
         while chunk != 0:
-            first = np.int64(h.chunk[chunk, 2 * at])
-            signed = np.int64(h.chunk[chunk, 2 * at + 1])
+            first = int(h.chunk[chunk, 2 * at])
+            signed = int(h.chunk[chunk, 2 * at + 1])
             direction = 1 if signed > 0 else -1
             for k in range(abs(signed)):
                 entry = first + direction * k
@@ -116,7 +116,7 @@ def hash_cache(h: HostState, g: DomainState) -> np.uint64:
                 break
             at += 1
             if at == CHUNK_SEGMENTS:
-                chunk = np.int64(h.chunk[chunk, CHUNK_NEXT])
+                chunk = int(h.chunk[chunk, CHUNK_NEXT])
                 at = 0
     return value
 

@@ -1,12 +1,17 @@
 """The machine's free frames: a buddy allocator of orders 0 to 18.
 
-What        Allocation takes the lowest free block of the smallest order that will do and halves it downwards; freeing goes
+What        Allocation takes the lowest free block of the smallest order that will do and halves it downwards; freeing
+            goes
             frame by frame and merges with free buddies (golden.md section 4).
 Units       Frames of 4 KiB. A machine block is 512 frames, aligned.
-State       Because freeing merges at once, the allocator's state is a function of the *set* of free frames. A machine block that is
-            free altogether is part of a block of order 9 to 18; otherwise its free frames are a row of 512 bits, and the
-            orders of the maximal free blocks inside it a mask of nine bits. For every order a four-level bit map tells the lowest
-            machine block (orders 0-8) or the lowest block (orders 9-18) in a few instructions, for hosts up to 32 TiB.
+State       Because freeing merges at once, the allocator's state is a function of the *set* of free frames. A machine
+            block that is
+            free altogether is part of a block of order 9 to 18; otherwise its free frames are a row of 512 bits, and
+            the
+            orders of the maximal free blocks inside it a mask of nine bits. For every order a four-level bit map
+            tells the lowest
+            machine block (orders 0-8) or the lowest block (orders 9-18) in a few instructions, for hosts up to 32
+            TiB.
             Rows of blocks that are free altogether or not at all hold nothing of meaning and are never touched.
 Departs     nowhere.
 """
@@ -84,7 +89,7 @@ def _unmark(h: HostState, order: int, index: int) -> None:
 @routine
 def _is_marked(h: HostState, order: int, index: int) -> bool:
     w = order * h.rec[0].order_words + (index >> 6)
-    return (h.heap_bits[w] >> np.uint64(index & 63)) & U1 != U0
+    return bool((h.heap_bits[w] >> np.uint64(index & 63)) & U1 != U0)
 
 
 @routine
@@ -130,12 +135,11 @@ def _row_orders(h: HostState, mb: int) -> int:
                 break
     full = _full_words(h, mb)
     for k in range(6, 9):
-        step = 1 << (k - 6)
-        aligned = 0x55 if k == 6 else (0x11 if k == 7 else 0x01)
-        pairs = full & (full >> step) & aligned
-        if full & ~(pairs | (pairs << step)) != 0:
+        gap = 1 << (k - 6)
+        halves = full & (full >> gap) & (0x55 if k == 6 else (0x11 if k == 7 else 0x01))
+        if full & ~(halves | (halves << gap)) != 0:
             orders |= 1 << k
-        full = pairs
+        full = halves
     return orders
 
 
@@ -158,9 +162,9 @@ def _row_lowest(h: HostState, mb: int, order: int) -> int:
     full = _full_words(h, mb)
     for k in range(6, order):
         full = full & (full >> (1 << (k - 6))) & (0x55 if k == 6 else 0x11)
-    step = 1 << (order - 6)
-    pairs = full & (full >> step) & (0x55 if order == 6 else (0x11 if order == 7 else 0x01))
-    return 64 * ctz(np.uint64(full & ~(pairs | (pairs << step))))
+    gap = 1 << (order - 6)
+    halves = full & (full >> gap) & (0x55 if order == 6 else (0x11 if order == 7 else 0x01))
+    return 64 * ctz(np.uint64(full & ~(halves | (halves << gap))))
 
 
 @routine
@@ -283,6 +287,6 @@ def heap_is_free(h: HostState, mfn: int) -> bool:
     """Whether frame `mfn` is free."""
     mask = h.heap_masks[mfn >> 9]
     if mask == HEAP_ALL or mask == 0:
-        return mask != 0
+        return bool(mask != 0)
     page = mfn & 511
-    return (h.heap_rows[mfn >> 9, page >> 6] >> np.uint64(page & 63)) & U1 != U0
+    return bool((h.heap_rows[mfn >> 9, page >> 6] >> np.uint64(page & 63)) & U1 != U0)

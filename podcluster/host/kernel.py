@@ -1,12 +1,14 @@
 """How kernels are compiled: one set of options, one cache, and the bit instructions they share.
 
-What        `kernel` compiles a plain function on arrays with Numba. All kernels are compiled with the same options, and
+What        `kernel` compiles a plain function on arrays with Numba. All kernels are compiled with the same options,
+            and
             their machine code is kept in one folder per state of the sources.
 Cache       Numba looks only at the file of the kernel it is about to load: after an edit of a *callee* in another
             file the callers would silently keep the old code. The folder is therefore named by a hash of every
             kernel source and of the versions of Numba and Python, so no stale code can be met.
 Options     `_nrt=False` takes Numba's runtime out of a kernel: no allocation and no reference counting. Counting is
-            an atomic operation per array and call and made the same code 20 to 30 times slower. The option is private to Numba,
+            an atomic operation per array and call and made the same code 20 to 30 times slower. The option is private
+            to Numba,
             which is why its version is pinned; `tests/host/test_kernel_options.py` notices when it stops working.
 """
 
@@ -77,19 +79,24 @@ numba_config.CACHE_DIR = str(cache_folder())
 
 
 def kernel(function: Function) -> Function:
-    """Compile `function`, which Python and other kernels call, with the options that all share; its machine code is kept."""
+    """Compile `function`, which Python and other kernels call, with the options that all share; its machine code is
+    kept.
+    """
     return _compiled(function, {**OPTIONS, "cache": True})
 
 
 def routine(function: Function) -> Function:
-    """Compile `function`, which only kernels call, with the options that all share; it becomes part of their machine code."""
+    """Compile `function`, which only kernels call, with the options that all share; it becomes part of their machine
+    code.
+    """
     return _compiled(function, {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
 def _compiled(function: Function, options: dict[str, Any]) -> Function:
     """`function` as a dispatcher that compiles it once.
 
-    Numba would compile a callee again for every mixture of literals and integer widths that its callers pass; what a kernel calls
+    Numba would compile a callee again for every mixture of literals and integer widths that its callers pass; what a
+    kernel calls
     is therefore asked for by its annotations, and the arguments are converted to them.
     """
     dispatcher = numba.njit(**options)(function)
@@ -155,11 +162,11 @@ def _bit_instruction(name: str) -> Any:
     return intrinsic(typing)
 
 
-popcount = _bit_instruction("ctpop")
+popcount: Callable[[np.uint64], int] = _bit_instruction("ctpop")
 """Number of one bits of a uint64."""
-ctz = _bit_instruction("cttz")
+ctz: Callable[[np.uint64], int] = _bit_instruction("cttz")
 """Index of the lowest one bit of a uint64; 64 for zero."""
-clz = _bit_instruction("ctlz")
+clz: Callable[[np.uint64], int] = _bit_instruction("ctlz")
 """Number of zero bits above the highest one bit of a uint64; 64 for zero."""
 
 

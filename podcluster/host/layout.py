@@ -1,10 +1,13 @@
 """Tuples of arrays as kernels see them: one pointer each.
 
-What        `Arrays` is a fixed set of named arrays whose addresses stand in a small table. A kernel is handed the table's address and
+What        `Arrays` is a fixed set of named arrays whose addresses stand in a small table. A kernel is handed the
+            table's address and
             reads from it the arrays that it uses; to Python it is an object with attributes.
-Why         Numba hands a tuple of arrays over as all the fields of all the arrays, at every call and at every level: over a
+Why         Numba hands a tuple of arrays over as all the fields of all the arrays, at every call and at every level:
+            over a
             hundred values, most of the compile time and several times the cost of a call from Python.
-Invariants  The table does not change as long as the object lives: a kernel may read it once. Arrays that grow make a new object.
+Invariants  The table does not change as long as the object lives: a kernel may read it once. Arrays that grow make a
+            new object.
 """
 
 from typing import Any, ClassVar, NamedTuple, Self
@@ -95,7 +98,7 @@ def _load_constant(builder: Any, table: Any, at: int) -> Any:
     return load
 
 
-@lower_getattr_generic(ArraysType)
+@lower_getattr_generic(ArraysType)  # type: ignore[untyped-decorator]
 def _get_array(context: Any, builder: Any, arrays: ArraysType, table: Any, name: str) -> Any:
     """Build the array's structure from the table; it belongs to nobody's reference count."""
     k = arrays.index(name)
@@ -120,7 +123,7 @@ def _get_array(context: Any, builder: Any, arrays: ArraysType, table: Any, name:
     return array._getvalue()
 
 
-@unbox(ArraysType)
+@unbox(ArraysType)  # type: ignore[untyped-decorator]
 def _unbox_arrays(kind: ArraysType, value: Any, c: Any) -> NativeValue:
     number = c.pyapi.object_getattr_string(value, "address")
     address = c.pyapi.long_as_longlong(number)

@@ -1,8 +1,11 @@
 """One Xen host and its domains: the Python face of the kernels.
 
-What        `Machine` owns the arrays and offers the hypervisor's operations, by number of the domain: those of the golden traces (one
-            method each, named and answered as in golden.md section 7) and those the simulator uses, whole ranges at a time.
-Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `descending` the direction in which it is walked.
+What        `Machine` owns the arrays and offers the hypervisor's operations, by number of the domain: those of the
+            golden traces (one
+            method each, named and answered as in golden.md section 7) and those the simulator uses, whole ranges at a
+            time.
+Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `descending` the direction in which it is
+            walked.
 Rules       T1-T4, P1-P15 of pod.md; H1-H3 of toolstack.md.
 """
 
@@ -61,7 +64,8 @@ class Counters(NamedTuple):
 class Machine:
     """A host of `host_pages` frames, all of them free, without domains.
 
-    `words`: keep the words of pages, so that reads return what was written (golden traces); else only whether pages are zero.
+    `words`: keep the words of pages, so that reads return what was written (golden traces); else only whether pages
+    are zero.
     """
 
     def __init__(self, host_pages: int, *, scrub_on_free: bool = True, words: bool = False) -> None:
@@ -87,7 +91,8 @@ class Machine:
             machine._header_guests[guest["id"]] = {key: value for key, value in guest.items() if key != "id"}
         return machine
 
-    # ---- domains ----------------------------------------------------------------------------------------------------
+    # ---- domains
+    # ----------------------------------------------------------------------------------------------------
 
     def create(
         self,
@@ -186,7 +191,8 @@ class Machine:
         """A closing record; does nothing."""
         return 0
 
-    # ---- PoD hypercalls -----------------------------------------------------------------------------------------------
+    # ---- PoD hypercalls
+    # -----------------------------------------------------------------------------------------------
 
     def set_pod_target(self, dom: int, pages: int) -> int:
         """P4: 0, -12 or -22."""
@@ -245,7 +251,8 @@ class Machine:
             total += 1
         return [total, handled]
 
-    # ---- guest accesses to words ---------------------------------------------------------------------------------------
+    # ---- guest accesses to words
+    # ---------------------------------------------------------------------------------------
 
     def read(self, dom: int, gfn: int, word: int) -> int:
         """The word at `gfn`, or a status below 0."""
@@ -294,7 +301,8 @@ class Machine:
             p2m.words_rehash(h, larger)
             self._h = h.replace(words=larger)
 
-    # ---- whole pages, ranges at a time ---------------------------------------------------------------------------------
+    # ---- whole pages, ranges at a time
+    # ---------------------------------------------------------------------------------
 
     def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
         """The guest overwrites whole pages with data or zeroes; pages done, holes included, up to the guest's death."""
@@ -323,7 +331,8 @@ class Machine:
         first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
         return int(ranges.populate_range(self._h, g, first, count, step))
 
-    # ---- references, flags, broken frames --------------------------------------------------------------------------------
+    # ---- references, flags, broken frames
+    # --------------------------------------------------------------------------------
 
     def query(self, dom: int, gfn: int) -> list[int]:
         """[kind, order] without populating (T3)."""
@@ -360,7 +369,8 @@ class Machine:
         """P13, a memory error in a cached frame: 1, or -1."""
         return int(pod.offline(self._h, self._changed(dom), LISTS[list], index, sub))
 
-    # ---- host memory outside domains ---------------------------------------------------------------------------------------
+    # ---- host memory outside domains
+    # ---------------------------------------------------------------------------------------
 
     def set_aside(self, pages: int) -> int:
         """Take frames for Xen, dom0 or a paging pool: a handle, or -12 when they are not there or claimed."""
@@ -390,7 +400,8 @@ class Machine:
             heap.heap_give_run(self._h, first, count)
         return 0
 
-    # ---- looking ---------------------------------------------------------------------------------------------------------------
+    # ---- looking
+    # ---------------------------------------------------------------------------------------------------------------
 
     @property
     def host_pages(self) -> int:

@@ -1,9 +1,11 @@
 """The guest-to-machine table of a domain, and the contents of the pages it maps.
 
-What        Entries of 4 KiB, 2 MiB and 1 GiB that are RAM, `pod` or empty; setting and splitting them as the table kind
+What        Entries of 4 KiB, 2 MiB and 1 GiB that are RAM, `pod` or empty; setting and splitting them as the table
+            kind
             does [T1, T2], looking at them without populating [T3], and the two content bits of every page.
 Units       gfn and mfn in 4 KiB frames; i is a page within its block, wi and m a word of a row and a mask in it.
-Invariants  A bit of RAM_ROW and of POD_ROW is never set for the same page. HEAD is a subset of ANY is a subset of RAM_ROW.
+Invariants  A bit of RAM_ROW and of POD_ROW is never set for the same page. HEAD is a subset of ANY is a subset of
+            RAM_ROW.
             Records of blocks below a 1 GiB entry say the same as the entry.
 Departs     Tables above 512 GiB are not kept: they are taken to exist where a 1 GiB slot below them was ever set.
 """
@@ -44,7 +46,8 @@ from podcluster.host.state import (
     HostState,
 )
 
-# ---- rows and frame lists -------------------------------------------------------------------------------------------
+# ---- rows and frame lists
+# -------------------------------------------------------------------------------------------
 
 
 @routine
@@ -73,7 +76,7 @@ def row_own(h: HostState, row: int) -> int:
     fill = ALL if row == ONES else U0
     for wi in range(8):
         h.row[new, wi] = fill
-    return new
+    return int(new)
 
 
 @routine
@@ -119,7 +122,7 @@ def _detail_make(h: HostState, base: int) -> int:
     r.details_used += 1
     for i in range(BLOCK_PAGES):
         h.detail[new, i] = base + i
-    return new
+    return int(new)
 
 
 @routine
@@ -127,17 +130,18 @@ def frame_of(h: HostState, g: DomainState, b: int, i: int) -> int:
     """Frame behind RAM page `i` of block `b`."""
     handle = g.blk[b, DETAIL]
     if handle:
-        return np.int64(h.detail[handle, i])
-    return np.int64(g.blk[b, BASE]) + i
+        return int(h.detail[handle, i])
+    return int(g.blk[b, BASE]) + i
 
 
-# ---- contents -------------------------------------------------------------------------------------------------------
+# ---- contents
+# -------------------------------------------------------------------------------------------------------
 
 
 @routine
 def contents_set(h: HostState, g: DomainState, b: int, wi: int, m: np.uint64, data: bool) -> None:
     """The pages of mask `m` now hold data in their heads (and so in all), or zeroes."""
-    head = np.int64(g.blk[b, HEAD])
+    head = int(g.blk[b, HEAD])
     both = head == g.blk[b, ANY]
     if data:
         if h.row[head, wi] & m != m:
@@ -147,7 +151,7 @@ def contents_set(h: HostState, g: DomainState, b: int, wi: int, m: np.uint64, da
         if both:
             g.blk[b, ANY] = head
             return
-        any_row = np.int64(g.blk[b, ANY])
+        any_row = int(g.blk[b, ANY])
         if h.row[any_row, wi] & m != m:
             any_row = row_own(h, any_row)
             g.blk[b, ANY] = any_row
@@ -160,7 +164,7 @@ def contents_set(h: HostState, g: DomainState, b: int, wi: int, m: np.uint64, da
         if both:
             g.blk[b, ANY] = head
             return
-        any_row = np.int64(g.blk[b, ANY])
+        any_row = int(g.blk[b, ANY])
         if h.row[any_row, wi] & m != U0:
             any_row = row_own(h, any_row)
             g.blk[b, ANY] = any_row
@@ -186,8 +190,8 @@ def contents_set_bits(h: HostState, g: DomainState, b: int, i: int, any_bit: boo
         contents_set(h, g, b, i >> 6, U1 << np.uint64(i & 63), any_bit)
         return
     # Only ANY: the two rows part company here.
-    head = np.int64(g.blk[b, HEAD])
-    any_row = np.int64(g.blk[b, ANY])
+    head = int(g.blk[b, HEAD])
+    any_row = int(g.blk[b, ANY])
     if head == any_row and head > ONES:
         any_row = row_own(h, ZEROS)
         for wi in range(8):
@@ -205,10 +209,11 @@ def contents_set_bits(h: HostState, g: DomainState, b: int, i: int, any_bit: boo
 @routine
 def page_bit(h: HostState, row: int, i: int) -> bool:
     """Bit `i` of `row`."""
-    return (h.row[row, i >> 6] >> np.uint64(i & 63)) & U1 != U0
+    return bool((h.row[row, i >> 6] >> np.uint64(i & 63)) & U1 != U0)
 
 
-# ---- words of pages (replay) ----------------------------------------------------------------------------------------
+# ---- words of pages (replay)
+# ----------------------------------------------------------------------------------------
 
 
 @routine
@@ -227,7 +232,7 @@ def _word_slot(h: HostState, mfn: int, word: int) -> int:
     at = np.int64(mixed >> np.uint64(20)) & (size - 1)
     while h.words[at, 0] != 0 and h.words[at, 0] != key:
         at = (at + 1) & (size - 1)
-    return at
+    return int(at)
 
 
 @routine
@@ -235,7 +240,7 @@ def word_read(h: HostState, mfn: int, word: int) -> int:
     """Value of a word, as the int64 of the same bits."""
     at = _word_slot(h, mfn, word)
     if h.words[at, 0] != 0 and h.words[at, 1] == h.page_words[mfn] >> 32:
-        return h.words[at, 2]
+        return int(h.words[at, 2])
     return 0
 
 
@@ -278,7 +283,8 @@ def words_rehash(h: HostState, larger: npt.NDArray[np.int64]) -> None:
     h.rec[0].word_count = kept
 
 
-# ---- looking --------------------------------------------------------------------------------------------------------
+# ---- looking
+# --------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -287,12 +293,12 @@ def page_kind(h: HostState, g: DomainState, gfn: int) -> int:
     b = gfn >> 9
     if b >= g.rec[0].blocks:
         return EMPTY
-    kind = np.int64(g.blk[b, KIND])
+    kind = int(g.blk[b, KIND])
     if kind != TABLE:
         return kind
-    if page_bit(h, np.int64(g.blk[b, RAM_ROW]), gfn & 511):
+    if page_bit(h, int(g.blk[b, RAM_ROW]), gfn & 511):
         return RAM
-    if page_bit(h, np.int64(g.blk[b, POD_ROW]), gfn & 511):
+    if page_bit(h, int(g.blk[b, POD_ROW]), gfn & 511):
         return POD
     return EMPTY
 
@@ -320,7 +326,8 @@ def entry_order(g: DomainState, gfn: int) -> int:
     return 18
 
 
-# ---- setting --------------------------------------------------------------------------------------------------------
+# ---- setting
+# --------------------------------------------------------------------------------------------------------
 
 
 @routine
@@ -336,7 +343,7 @@ def _block_clear(h: HostState, g: DomainState, b: int) -> None:
 
 @routine
 def _block_uniform(h: HostState, g: DomainState, b: int, kind: int, mfn: int) -> None:
-    """Make block `b` one entry, or what lies below a 1 GiB entry. Contents and attributes of RAM stay with the caller."""
+    """Make block `b` one entry, or what lies below a 1 GiB entry; contents and attributes are the caller's."""
     row_give(h, g.blk[b, RAM_ROW])
     row_give(h, g.blk[b, POD_ROW])
     detail_give(h, g.blk[b, DETAIL])
@@ -374,14 +381,14 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
     i = gfn & 511
     open_block(g, b)
     if kind == RAM:
-        handle = np.int64(g.blk[b, DETAIL])
+        handle = int(g.blk[b, DETAIL])
         if handle == 0:
             base = mfn - i
             if base != g.blk[b, BASE]:
-                if np.int64(g.blk[b, RAM_ROW]) == ZEROS or row_is(h, np.int64(g.blk[b, RAM_ROW]), U0):
+                if int(g.blk[b, RAM_ROW]) == ZEROS or row_is(h, int(g.blk[b, RAM_ROW]), U0):
                     g.blk[b, BASE] = base
                 else:
-                    handle = _detail_make(h, np.int64(g.blk[b, BASE]))
+                    handle = _detail_make(h, int(g.blk[b, BASE]))
                     g.blk[b, DETAIL] = handle
         if handle:
             for k in range(count):
@@ -395,8 +402,8 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
             detail_give(h, g.blk[b, DETAIL])
             g.blk[b, DETAIL] = 0
     else:
-        ram_row = np.int64(g.blk[b, RAM_ROW])
-        pod_row = np.int64(g.blk[b, POD_ROW])
+        ram_row = int(g.blk[b, RAM_ROW])
+        pod_row = int(g.blk[b, POD_ROW])
         while count > 0:
             wi = i >> 6
             span = min(count, 64 - (i & 63))
@@ -464,15 +471,16 @@ def set_range(h: HostState, g: DomainState, gfn: int, order: int, kind: int, mfn
         todo -= step
 
 
-# ---- taking RAM out -------------------------------------------------------------------------------------------------
+# ---- taking RAM out
+# -------------------------------------------------------------------------------------------------
 
 
 @routine
 def forget_mapping(h: HostState, g: DomainState, b: int, i: int, mfn: int) -> None:
-    """The translation of a page with attributes changes: its shadow references are gone, its contents forgotten here."""
+    """The translation of a page changes: its shadow references are gone, its contents forgotten here."""
     h.attr[mfn] &= ~SHADOW_MASK
     contents_set_bits(h, g, b, i, False, False)
-    odd = np.int64(g.blk[b, ODD])
+    odd = int(g.blk[b, ODD])
     if page_bit(h, odd, i):
         odd = row_own(h, odd)
         h.row[odd, i >> 6] &= ~(U1 << np.uint64(i & 63))
@@ -483,9 +491,9 @@ def forget_mapping(h: HostState, g: DomainState, b: int, i: int, mfn: int) -> No
 def stale_bits(h: HostState, g: DomainState, b: int, i: int) -> int:
     """Contents of a page as the attribute bits of a frame that is not mapped."""
     bits = 0
-    if page_bit(h, np.int64(g.blk[b, ANY]), i):
+    if page_bit(h, int(g.blk[b, ANY]), i):
         bits |= STALE_ANY
-    if page_bit(h, np.int64(g.blk[b, HEAD]), i):
+    if page_bit(h, int(g.blk[b, HEAD]), i):
         bits |= STALE_HEAD
     return bits
 
@@ -494,6 +502,6 @@ def stale_bits(h: HostState, g: DomainState, b: int, i: int) -> int:
 def mark_odd(h: HostState, g: DomainState, gfn: int) -> None:
     """The frame at `gfn` has attributes from now on."""
     b = gfn >> 9
-    odd = row_own(h, np.int64(g.blk[b, ODD]))
+    odd = row_own(h, int(g.blk[b, ODD]))
     h.row[odd, (gfn & 511) >> 6] |= U1 << np.uint64(gfn & 63)
     g.blk[b, ODD] = odd

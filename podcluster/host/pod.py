@@ -1,10 +1,14 @@
 """Populate-on-demand of one domain: marking, populating, setting the target, giving memory back.
 
-What        P4 set target, P5 mark, P6 demand-populate, P7 recent list, P12 decrease reservation, P13 offlined frames, P14 destruction.
+What        P4 set target, P5 mark, P6 demand-populate, P7 recent list, P12 decrease reservation, P13 offlined frames,
+            P14 destruction.
 Units       Frames of 4 KiB; an extent of order k is 2**k of them.
-Symbols     E entry_count   C cache_count   tot tot_pages   P populated = tot - C   B ballooned_to   T target   M maxmem
-Invariants  [POD-1] 0 <= P <= T <= B <= M   [POD-2] E = B - P   [POD-3] tot = P + C, in a regular life (pod.md); what breaks
-            one of them says so in `rec.irregular`. Debt E - C moves only in `decrease_chunk` (P12), `set_target` (P4) and
+Symbols     E entry_count   C cache_count   tot tot_pages   P populated = tot - C   B ballooned_to   T target   M
+            maxmem
+Invariants  [POD-1] 0 <= P <= T <= B <= M   [POD-2] E = B - P   [POD-3] tot = P + C, in a regular life (pod.md); what
+            breaks
+            one of them says so in `rec.irregular`. Debt E - C moves only in `decrease_chunk` (P12), `set_target` (P4)
+            and
             where RAM is put over `pod` entries.
 Departs     nowhere.
 """
@@ -45,7 +49,6 @@ from podcluster.host.p2m import (
     set_pages,
     set_range,
     stale_bits,
-    words_clear,
 )
 from podcluster.host.reclaim import eager_reclaim, emergency_sweep, reclaim_super
 from podcluster.host.state import (
@@ -79,7 +82,6 @@ from podcluster.host.state import (
     RING_SLOTS,
     RING_SUPER,
     SHADOW_ONE,
-    SHADOWED_PT,
     SINGLE,
     SPECIAL,
     SPECIAL_PAGES,
@@ -100,7 +102,8 @@ NOT_RUNNING = -3
 DONE = 1 << 40  # `decrease` ran to its end
 
 
-# ---- counting -------------------------------------------------------------------------------------------------------
+# ---- counting
+# -------------------------------------------------------------------------------------------------------
 
 
 @routine
@@ -114,9 +117,9 @@ def count_kind(h: HostState, g: DomainState, gfn: int, order: int, kind: int) ->
         here = min(end - gfn, BLOCK_PAGES - i)
         if b < g.rec[0].blocks:
             if here == BLOCK_PAGES:
-                total += row_count(h, np.int64(g.blk[b, RAM_ROW if kind == RAM else POD_ROW]))
+                total += row_count(h, int(g.blk[b, RAM_ROW if kind == RAM else POD_ROW]))
             else:
-                row = np.int64(g.blk[b, RAM_ROW if kind == RAM else POD_ROW])
+                row = int(g.blk[b, RAM_ROW if kind == RAM else POD_ROW])
                 for k in range(i, i + here):
                     if page_bit(h, row, k):
                         total += 1
@@ -130,7 +133,8 @@ def chunk_order(gfn: int, order: int) -> int:
     return min(ctz(np.uint64(gfn | (1 << order))), order)
 
 
-# ---- P4, P5 ---------------------------------------------------------------------------------------------------------
+# ---- P4, P5
+# ---------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -173,7 +177,8 @@ def mark_pod(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     return 0
 
 
-# ---- P6, P7 ---------------------------------------------------------------------------------------------------------
+# ---- P6, P7
+# ---------------------------------------------------------------------------------------------------------
 
 
 @routine
@@ -275,7 +280,8 @@ def allocating_lookup(h: HostState, g: DomainState, gfn: int) -> int:
             return CRASHED
 
 
-# ---- RAM in and out of the table, one page at a time -----------------------------------------------------------------
+# ---- RAM in and out of the table, one page at a time
+# -----------------------------------------------------------------
 
 
 @routine
@@ -372,7 +378,8 @@ def release_page(h: HostState, g: DomainState, gfn: int) -> None:
         g.rec[0].ballooned_to -= 1
 
 
-# ---- P12 ------------------------------------------------------------------------------------------------------------
+# ---- P12
+# ------------------------------------------------------------------------------------------------------------
 
 
 @routine
@@ -387,7 +394,7 @@ def _free_surplus(h: HostState, g: DomainState) -> None:
 def _is_special(h: HostState, g: DomainState, gfn: int) -> bool:
     b = gfn >> 9
     i = gfn & 511
-    return page_bit(h, np.int64(g.blk[b, ODD]), i) and h.attr[frame_of(h, g, b, i)] & SPECIAL != 0
+    return page_bit(h, int(g.blk[b, ODD]), i) and h.attr[frame_of(h, g, b, i)] & SPECIAL != 0
 
 
 @routine
@@ -397,7 +404,7 @@ def _count_special(h: HostState, g: DomainState, gfn: int, count: int) -> int:
     end = gfn + count
     while gfn < end:
         here = min(end, ((gfn >> 9) + 1) << 9)
-        if np.int64(g.blk[gfn >> 9, ODD]) != ZEROS:
+        if int(g.blk[gfn >> 9, ODD]) != ZEROS:
             for at in range(gfn, here):
                 if page_kind(h, g, at) == RAM and _is_special(h, g, at):
                     special += 1
@@ -412,8 +419,8 @@ def _steal(h: HostState, g: DomainState, gfn: int, order: int) -> None:
     i = gfn & 511
     if order == 0:
         mfn = frame_of(h, g, b, i)
-        odd = page_bit(h, np.int64(g.blk[b, ODD]), i)
-        if odd or page_bit(h, np.int64(g.blk[b, ANY]), i):
+        odd = page_bit(h, int(g.blk[b, ODD]), i)
+        if odd or page_bit(h, int(g.blk[b, ANY]), i):
             forget_mapping(h, g, b, i, mfn)
         set_pages(h, g, gfn, 1, EMPTY, 0)
         cache_add_run(h, g, mfn, 1, 1, odd and h.attr[mfn] != 0)
@@ -422,8 +429,8 @@ def _steal(h: HostState, g: DomainState, gfn: int, order: int) -> None:
     first = frame_of(h, g, b, i)
     for at in range(gfn, gfn + (1 << order)):
         mfn = frame_of(h, g, at >> 9, at & 511)
-        odd = page_bit(h, np.int64(g.blk[at >> 9, ODD]), at & 511)
-        if odd or page_bit(h, np.int64(g.blk[at >> 9, ANY]), at & 511):
+        odd = page_bit(h, int(g.blk[at >> 9, ODD]), at & 511)
+        if odd or page_bit(h, int(g.blk[at >> 9, ANY]), at & 511):
             forget_mapping(h, g, at >> 9, at & 511, mfn)
         if odd and h.attr[mfn]:
             g.rec[0].odd_cached += 1
@@ -503,7 +510,8 @@ def decrease(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     return handled | DONE
 
 
-# ---- P13, P14, references and flags ----------------------------------------------------------------------------------
+# ---- P13, P14, references and flags
+# ----------------------------------------------------------------------------------
 
 
 @kernel
@@ -558,11 +566,11 @@ def destroy(h: HostState, g: DomainState) -> None:
         kind = g.blk[b, KIND]
         if kind == RAM or kind == TABLE:
             _release_block(h, g, b)
-        row_give(h, np.int64(g.blk[b, RAM_ROW]))
-        row_give(h, np.int64(g.blk[b, POD_ROW]))
-        row_give(h, np.int64(g.blk[b, ODD]))
+        row_give(h, int(g.blk[b, RAM_ROW]))
+        row_give(h, int(g.blk[b, POD_ROW]))
+        row_give(h, int(g.blk[b, ODD]))
         contents_uniform(h, g, b, ZEROS)
-        detail_give(h, np.int64(g.blk[b, DETAIL]))
+        detail_give(h, int(g.blk[b, DETAIL]))
         g.blk[b, KIND] = EMPTY
         g.blk[b, RAM_ROW] = ZEROS
         g.blk[b, POD_ROW] = ZEROS
@@ -584,8 +592,8 @@ def destroy(h: HostState, g: DomainState) -> None:
 @routine
 def _release_block(h: HostState, g: DomainState, b: int) -> None:
     """Release the RAM of one block of a dying domain."""
-    odd = np.int64(g.blk[b, ODD])
-    row = np.int64(g.blk[b, RAM_ROW])
+    odd = int(g.blk[b, ODD])
+    row = int(g.blk[b, RAM_ROW])
     ordered = g.blk[b, DETAIL] == 0
     for wi in range(8):
         left = h.row[row, wi]
@@ -594,7 +602,7 @@ def _release_block(h: HostState, g: DomainState, b: int) -> None:
                 first = ctz(left)
                 run = ctz(~(left >> np.uint64(first)))
                 run = min(run, 64 - first)
-                run_release(h, g, np.int64(g.blk[b, BASE]) + 64 * wi + first, run)
+                run_release(h, g, int(g.blk[b, BASE]) + 64 * wi + first, run)
                 if first + run == 64:
                     left = U0
                 else:

@@ -4,8 +4,10 @@ What        Touching (writing data or zeroes), ballooning out and taking back pa
 Units       Pages of 4 KiB; `step` is 1 (upwards) or -1 (downwards).
 Symbols     E entry_count   C cache_count   D = E - C debt
 Why exact   Between two populates all writes of a guest commute: they set bits that only a reclaim reads, and only a
-            populate reclaims. So writes are put down in masks, all those before a populate before it. A populate without debt
-            reclaims nothing (P6 step 3) and cannot run dry (C >= E > 0): a stretch of them is a run off the cache list. Giving back stretches
+            populate reclaims. So writes are put down in masks, all those before a populate before it. A populate
+            without debt
+            reclaims nothing (P6 step 3) and cannot run dry (C >= E > 0): a stretch of them is a run off the cache
+            list. Giving back stretches
             is cut where the rule changes: where the debt is paid (P12 `steal`), and at the first page of a block that
             might be taken back whole (P12 step 5), which goes the ordinary way.
 Departs     nowhere: tests/host/test_ranges.py drives both.
@@ -24,8 +26,8 @@ from podcluster.host.p2m import (
     page_bit,
     row_count,
     set_pages,
-    words_clear,
     word_write,
+    words_clear,
 )
 from podcluster.host.pod import DONE, allocating_lookup, decrease, demand_populate, populate
 from podcluster.host.state import (
@@ -61,7 +63,7 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, data:
     """The RAM pages low .. high - 1 of block `b` are written."""
     if low >= high:
         return
-    row = np.int64(g.blk[b, RAM_ROW])
+    row = int(g.blk[b, RAM_ROW])
     if h.rec[0].words:
         for i in range(low, high):
             if page_bit(h, row, i):
@@ -147,7 +149,7 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
 def _populate_small(h: HostState, g: DomainState, b: int, i: int, end: int, step: int) -> None:
     """Populate all `pod` pages from `i` to before `end` of a 4 KiB table, without debt."""
     while True:
-        i = _next_pod(h, np.int64(g.blk[b, POD_ROW]), i, end, step)
+        i = _next_pod(h, int(g.blk[b, POD_ROW]), i, end, step)
         if i == end:
             return
         demand_populate(h, g, (b << 9) + i, 0)
@@ -156,7 +158,7 @@ def _populate_small(h: HostState, g: DomainState, b: int, i: int, end: int, step
 
 @kernel
 def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int, data: bool) -> int:
-    """Write whole pages from `first` on; pages done, fewer than `count` only where the domain dies or is not running."""
+    """Write whole pages from `first` on; pages done, fewer than `count` only where the domain is dead."""
     r = g.rec[0]
     r.generation += 1
     done = 0
@@ -167,7 +169,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
         b = gfn >> 9
         i = gfn & 511
         here = min(count - done, BLOCK_PAGES - i if step > 0 else i + 1)
-        kind = np.int64(g.blk[b, KIND]) if b < r.blocks else EMPTY
+        kind = int(g.blk[b, KIND]) if b < r.blocks else EMPTY
         if kind == EMPTY:
             done += here
             continue
@@ -195,7 +197,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             done += here
             continue
         while i != end:
-            at = _next_pod(h, np.int64(g.blk[b, POD_ROW]), i, end, step)
+            at = _next_pod(h, int(g.blk[b, POD_ROW]), i, end, step)
             _write_span(h, g, b, i if step > 0 else at + 1, at if step > 0 else i + 1, data)
             done += abs(at - i)
             i = at
@@ -214,7 +216,9 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
 
 @routine
 def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], k: int) -> int:
-    """Populate and write with data the listed 4 KiB `pod` pages from `k` on, without debt, off the head segment; how many it did."""
+    """Populate and write with data the listed 4 KiB `pod` pages from `k` on, without debt, off the head segment; how
+    many it did.
+    """
     r = g.rec[0]
     if g.lists[SINGLE, L_LENGTH] == 0:
         return 0
@@ -233,13 +237,13 @@ def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], 
         i = gfn & 511
         wi = i >> 6
         m = U1 << np.uint64(i & 63)
-        row = np.int64(g.blk[b, POD_ROW])
+        row = int(g.blk[b, POD_ROW])
         if h.row[row, wi] & m == U0:
             break
         mfn = first + direction * used
-        handle = np.int64(g.blk[b, DETAIL])
-        ram = np.int64(g.blk[b, RAM_ROW])
-        head = np.int64(g.blk[b, HEAD])
+        handle = int(g.blk[b, DETAIL])
+        ram = int(g.blk[b, RAM_ROW])
+        head = int(g.blk[b, HEAD])
         if handle and row > ONES and ram > ONES and head > ONES and head == g.blk[b, ANY]:
             h.row[row, wi] &= ~m
             h.row[ram, wi] |= m
@@ -291,7 +295,7 @@ def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], data: 
 def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, field: int) -> int:
     """Pages from `gfn` on, `limit` at most and within its block, that are set in the row of `field`."""
     b = gfn >> 9
-    row = np.int64(g.blk[b, field])
+    row = int(g.blk[b, field])
     i = gfn & 511
     here = min(limit, BLOCK_PAGES - i if step > 0 else i + 1)
     if row == ONES:
@@ -317,7 +321,8 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
         if live and r.entry_count >= r.cache_count:
             n = _stretch(h, g, gfn, count - done, step, POD_ROW)
             if n > 0:
-                # P12 step 4 for each; once the debt is paid each leaves a surplus of one, which goes out as a single (step 7).
+                # P12 step 4 for each; once the debt is paid each leaves a surplus of one, which goes out as a single
+                # (step 7).
                 set_pages(h, g, gfn if step > 0 else gfn - n + 1, n, EMPTY, 0)
                 r.entry_count -= n
                 r.ballooned_to -= n
@@ -331,7 +336,7 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
         done += 1
         if done == count or (first + done * step) >> 9 != b or g.blk[b, KIND] != TABLE:
             continue
-        if h.rec[0].words or h.rec[0].scrub_on_free == 0 or np.int64(g.blk[b, ODD]) != ZEROS:
+        if h.rec[0].words or h.rec[0].scrub_on_free == 0 or int(g.blk[b, ODD]) != ZEROS:
             continue
         gfn = first + done * step
         n = _stretch(h, g, gfn, count - done, step, RAM_ROW)
@@ -373,7 +378,7 @@ def balloon_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64]) -> i
     for k in range(gfns.shape[0]):
         if decrease(h, g, gfns[k], 0) & DONE == 0:
             return k
-    return gfns.shape[0]
+    return len(gfns)
 
 
 @kernel
@@ -390,7 +395,7 @@ def count_contents(h: HostState, g: DomainState) -> int:
     """RAM pages that hold a word that is not zero."""
     total = 0
     for b in range(g.rec[0].blocks):
-        row = np.int64(g.blk[b, ANY])
+        row = int(g.blk[b, ANY])
         if row == ONES:
             total += BLOCK_PAGES
         elif row > ONES:

@@ -4,7 +4,8 @@ What        P8 eager reclaim, P9 superpage zero check, P10 frame zero check, P11
 Units       Frames of 4 KiB; i is a page of block b, wi and m a word of a row and a mask in it.
 Symbols     E entry_count   C cache_count
 Invariants  Every reclaimed frame adds one to E and one to C: the debt E - C does not move.
-Order       Nothing else runs between a check's steps, so "set to `pod`, check in full, map back" is carried out by its outcome:
+Order       Nothing else runs between a check's steps, so "set to `pod`, check in full, map back" is carried out by
+            its outcome:
             the shattering or mending of the table, the vanishing of shadow references, and either the page's move to
             the cache or its staying.
 Departs     nowhere.
@@ -70,7 +71,7 @@ def _refs_allow(h: HostState, g: DomainState, mfn: int) -> bool:
         return False
     extra = ((a & REF_MASK) >> REF_SHIFT) + ((a & SHADOW_MASK) >> SHADOW_SHIFT)
     # A count: on a shadow-paged domain one reference more may be the shadow mapping's own.
-    return extra <= (1 if g.rec[0].shadow else 0)
+    return bool(extra <= (1 if g.rec[0].shadow else 0))
 
 
 @routine
@@ -81,22 +82,22 @@ def block_is_whole(h: HostState, g: DomainState, b: int) -> bool:
         return True
     if kind != TABLE:
         return False
-    ram = np.int64(g.blk[b, RAM_ROW])
+    ram = int(g.blk[b, RAM_ROW])
     if ram != ONES:
         if not row_is(h, ram, ALL):
             return False
         row_give(h, ram)
         g.blk[b, RAM_ROW] = ONES
-    handle = np.int64(g.blk[b, DETAIL])
+    handle = int(g.blk[b, DETAIL])
     if handle:
-        base = np.int64(h.detail[handle, 0])
+        base = int(h.detail[handle, 0])
         for i in range(BLOCK_PAGES):
             if h.detail[handle, i] != base + i:
                 return False
         detail_give(h, handle)
         g.blk[b, DETAIL] = 0
         g.blk[b, BASE] = base
-    return np.int64(g.blk[b, BASE]) & (BLOCK_PAGES - 1) == 0
+    return int(g.blk[b, BASE]) & (BLOCK_PAGES - 1) == 0
 
 
 @routine
@@ -106,14 +107,15 @@ def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
     b = gfn >> 9
     if b >= r.blocks:
         return False
-    head = np.int64(g.blk[b, HEAD])
-    # The cheap question first; a page that is not RAM has no bit set, so the answer holds for RAM only with the next one.
+    head = int(g.blk[b, HEAD])
+    # The cheap question first; a page that is not RAM has no bit set, so the answer holds for RAM only with the next
+    # one.
     if head != ZEROS and not row_is(h, head, U0):
         return False
     if not block_is_whole(h, g, b):
         return False
-    base = np.int64(g.blk[b, BASE])
-    odd = np.int64(g.blk[b, ODD])
+    base = int(g.blk[b, BASE])
+    odd = int(g.blk[b, ODD])
     clean = True
     if odd != ZEROS:
         for i in range(BLOCK_PAGES):
@@ -124,7 +126,7 @@ def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
             if page_bit(h, odd, i):
                 h.attr[base + i] &= ~SHADOW_MASK
                 clean = clean and h.attr[base + i] & REF_MASK == 0
-    any_row = np.int64(g.blk[b, ANY])
+    any_row = int(g.blk[b, ANY])
     if not clean or (any_row != ZEROS and not row_is(h, any_row, U0)):
         set_block(h, g, b, RAM, base)  # mapped back as one entry
         return False
@@ -143,14 +145,14 @@ def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
     """P10 on a RAM page whose first 16 words are zero."""
     r = g.rec[0]
     mfn = frame_of(h, g, b, i)
-    odd = page_bit(h, np.int64(g.blk[b, ODD]), i)
+    odd = page_bit(h, int(g.blk[b, ODD]), i)
     if odd and not _refs_allow(h, g, mfn):
         return False
     clean = True
     if odd:
         h.attr[mfn] &= ~SHADOW_MASK
         clean = h.attr[mfn] & REF_MASK == 0
-    if not clean or page_bit(h, np.int64(g.blk[b, ANY]), i):
+    if not clean or page_bit(h, int(g.blk[b, ANY]), i):
         open_block(g, b)  # mapped back, as an entry of 4 KiB
         r.table_generation += 1
         return False
@@ -193,7 +195,7 @@ def eager_reclaim(h: HostState, g: DomainState) -> None:
             else:
                 b = record >> 9
                 i = record & 511
-                if page_bit(h, np.int64(g.blk[b, RAM_ROW]), i) and not page_bit(h, np.int64(g.blk[b, HEAD]), i):
+                if page_bit(h, int(g.blk[b, RAM_ROW]), i) and not page_bit(h, int(g.blk[b, HEAD]), i):
                     reclaim_page(h, g, b, i)
         at = (at + 1) & (RING_SLOTS - 1)
         if r.cache_count > 0:
@@ -212,7 +214,8 @@ def _check_batch(h: HostState, g: DomainState, count: int) -> None:
 def emergency_sweep(h: HostState, g: DomainState) -> int:
     """P11: look for zero pages downwards from where the last sweep stopped; the number of gfns looked at.
 
-    RAM pages are gathered and checked sixteen at a time. A word without a page that can pass only counts how many it adds to the
+    RAM pages are gathered and checked sixteen at a time. A word without a page that can pass only counts how many it
+    adds to the
     batch; the others are walked page by page, as long as a candidate is in hand or ahead.
     """
     r = g.rec[0]
@@ -229,7 +232,7 @@ def emergency_sweep(h: HostState, g: DomainState) -> int:
         # The sweep ends at the first gfn below the limit, once there is something in the cache or work waits.
         ends = r.cache_count > 0 or busy
         b = gfn >> 9
-        kind = np.int64(g.blk[b, KIND]) if b < r.blocks else EMPTY
+        kind = int(g.blk[b, KIND]) if b < r.blocks else EMPTY
         if kind != RAM and kind != TABLE:
             low = b << 9
             if b >= r.blocks:
@@ -275,4 +278,4 @@ def emergency_sweep(h: HostState, g: DomainState) -> int:
         gfn -= 1
     _check_batch(h, g, held)
     r.reclaim_single = max(gfn - 1, 0)
-    return start - max(gfn, 0)
+    return int(start - max(gfn, 0))
