@@ -1,0 +1,1 @@
+"""One Xen host, exact to the page: machine frames, guest tables, populate-on-demand, and the guests that live on it."""
