@@ -142,7 +142,8 @@ class _TableWriter:
         order = _stored_order(self._keys)
         if self._file is None:
             # All of it is in memory still: the common case, written once.
-            write_table(_take(_concat(self._parts, self._schema), order), self._folder / PART)
+            parts = self._parts or [tables.to_arrow(self._table, [], self._cell, 0, self._axes, self._schema)]
+            write_table(_take(_concat(parts), order), self._folder / PART)
             return
         self._flush()
         self._file.close()
@@ -179,7 +180,7 @@ class _TableWriter:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = pq.ParquetWriter(self._partial, self._schema, **_write_options(self._schema))
-        self._file.write_table(_concat(self._parts, self._schema))
+        self._file.write_table(_concat(self._parts))
         self._parts.clear()
         self._part_rows = 0
 
@@ -251,10 +252,10 @@ def _whole_groups(files: Sequence[Path], schema: pa.Schema) -> Any:
                 held.append(part)
                 rows += part.num_rows
                 if rows >= BUFFER_ROWS:
-                    yield _concat(held, schema)
+                    yield _concat(held)
                     held, rows = [], 0
     if held:
-        yield _concat(held, schema)
+        yield _concat(held)
 
 
 def _table_of(batch: pa.RecordBatch) -> pa.Table:
@@ -307,16 +308,14 @@ def _cast(part: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _concat(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+def _concat(parts: Sequence[pa.Table]) -> pa.Table:
     import pyarrow as pa
 
-    if not parts:
-        return schema.empty_table()
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 
 
 def _stored_order(keys: Sequence[Int64Array]) -> Int64Array | None:
-    """Which written row is stored where: by replication, then key, equal ones as written; None if that is as written."""
+    """The written rows in stored order: by replication, key, then as written; None if they are in it already."""
     if not keys:
         return None
     columns = np.concatenate(keys, axis=1)

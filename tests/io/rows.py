@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from podcluster.io import tables
+from podcluster.io.results import ParquetSink
 from podcluster.records import DomainRow, EventRow, RunRow, SampleRow
 
 PLAIN: dict[str, Any] = {"int": 0, "float": 0.0, "str": "", "label": "", "bool": False}
@@ -40,3 +42,15 @@ def run(**values: Any) -> RunRow:
     """A run's row."""
     row: RunRow = plain("runs", **{"engine_kind": "inline", **values})
     return row
+
+
+def write_cell(folder: Path, cell: str = "c0", axes: dict[str, Any] | None = None, deaths: int = 0) -> Path:
+    """A small cell of two replications in `folder`."""
+    with ParquetSink(folder, cell, axes, {"seed": 7, "config": {"seed": 7}}) as sink:
+        for k in range(2):
+            writer = sink.replication(k)
+            writer.write("domains", [domain(2), domain(0, name="vm0", boot_done_ns=5), domain(1)])
+            writer.write("samples", [sample(0, 0), sample(300, 0, deaths=deaths)])
+            writer.write("runs", [run(wall_s=0.5 + k, static_ratio_mean=1.25)])
+        sink.write("cells", [plain("cells", replications=2)])
+    return folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,7 @@ from podcluster.io.load import load_results
 from podcluster.io.results import PART, RESULTS, ParquetSink, compact
 from podcluster.records import TABLES
 from tests.io import rows
-
-
-def write_cell(folder: Path, cell: str = "c0", axes: dict[str, Any] | None = None, deaths: int = 0) -> Path:
-    """A small cell of two replications in `folder`."""
-    with ParquetSink(folder, cell, axes, {"seed": 7, "config": {"seed": 7}}) as sink:
-        for k in range(2):
-            writer = sink.replication(k)
-            writer.write("domains", [rows.domain(2), rows.domain(0, name="vm0", boot_done_ns=5), rows.domain(1)])
-            writer.write("samples", [rows.sample(0, 0), rows.sample(300, 0, deaths=deaths)])
-            writer.write("runs", [rows.run(wall_s=0.5 + k, static_ratio_mean=1.25)])
-        sink.write("cells", [rows.plain("cells", replications=2)])
-    return folder
+from tests.io.rows import write_cell
 
 
 @pytest.mark.parametrize("table", sorted(TABLES))
@@ -215,6 +206,24 @@ def test_compaction_refuses_a_cell_that_is_not_whole(tmp_path: Path) -> None:
         compact(tmp_path, cells)
     assert load_results(tmp_path)["cells"]["cell"].tolist() == ["a", "b"]
     assert not list(tmp_path.glob(".results*"))
+
+
+def test_writing_does_not_import_pandas(tmp_path: Path) -> None:
+    """A run of one guest must start fast: a process of its own writes a result and names what it imported."""
+    code = (
+        "import sys; from pathlib import Path; from tests.io.rows import write_cell; "
+        "loaded = 'pandas' in sys.modules; write_cell(Path(sys.argv[1]), axes={'overcommit': 1.5}); "
+        "print(loaded, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert done.stdout.split() == ["False", "False"]
+    assert len(load_results(tmp_path)["runs"]) == 2
 
 
 @pytest.mark.parametrize(
