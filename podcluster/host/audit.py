@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.errors import InvariantError
-from podcluster.host.heap import U0, U1, heap_is_free
-from podcluster.host.kernel import kernel, routine
+from podcluster.host.heap import ALL, HEAP_ALL, U0, U1, span_mask
+from podcluster.host.kernel import ctz, kernel, popcount, routine
 from podcluster.host.p2m import frame_of, row_count
 from podcluster.host.state import (
     ANY,
@@ -24,6 +24,7 @@ from podcluster.host.state import (
     CHUNK_NEXT,
     CHUNK_SEGMENTS,
     DETAIL,
+    EMPTY,
     EXTRA_REFERENCES,
     HEAD,
     KIND,
@@ -62,13 +63,24 @@ FIELDS = 7
 
 
 @kernel
-def _claim_run(h: HostState, seen: npt.NDArray[np.uint64], mfn: int, count: int) -> int:
-    """Note that `count` frames from `mfn` on are here; the first that is elsewhere too, else -1."""
-    for k in range(mfn, mfn + count):
-        m = U1 << np.uint64(k & 63)
-        if k < 0 or k >= h.rec[0].frames or seen[k >> 6] & m != U0 or heap_is_free(h, k):
-            return k
-        seen[k >> 6] |= m
+def claim_run(h: HostState, seen: npt.NDArray[np.uint64], mfn: int, count: int) -> int:
+    """Note that `count` frames from `mfn` on are here; a frame that is elsewhere too, else -1."""
+    end = mfn + count
+    if mfn < 0 or end > h.rec[0].frames:
+        return abs(mfn)
+    while mfn < end:
+        span = min(end - mfn, 64 - (mfn & 63))
+        m = span_mask(mfn & 63, span)
+        mask = h.heap_masks[mfn >> 9]
+        taken = seen[mfn >> 6]
+        if mask == HEAP_ALL:
+            taken = ALL
+        elif mask != 0:
+            taken |= h.heap_rows[mfn >> 9, (mfn & 511) >> 6]
+        if taken & m != U0:
+            return ((mfn >> 6) << 6) + ctz(taken & m)
+        seen[mfn >> 6] |= m
+        mfn += span
     return -1
 
 
@@ -87,7 +99,7 @@ def _audit_list(
         size = abs(signed)
         entries += size
         low = first if signed > 0 else first - size + 1
-        twice = _claim_run(h, seen, low * pages, size * pages)
+        twice = claim_run(h, seen, low * pages, size * pages)
         if twice >= 0:
             out[F_TWICE] = twice
         if g.rec[0].odd_cached:
@@ -113,6 +125,8 @@ def recount(h: HostState, g: DomainState, seen: npt.NDArray[np.uint64], out: npt
         kind = g.blk[b, KIND]
         ram = int(g.blk[b, RAM_ROW])
         pod = int(g.blk[b, POD_ROW])
+        if kind == EMPTY and ram == ZEROS and pod == ZEROS and g.blk[b, ANY] == ZEROS and g.blk[b, HEAD] == ZEROS:
+            continue
         for wi in range(8):
             bits = h.row[ram, wi]
             any_bits = h.row[g.blk[b, ANY], wi]
@@ -126,7 +140,7 @@ def recount(h: HostState, g: DomainState, seen: npt.NDArray[np.uint64], out: npt
         odd = int(g.blk[b, ODD])
         if odd == ZEROS and g.blk[b, DETAIL] == 0 and row_count(h, ram) == BLOCK_PAGES:
             out[F_RAM] += BLOCK_PAGES
-            twice = _claim_run(h, seen, frame_of(h, g, b, 0), BLOCK_PAGES)
+            twice = claim_run(h, seen, frame_of(h, g, b, 0), BLOCK_PAGES)
             if twice >= 0:
                 out[F_TWICE] = twice
             continue
@@ -134,7 +148,7 @@ def recount(h: HostState, g: DomainState, seen: npt.NDArray[np.uint64], out: npt
             if (h.row[ram, i >> 6] >> np.uint64(i & 63)) & U1 == U0:
                 continue
             mfn = frame_of(h, g, b, i)
-            if _claim_run(h, seen, mfn, 1) >= 0:
+            if claim_run(h, seen, mfn, 1) >= 0:
                 out[F_TWICE] = mfn
             elif h.attr[mfn] & SPECIAL == 0:
                 out[F_RAM] += 1
@@ -146,9 +160,13 @@ def recount(h: HostState, g: DomainState, seen: npt.NDArray[np.uint64], out: npt
 def count_free(h: HostState) -> int:
     """Free frames by a walk over the machine blocks."""
     free = 0
-    for mfn in range(h.rec[0].frames):
-        if heap_is_free(h, mfn):
-            free += 1
+    for mb in range(h.rec[0].blocks):
+        mask = h.heap_masks[mb]
+        if mask == HEAP_ALL:
+            free += BLOCK_PAGES
+        elif mask != 0:
+            for wi in range(8):
+                free += popcount(h.heap_rows[mb, wi])
     return free
 
 
@@ -158,7 +176,7 @@ def count_loose(h: HostState, seen: npt.NDArray[np.uint64]) -> int:
     loose = 0
     for mfn in range(h.rec[0].frames):
         if h.attr[mfn] & (LOOSE | RETIRED):
-            if _claim_run(h, seen, mfn, 1) >= 0:
+            if claim_run(h, seen, mfn, 1) >= 0:
                 return -1 - mfn
             loose += 1
     return loose
@@ -213,7 +231,7 @@ def audit_host(h: HostState, domains: Mapping[int, tuple[DomainState, int]], asi
     for number, (g, maxmem_pages) in domains.items():
         audit_domain(h, g, number, maxmem_pages, seen)
     for first, count in aside:
-        twice = _claim_run(h, seen, first, count)
+        twice = claim_run(h, seen, first, count)
         if twice >= 0:
             raise InvariantError(f"[P15] violated: frame {twice} is set aside and in another place (host)")
     if r["loose"]:

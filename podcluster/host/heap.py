@@ -280,13 +280,3 @@ def heap_give_run(h: HostState, mfn: int, count: int) -> None:
         h.heap_masks[mb] = HEAP_ALL
         r.free_2m += 1
         _give_large(h, 9, mb)
-
-
-@routine
-def heap_is_free(h: HostState, mfn: int) -> bool:
-    """Whether frame `mfn` is free."""
-    mask = h.heap_masks[mfn >> 9]
-    if mask == HEAP_ALL or mask == 0:
-        return bool(mask != 0)
-    page = mfn & 511
-    return bool((h.heap_rows[mfn >> 9, page >> 6] >> np.uint64(page & 63)) & U1 != U0)
