@@ -1,0 +1,348 @@
+"""A domain as libxl builds, changes and destroys it.
+
+What        From the configuration to numbers (`Numbers`), to the guest-physical map (`Layout`), to pages on a machine
+            (`build`); later target changes (`mem_set`) and the end (`destroy`). The page mechanism is a `Mechanism`;
+            here is only the toolstack.
+Units       Pages of 4 KiB; `_kib` where the toolstack counts in KiB.
+Symbols     M maxmem   T memory (the target)   V video RAM   E entry_count   C cache_count   D debt, E - C
+            x extra_ram_pages
+Invariants  [Z1]    D = M - T after the build of a populate-on-demand guest, whatever V and the VGA hole are
+                    (with `pod_target_less_hole=False`: 32 pages less).
+            [B2.6]  E = M - V - 32 after the build.
+            [B2.10] tot_pages of a running guest = T - 32 + x: the device model's pages are counted and are no entries.
+            A build that fails leaves nothing behind: the host's free pages are what they were.
+Source      toolstack.md A4, A5, B1, B2, B3.1, B4.1, E3-E5, E7; the walk over memory is that of libxl's `meminit_hvm`.
+Departs     The device model maps its video RAM at the start of the MMIO hole (gfn 0xF0000) with the ROMs behind it, or
+            above all RAM where it is too large for the hole; the builder's 8 frames lie where libxl puts them (gfn
+            0xFEFF8). All of these are written at once, so they always hold data and no sweep takes one. dom0 has a
+            fixed size (no autoballoon), so nothing waits for memory. Page-table memory is the pool, taken whole and
+            never short (no E9). The 2 MiB of slack in need_memory (B3.1) are counted, never taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from podcluster.config import GuestConfig, HostConfig
+from podcluster.errors import ConfigError
+from podcluster.host.mechanism import Mechanism
+from podcluster.records import Cause, MachineRequest
+from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES, kib_to_pages, pages_to_kib
+
+Run = tuple[int, int]
+"""Adjacent pages: (first gfn, count)."""
+
+VGA_HOLE: Final = 0xA0  # gfns 0xA0-0xBF are never populated (B2.5)
+VGA_HOLE_PAGES: Final = 0x20
+ABOVE_VGA: Final = VGA_HOLE + VGA_HOLE_PAGES
+MMIO_HOLE: Final = 0xF0000  # 3840 MiB, where low RAM ends at the latest (B2.1)
+ABOVE_4G: Final = 0x100000
+SPECIAL_FRAMES: Final = 8  # store, console, ioreq and so on, the builder's own
+SPECIAL_GFN: Final = 0xFEFF8
+GIB_ORDER: Final = 18
+SLACK_KIB: Final = 1024  # LIBXL_MAXMEM_CONSTANT, and the fudge of XSA-153
+HVM_EXTRA_KIB: Final = 2048  # LIBXL_HVM_EXTRA_MEMORY
+NEED_ROUND_KIB: Final = 2048
+SUPERPAGES_A_CALL: Final = 4  # the builder's 8 MiB
+
+# What the operator reads (toolstack.md E3-E5).
+CLAIM_REFUSED: Final = "Could not allocate memory for HVM guest as we cannot claim memory!"
+TARGET_REFUSED: Final = (
+    "p2m_pod_set_cache_target: Unable to allocate page for PoD cache (target={target} cache={cache}); "
+    "Could not set PoD target for HVM guest."
+)
+LOW_MEMORY: Final = (
+    "xc_dom_boot_mem_init: can't allocate low memory for domain: Out of memory; cannot (re-)build domain: -3"
+)
+POOL_SHORT: Final = "no memory for the paging pool: {pages} pages wanted, {free} free"
+DEVICE_MODEL_SHORT: Final = "no memory for the device model's video RAM and ROMs: {pages} pages wanted"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What libxl derives from `memory=`, `maxmem=` and the rest, before anything is built (B1, B3.1)."""
+
+    maxmem_pages: int  # M
+    memory_pages: int  # T
+    video_pages: int  # V
+    pod: bool  # populate on demand: T < M (B1.2)
+    ram_pages: int  # gfns that are RAM to the guest: M - V less the VGA hole
+    target_pages: int  # T - V: what the builder calls target_pages (B2.3)
+    claim_pages: int  # of the claim, and of the PoD target (B2.2)
+    max_pages: int  # Xen's quota before the build (B1.8)
+    paging_pages: int  # the HAP or shadow pool (B1.5)
+    need_pages: int  # need_memory (B3.1)
+    static_max_kib: int  # memory/static-max
+    xenstore_target_kib: int  # memory/target (B1.9)
+
+    @classmethod
+    def of(cls, request: MachineRequest, host: HostConfig, guest: GuestConfig) -> Numbers:
+        """Work the numbers out; a guest that has no memory beside its video RAM is the user's mistake."""
+        video_pages = guest.video_mib * PAGES_PER_MIB
+        maxmem_pages, memory_pages = request.maxmem_pages, request.memory_pages
+        if memory_pages - video_pages <= PAGES_PER_MIB:
+            raise ConfigError(
+                f"guest.video_mib must leave more than 1 MiB of the guest's memory, got {guest.video_mib} of "
+                f"{memory_pages // PAGES_PER_MIB} MiB ({request.name}): lower guest.video_mib or raise its memory"
+            )
+        pod = memory_pages < maxmem_pages
+        target_pages = memory_pages - video_pages
+        less_hole = VGA_HOLE_PAGES if host.pod_target_less_hole or not pod else 0
+        paging_pages = _paging_pool_pages(request.vcpus, maxmem_pages, host.paging)
+        need_kib = pages_to_kib(memory_pages) + pages_to_kib(paging_pages) + HVM_EXTRA_KIB
+        fudge_kib = SLACK_KIB if pod else 0
+        return cls(
+            maxmem_pages=maxmem_pages,
+            memory_pages=memory_pages,
+            video_pages=video_pages,
+            pod=pod,
+            ram_pages=maxmem_pages - video_pages - VGA_HOLE_PAGES,
+            target_pages=target_pages,
+            claim_pages=target_pages - less_hole,
+            max_pages=kib_to_pages(pages_to_kib(memory_pages) + SLACK_KIB),
+            paging_pages=paging_pages,
+            need_pages=kib_to_pages(-(-need_kib // NEED_ROUND_KIB) * NEED_ROUND_KIB),
+            static_max_kib=pages_to_kib(maxmem_pages),
+            xenstore_target_kib=pages_to_kib(target_pages) - fudge_kib,
+        )
+
+
+def _paging_pool_pages(vcpus: int, maxmem_pages: int, paging: str) -> int:
+    """Sized by maxmem, not by memory (B1.5): 1 MiB a vCPU and 4 KiB (HAP) or 8 KiB (shadow) a MiB."""
+    per_mib = 2 if paging == "shadow" else 1
+    return 256 * vcpus + per_mib * (maxmem_pages // PAGES_PER_MIB)
+
+
+def need_memory_pages(request: MachineRequest, host: HostConfig, guest: GuestConfig) -> int:
+    """Host memory that the toolstack asks for before it starts this guest [pages], a multiple of 2 MiB (B3.1)."""
+    return Numbers.of(request, host, guest).need_pages
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The guest-physical map: RAM in ascending ranges, and what the device model and the builder add beside it."""
+
+    ram: tuple[Run, ...]
+    video: Run
+    roms: Run
+    special: Run
+
+    @classmethod
+    def of(cls, numbers: Numbers, extra_ram_pages: int) -> Layout:
+        """Place M - V below the VGA hole, up to the MMIO hole, and from 4 GiB up (B2.1)."""
+        mem_pages = numbers.maxmem_pages - numbers.video_pages
+        low_end = min(mem_pages, MMIO_HOLE)
+        ram = [(0, VGA_HOLE), (ABOVE_VGA, low_end - ABOVE_VGA)]
+        if mem_pages > low_end:
+            ram.append((ABOVE_4G, mem_pages - low_end))
+        special = min(extra_ram_pages, SPECIAL_FRAMES)
+        video, roms = numbers.video_pages, extra_ram_pages - special
+        at = MMIO_HOLE
+        if at + video + roms > SPECIAL_GFN:
+            top = ABOVE_4G + max(mem_pages - low_end, 0)
+            at = -(-top // SUPERPAGE_PAGES) * SUPERPAGE_PAGES
+        return cls(tuple(ram), (at, video), (at + video, roms), (SPECIAL_GFN, special))
+
+    @property
+    def ram_pages(self) -> int:
+        """Pages that are RAM to the guest."""
+        return sum(count for _, count in self.ram)
+
+    @property
+    def extra(self) -> tuple[Run, ...]:
+        """Counted pages beside RAM that do exist, in the order they are populated."""
+        return tuple(run for run in (self.special, self.video, self.roms) if run[1])
+
+    @property
+    def extra_pages(self) -> int:
+        """Pages in `extra`."""
+        return sum(count for _, count in self.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """`count` adjacent extents of one order."""
+
+    first: int
+    count: int
+    order: int
+
+
+def extents(layout: Layout) -> list[Extents]:
+    """The builder's walk, low to high (B2.5), in as few steps as its fallback to smaller extents allows.
+
+    Whole aligned GiBs are one extent each; otherwise superpages where gfn and remainder allow, single pages for the
+    rest.
+    """
+    plan = [Extents(0, VGA_HOLE, 0)]
+    for first, count in layout.ram[1:]:
+        at, end = first, first + count
+        while at < end:
+            step = min(end, (at | PAGES_PER_GIB - 1) + 1) - at
+            if step == PAGES_PER_GIB:
+                order = GIB_ORDER
+            elif at % SUPERPAGE_PAGES:
+                order = 0
+                step = min(step, -at % SUPERPAGE_PAGES)
+            elif step >= SUPERPAGE_PAGES:
+                order = SUPERPAGE_ORDER
+                step -= step % SUPERPAGE_PAGES
+            else:
+                order = 0
+            last = plan[-1]
+            if (
+                last.order == order == GIB_ORDER
+            ):  # smaller ones stay apart: the builder's calls of four begin anew in each GiB
+                plan[-1] = Extents(last.first, last.count + 1, order)
+            else:
+                plan.append(Extents(at, step >> order, order))
+            at += step
+    return plan
+
+
+@dataclass(slots=True)
+class Domain:
+    """A domain that exists: what the toolstack remembers of it. `domid` is Xen's number, of this host alone."""
+
+    domid: int
+    numbers: Numbers
+    layout: Layout
+    pool: int  # handle of the paging pool
+    target_pages: int  # T as last set
+    xenstore_target_kib: int
+
+    @property
+    def pages_to_balloon_out(self) -> int:
+        """Linux: static-max - target, whatever the firmware hid (C1.2)."""
+        return kib_to_pages(self.numbers.static_max_kib - self.xenstore_target_kib)
+
+    @property
+    def pages_to_balloon_out_less_video(self) -> int:
+        """Windows: (static-max - videoram) - min(target, that) (C2.1)."""
+        without_video = kib_to_pages(self.numbers.static_max_kib) - self.numbers.video_pages
+        return without_video - min(kib_to_pages(self.xenstore_target_kib), without_video)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFailed:
+    """The toolstack gave up, and everything is released: the cause, and what the operator reads."""
+
+    cause: Cause
+    text: str
+
+
+def build(
+    machine: Mechanism, domid: int, request: MachineRequest, host: HostConfig, guest: GuestConfig
+) -> Domain | BuildFailed:
+    """Build a domain as libxl does, in its order of events (B2.2, B2.10); no simulated time passes."""
+    numbers = Numbers.of(request, host, guest)
+    layout = Layout.of(numbers, host.extra_ram_pages)
+    machine.create(
+        domid,
+        maxmem_pages=numbers.maxmem_pages,
+        max_pages=numbers.max_pages,
+        paging=host.paging,
+        p2m="pt" if host.paging == "shadow" else host.p2m,
+        sp_1g=host.superpages_1g,
+        sp_2m=host.superpages_2m,
+    )
+    pool = machine.set_aside(numbers.paging_pages)
+    if pool < 0:
+        text = POOL_SHORT.format(pages=numbers.paging_pages, free=machine.free_pages)
+        machine.destroy(domid)
+        machine.forget(domid)
+        return BuildFailed("paging_pool", text)
+    failure = _populate(machine, domid, numbers, layout, claim=host.claim_mode)
+    if failure is None:
+        failure = _device_model(machine, domid, layout)
+    if failure is not None:
+        machine.destroy(domid)
+        machine.forget(domid)
+        machine.release(pool)
+        return failure
+    machine.end_build(domid)
+    return Domain(domid, numbers, layout, pool, numbers.memory_pages, numbers.xenstore_target_kib)
+
+
+def _populate(machine: Mechanism, domid: int, numbers: Numbers, layout: Layout, *, claim: bool) -> BuildFailed | None:
+    """Claim, set the target, populate, cancel the claim (B2.2)."""
+    if claim and machine.claim(domid, numbers.claim_pages) != 0:
+        return BuildFailed("claim_failed", CLAIM_REFUSED)
+    try:
+        if not numbers.pod:
+            return None if _populate_ram(machine, domid, layout) else BuildFailed("no_memory", LOW_MEMORY)
+        # The cache is allocated here, in full: a PoD guest needs its whole target free before it has a single entry.
+        if machine.set_pod_target(domid, numbers.claim_pages) != 0:
+            short = machine.take_notes().get("nomem", {"target": numbers.claim_pages, "cache": 0})
+            return BuildFailed("no_memory", TARGET_REFUSED.format(target=short["target"], cache=short["cache"]))
+        for some in extents(layout):
+            machine.mark_pod_seq(domid, some.first, some.count, some.order)
+        return None
+    finally:
+        machine.claim(domid, 0)
+
+
+def _populate_ram(machine: Mechanism, domid: int, layout: Layout) -> bool:
+    """Real memory everywhere; a larger extent that cannot be had is tried in smaller ones (B2.8)."""
+    return all(_populate_extents(machine, domid, some) for some in extents(layout))
+
+
+def _populate_extents(machine: Mechanism, domid: int, some: Extents) -> bool:
+    first, left = some.first, some.count
+    while left:
+        done = machine.populate_seq(domid, first, left, some.order, 1)
+        first, left = first + (done << some.order), left - done
+        if not left:
+            return True
+        if some.order == 0:
+            return False
+        if some.order == GIB_ORDER:
+            # The builder goes through this GiB in rounds of superpages, and tries the next GiB as one again.
+            if not _populate_extents(machine, domid, Extents(first, SUPERPAGE_PAGES, SUPERPAGE_ORDER)):
+                return False
+            first, left = first + PAGES_PER_GIB, left - 1
+        else:
+            # What is left of this call of up to four goes in single pages; the next call tries superpages again.
+            rest = min(left, SUPERPAGES_A_CALL - (some.count - left) % SUPERPAGES_A_CALL)
+            if not _populate_extents(machine, domid, Extents(first, rest * SUPERPAGE_PAGES, 0)):
+                return False
+            first, left = first + rest * SUPERPAGE_PAGES, left - rest
+    return True
+
+
+def _device_model(machine: Mechanism, domid: int, layout: Layout) -> BuildFailed | None:
+    """The builder's frames, then video RAM and ROMs: ordinary counted pages from the host's heap, written at once
+    (B2.10).
+    """
+    for first, count in layout.extra:
+        if machine.populate_range(domid, first, count) != count:
+            return BuildFailed("no_memory", DEVICE_MODEL_SHORT.format(pages=layout.extra_pages))
+    for first, count in layout.extra:
+        machine.touch_range(domid, first, count, data=True)
+    return None
+
+
+def destroy(machine: Mechanism, domain: Domain) -> None:
+    """Tear a domain down and release its paging pool (P14)."""
+    machine.destroy(domain.domid)
+    machine.forget(domain.domid)
+    machine.release(domain.pool)
+
+
+def mem_set(machine: Mechanism, domain: Domain, target_pages: int) -> str:
+    """`xl mem-set`: hard limit, PoD target, then xenstore (B4.1); the failure's text, or an empty one.
+
+    On failure the new limit and a partly grown cache stay, and the guest is told nothing (B4.2).
+    """
+    numbers = domain.numbers
+    if not numbers.video_pages < target_pages <= numbers.maxmem_pages:
+        return f"memory target {pages_to_kib(target_pages)} KiB is not between video RAM and static-max"
+    slack_pages = kib_to_pages(SLACK_KIB)
+    machine.set_max_pages(domain.domid, target_pages + slack_pages)
+    if machine.set_pod_target(domain.domid, target_pages - numbers.video_pages + slack_pages) != 0:
+        machine.take_notes()
+        return f"xc_domain_set_pod_target memkb={pages_to_kib(target_pages)} failed"
+    domain.target_pages = target_pages
+    domain.xenstore_target_kib = pages_to_kib(target_pages - numbers.video_pages)
+    return ""

@@ -1,0 +1,137 @@
+"""What the life of a host needs of the page mechanism: the interface that domain, guest, balloon and clock are written
+against.
+
+What        `Mechanism`, which `machine.Machine` and the tests' slow reference implement; `Counted`, what it tells of
+            one domain.
+Units       gfns, sizes and counts are 4 KiB pages; an order-k extent is 2**k of them. Error numbers are Xen's (-12 no
+            memory, -22 invalid).
+Invariants  A range operation leaves the state that the same operation page by page leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Counted(Protocol):
+    """Counters of one domain [pages; totals since its creation]."""
+
+    @property
+    def tot_pages(self) -> int:
+        """Pages it owns."""
+
+    @property
+    def cache_count(self) -> int:
+        """C, pages in its cache."""
+
+    @property
+    def entry_count(self) -> int:
+        """E, gfns promised and not backed."""
+
+    @property
+    def populated_pages(self) -> int:
+        """P, gfns backed by a frame."""
+
+    @property
+    def populated_4k(self) -> int:
+        """Demand populates of one page."""
+
+    @property
+    def populated_2m(self) -> int:
+        """Demand populates of a superpage."""
+
+    @property
+    def reclaimed_4k(self) -> int:
+        """Zero pages taken back one by one."""
+
+    @property
+    def reclaimed_2m(self) -> int:
+        """Zero superpages taken back."""
+
+    @property
+    def splintered_2m(self) -> int:
+        """Superpage entries split for want of a superpage."""
+
+    @property
+    def sweeps(self) -> int:
+        """Emergency sweeps."""
+
+
+class Mechanism(Protocol):
+    """One machine's frames and the domains on them."""
+
+    def create(
+        self, dom: int, *, maxmem_pages: int, max_pages: int, paging: str, p2m: str, sp_1g: bool, sp_2m: bool
+    ) -> int:
+        """Bring an empty domain into being."""
+
+    def end_build(self, dom: int) -> None:
+        """The builder is done: from here on the debt is not negative."""
+
+    def destroy(self, dom: int) -> int:
+        """Tear a domain down; everything it owned is free."""
+
+    def forget(self, dom: int) -> None:
+        """Drop what is kept of a destroyed domain."""
+
+    def set_max_pages(self, dom: int, pages: int) -> int:
+        """Set the quota."""
+
+    def set_preempt(self, mode: str) -> int:
+        """`always` or `never`: whether there is other work whenever Xen looks."""
+
+    def claim(self, dom: int, pages: int) -> int:
+        """Stake `pages` (final size); 0 cancels. 0, -12 or -22."""
+
+    def set_pod_target(self, dom: int, pages: int) -> int:
+        """Set the PoD target: 0, -12 or -22."""
+
+    def mark_pod_seq(self, dom: int, start: int, count: int, order: int) -> int:
+        """Promise adjacent extents; extents done."""
+
+    def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
+        """Put host memory at extents `step` extents apart; extents done."""
+
+    def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
+        """Put host pages at single gfns; pages done."""
+
+    def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
+        """Give single gfns back; pages done."""
+
+    def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
+        """Overwrite whole pages with data or zeroes; pages done, fewer only if the guest died in the next one."""
+
+    def set_aside(self, pages: int) -> int:
+        """Take frames for Xen, dom0 or a pool: a handle > 0, or -12."""
+
+    def release(self, handle: int) -> int:
+        """Give back what `set_aside` took."""
+
+    def take_notes(self) -> dict[str, Any]:
+        """`oom`, `nomem` and `assert` since the last call."""
+
+    def oom_line(self, oom: Mapping[str, int]) -> str:
+        """The line that Xen logs for an `oom` note."""
+
+    def counters(self, dom: int) -> Counted:
+        """Counters of one domain."""
+
+    def tot_pages(self, dom: int) -> int:
+        """Pages it owns; as in `counters`, without their cost."""
+
+    def entry_count(self, dom: int) -> int:
+        """E; as in `counters`."""
+
+    def debt_pages(self, dom: int) -> int:
+        """E - C."""
+
+    def entry_map(self, dom: int) -> tuple[int, int, int, int, int, int]:
+        """Entries of its table: (ram4k, ram2m, ram1g, pod4k, pod2m, pod1g)."""
+
+    def audit(self, dom: int | None = None) -> None:
+        """Check P15 for one domain, or for all of them and the host; raises InvariantError."""
+
+    @property
+    def free_pages(self) -> int:
+        """Free frames."""
