@@ -1,0 +1,489 @@
+"""A guest's own books of its memory: what its allocator hands out, in which order, and which pages hold data.
+
+What        `PageSet`, a set of gfns; `Allocator`, the order in which untouched pages are taken; `GuestMemory`, the two
+            together with the page mechanism: pages are written and given back through it, and it knows when the guest
+            has died of an access.
+Units       Pages of 4 KiB; a run is (first gfn, count).
+Symbols     kernel    what the kernel never gives back: firmware's pages, kernel and initramfs, page descriptors
+            held      what services and applications hold; `resident` is the part in memory, the rest is in swap
+            cache     page cache, droppable
+            room      pages that held and cache can have: RAM less kernel less ballooned
+            in use    allocated kernel pages + resident + cache: always the first pages of the allocator's order (G2:
+                      what is freed last is taken first), so that only growth beyond the most that was ever in use
+                      writes a page for the first time
+Invariants  [GM-1] 0 <= resident, 0 <= cache, resident + cache <= room
+            [GM-2] every page in use holds data, and so does every page that was freed; untouched and deflated pages do
+                   not
+            [GM-3] `nonzero_pages` counts gfns (of RAM and of the device model) that hold data and are not ballooned. It
+                   is kept in a set of its own, from what the guest wrote and gave back, and never asks the host.
+            [G11]  a living guest has nonzero_pages <= owned (tot_pages). The page that a guest died writing counts as
+                   one more, so that nonzero_peak > owned for exactly those whose death no reclaim could have prevented.
+            [G12]  once entry_count is 0 nothing the guest writes changes Xen's state, and the mechanism is no longer
+                   called for it.
+Departs     Freed pages keep their data (no zeroing on free). Which page of used or cache memory is freed is not
+            modelled page by page: it is always the one taken last. Page cache that is dropped is reused at once by
+            whoever needed it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from podcluster.host.domain import Layout, Run
+from podcluster.host.mechanism import Mechanism
+
+KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
+FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
+
+
+class PageSet:
+    """A set of gfns as ascending runs that do not touch; `pages` is their number."""
+
+    __slots__ = ("_ends", "_starts", "pages")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self.pages = 0
+
+    def add(self, first: int, count: int) -> int:
+        """Put a run in; how many of its pages were not there."""
+        if count <= 0:
+            return 0
+        end = first + count
+        starts, ends = self._starts, self._ends
+        low, high = bisect_left(ends, first), bisect_right(starts, end)  # runs that overlap or touch
+        before = 0
+        if low < high:
+            before = sum(ends[low:high]) - sum(starts[low:high])
+            first, end = min(first, starts[low]), max(end, ends[high - 1])
+        starts[low:high] = (first,)
+        ends[low:high] = (end,)
+        added = end - first - before
+        self.pages += added
+        return added
+
+    def remove(self, first: int, count: int) -> int:
+        """Take a run out; how many of its pages were there."""
+        if count <= 0:
+            return 0
+        end = first + count
+        starts, ends = self._starts, self._ends
+        low, high = bisect_right(ends, first), bisect_left(starts, end)  # runs that overlap
+        if low >= high:
+            return 0
+        before = sum(ends[low:high]) - sum(starts[low:high])
+        kept = [(starts[low], min(first, ends[low])), (max(end, starts[high - 1]), ends[high - 1])]
+        kept = [(a, b) for a, b in kept if a < b]
+        starts[low:high] = [a for a, _ in kept]
+        ends[low:high] = [b for _, b in kept]
+        removed = before - sum(b - a for a, b in kept)
+        self.pages -= removed
+        return removed
+
+    def gaps(self, first: int, count: int) -> list[Run]:
+        """Runs of [first, first + count) that are not in the set, ascending."""
+        end = first + count
+        found = []
+        i = bisect_right(self._ends, first)
+        while first < end and i < len(self._starts) and self._starts[i] < end:
+            if self._starts[i] > first:
+                found.append((first, self._starts[i] - first))
+            first = self._ends[i]
+            i += 1
+        if first < end:
+            found.append((first, end - first))
+        return found
+
+    def runs(self) -> list[Run]:
+        """All runs, ascending."""
+        return [(a, b - a) for a, b in zip(self._starts, self._ends, strict=True)]
+
+    def __contains__(self, gfn: object) -> bool:
+        if not isinstance(gfn, int):
+            return False
+        i = bisect_right(self._starts, gfn) - 1
+        return i >= 0 and gfn < self._ends[i]
+
+
+class Allocator:
+    """The order in which a kernel hands out pages that nobody has written yet, and what it handed out (G2).
+
+    Runs are taken from their top page down. `taken` are pages handed out at least once and not ballooned since, in
+    order; `pool` are the others.
+    """
+
+    __slots__ = ("_pool", "_taken", "pool_pages", "taken_pages")
+
+    def __init__(self, pool: Iterable[Run]) -> None:
+        """`pool` in the reverse of the order in which it is handed out."""
+        self._pool = [run for run in pool if run[1] > 0]
+        self._taken: list[Run] = []
+        self.pool_pages = sum(count for _, count in self._pool)
+        self.taken_pages = 0
+
+    def take(self, pages: int) -> list[Run]:
+        """Hand out untouched pages, as many of `pages` as there are."""
+        runs = _pop_runs(self._pool, pages)
+        for run in runs:
+            _push_below(self._taken, run)
+        got = sum(count for _, count in runs)
+        self.pool_pages -= got
+        self.taken_pages += got
+        return runs
+
+    def take_away(self, pages: int, in_use: int) -> list[Run]:
+        """Hand out pages for good (to the balloon): first what was freed, the last freed first, then untouched ones."""
+        freed: list[Run] = []
+        spare = self.taken_pages - in_use
+        while spare > 0:
+            first, count = self._taken.pop()
+            if count > spare:
+                self._taken.append((first + spare, count - spare))
+                count = spare
+            freed.append((first, count))
+            spare -= count
+        runs = _pop_runs(freed, pages)
+        for run in reversed(freed):
+            _push_below(self._taken, run)
+        got = sum(count for _, count in runs)
+        self.taken_pages -= got
+        fresh = _pop_runs(self._pool, pages - got)
+        self.pool_pages -= sum(count for _, count in fresh)
+        for run in fresh:
+            _push_below(runs, run)
+        return runs
+
+    def put_back(self, runs: Iterable[Run]) -> None:
+        """Take pages in again (from the balloon), to be handed out next."""
+        for run in runs:
+            self._pool.append(run)
+            self.pool_pages += run[1]
+
+
+def _pop_runs(stack: list[Run], pages: int) -> list[Run]:
+    """Take `pages` pages off the end of a stack of runs, each from its top page down."""
+    runs: list[Run] = []
+    while pages > 0 and stack:
+        first, count = stack.pop()
+        if count > pages:
+            stack.append((first, count - pages))
+            first, count = first + count - pages, pages
+        _push_below(runs, (first, count))
+        pages -= count
+    return runs
+
+
+def _push_below(runs: list[Run], run: Run) -> None:
+    """Append a run, as one with the last where it lies right below it."""
+    if runs and run[0] + run[1] == runs[-1][0]:
+        runs[-1] = (run[0], run[1] + runs[-1][1])
+    else:
+        runs.append(run)
+
+
+def _batches(runs: Iterable[Run], batch_pages: int) -> Iterator[list[Run]]:
+    """Cut runs, each taken from its top page down, into lists of `batch_pages` pages."""
+    stack = list(runs)[::-1]
+    while stack:
+        yield _pop_runs(stack, batch_pages)
+
+
+def shuffled_blocks(runs: Iterable[Run], block_pages: int, rng: np.random.Generator) -> list[Run]:
+    """The same pages in aligned blocks of `block_pages`, in random order."""
+    blocks: list[Run] = []
+    for first, count in runs:
+        at, end = first, first + count
+        while at < end:
+            step = min(end, (at // block_pages + 1) * block_pages) - at
+            blocks.append((at, step))
+            at += step
+    return [blocks[i] for i in rng.permutation(len(blocks))]
+
+
+class GuestMemory:
+    """The books of one guest and its hands on the machine."""
+
+    def __init__(
+        self,
+        machine: Mechanism,
+        domid: int,
+        layout: Layout,
+        *,
+        kernel_pages: int,
+        block_pages: int,
+        rng: np.random.Generator | None,
+        may_skip: bool,
+    ) -> None:
+        """`kernel_pages` of image at 16 MiB; `rng` for random blocks, None for highest gfn first; `may_skip`: [G12] may
+        be used.
+        """
+        self._machine = machine
+        self._domid = domid
+        self._may_skip = may_skip
+        self.ram = layout.ram
+        self.ram_pages = layout.ram_pages
+        self._nonzero = PageSet()
+        self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
+        self.firmware = _clip(layout.ram, 0, FIRMWARE_END)
+        self.image = _clip(layout.ram, KERNEL_GFN, KERNEL_GFN + kernel_pages)
+        reserved = PageSet()
+        for first, count in (*self.firmware, *self.image):
+            reserved.add(first, count)
+        self._reserved = reserved
+        self._away = PageSet()  # ballooned gfns
+        self._balloon: list[Run] = []  # the same, in order
+        pool = [gap for run in layout.ram for gap in reserved.gaps(*run)]
+        self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
+        self.allocated_kernel_pages = 0
+        self.resident = 0
+        self.cache = 0
+        self.crashed = False
+        self.oom: dict[str, int] = {}  # what Xen logged at its death
+        self.nonzero_peak = self._extra_pages
+        self.owned = 0
+        self.margin = 0
+        self.entry_count = 0
+        self.debt = 0  # E - C, as of the last refresh
+        self.inert = False
+        self.refresh()
+        self.margin = self.owned - self.nonzero_pages
+
+    # -- what there is -----------------------------------------------------------------------------------------------
+
+    @property
+    def nonzero_pages(self) -> int:
+        """Distinct gfns that hold data and are not ballooned [GM-3]."""
+        return self._nonzero.pages + self._extra_pages
+
+    @property
+    def nonzero_runs(self) -> list[Run]:
+        """RAM gfns that hold data, ascending."""
+        return self._nonzero.runs()
+
+    @property
+    def ballooned_pages(self) -> int:
+        """Pages that the balloon holds."""
+        return self._away.pages
+
+    @property
+    def kernel_pages(self) -> int:
+        """Pages that are never given back, whether written yet or not."""
+        return self._reserved.pages + self.allocated_kernel_pages
+
+    @property
+    def visible_pages(self) -> int:
+        """Pages that the guest has, as it sees it."""
+        return self.ram_pages - self._away.pages
+
+    @property
+    def room(self) -> int:
+        """Pages that held memory and page cache can have together."""
+        return self.visible_pages - self.kernel_pages
+
+    @property
+    def free(self) -> int:
+        """Pages not in use."""
+        return self.room - self.resident - self.cache
+
+    @property
+    def available(self) -> int:
+        """Pages that an allocation can get without swapping: free, and page cache that can be dropped."""
+        return self.room - self.resident
+
+    @property
+    def in_use(self) -> int:
+        """Pages out of the allocator."""
+        return self.allocated_kernel_pages + self.resident + self.cache
+
+    def refresh(self) -> None:
+        """Ask the machine for the counters that decide what may be skipped, and what is owned."""
+        self.owned = self._machine.tot_pages(self._domid)
+        self.entry_count = self._machine.entry_count(self._domid)
+        self.debt = self._machine.debt_pages(self._domid)
+        self.inert = self._may_skip and self.entry_count == 0  # [G12]
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def write(self, runs: Sequence[Run], *, data: bool, descending: bool) -> int:
+        """Overwrite whole pages with data or zeroes, run after run; pages done, fewer only if the guest died in the
+        next.
+        """
+        done = 0
+        for first, count in runs:
+            n = self._touch(first, count, data=data, descending=descending)
+            done += n
+            if n < count:
+                break
+        if not self.inert:
+            self.refresh()
+        self._watch()
+        return done
+
+    def _touch(self, first: int, count: int, *, data: bool, descending: bool) -> int:
+        n = count
+        if not self.inert:
+            n = self._machine.touch_range(self._domid, first, count, data=data, descending=descending)
+            if n < count:
+                self._crash()
+        written = first + count - n if descending else first
+        if data:
+            self._nonzero.add(written, n)
+        else:
+            self._nonzero.remove(written, n)
+        return n
+
+    def _crash(self) -> None:
+        self.crashed = True
+        self.oom = self._machine.take_notes()["oom"]
+
+    def _watch(self) -> None:
+        """The page that a guest died writing counts as one more: it needed that one too [G11]."""
+        needed = self.nonzero_pages + self.crashed
+        self.nonzero_peak = max(self.nonzero_peak, needed)
+        self.margin = min(self.margin, self.owned - needed)
+
+    def occupy(self, pages: int) -> int:
+        """Take `pages` more into use (there must be as many free) and write data to those never written; pages done."""
+        spare = self._allocator.taken_pages - self.in_use
+        fresh = pages - spare
+        if fresh <= 0:
+            return pages
+        done = self.write(self._allocator.take(fresh), data=True, descending=True)
+        return spare + done
+
+    def take_kernel(self, pages: int) -> int:
+        """Allocate pages that the kernel keeps, as many as there are free; pages done."""
+        pages = min(pages, self.free)
+        done = self.occupy(pages)
+        self.allocated_kernel_pages += pages
+        return done
+
+    def hold(self, pages: int) -> int:
+        """Allocate memory for services or applications, dropping page cache for it; pages done."""
+        pages = min(pages, self.available)
+        free = self.free
+        done = pages
+        if free > 0:
+            got = self.occupy(min(pages, free))
+            done = got if self.crashed else pages
+        self.cache -= max(0, pages - free)
+        self.resident += pages
+        return done
+
+    def release(self, pages: int) -> None:
+        """Free memory that services or applications held."""
+        self.resident -= pages
+
+    def fill_cache(self, pages: int) -> int:
+        """Grow page cache into free memory; pages done."""
+        pages = min(pages, self.free)
+        done = self.occupy(pages)
+        self.cache += pages
+        return done
+
+    def zero(self, first: int, count: int) -> int | None:
+        """Zero what is free and holds no data in a gfn range, ascending; None, or the gfn at which the guest died."""
+        if self.inert:
+            return None
+        free = [
+            run
+            for a in self._nonzero.gaps(first, count)
+            for b in self._away.gaps(*a)
+            for run in self._reserved.gaps(*b)
+        ]
+        done = self.write(free, data=False, descending=False)
+        if not self.crashed:
+            return None
+        for start, pages in free:
+            if done < pages:
+                return start + done
+            done -= pages
+        return first + count - 1
+
+    # -- the balloon -------------------------------------------------------------------------------------------------
+
+    def inflate(self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool) -> tuple[int, bool]:
+        """Give up to `pages` free pages back to Xen, `batch_pages` a hypercall, page cache dropped for them.
+
+        `scrub`: zero those of a batch before its hypercall, which populates them. `ascending`: each batch as one sorted
+        list. Returns the pages given back, and whether each hypercall did all that it was asked; the guest may have
+        died of scrubbing.
+        """
+        pages = min(pages, self.available)
+        self.cache -= max(0, pages - self.free)
+        runs = self._allocator.take_away(pages, self.in_use)
+        given: list[Run] = []
+        complete = True
+        for batch in _batches(runs, batch_pages) if scrub or ascending else (runs,):
+            if ascending:
+                batch.sort()
+            if scrub and not self.inert and not self._scrub(batch, descending=not ascending):
+                break
+            complete = self._give_back(batch, given, descending=not ascending)
+            if not complete:
+                break
+        for first, count in given:
+            self._nonzero.remove(first, count)
+            self._away.add(first, count)
+            _push_below(self._balloon, (first, count))
+        self.refresh()
+        self._watch()
+        return sum(count for _, count in given), complete
+
+    def _scrub(self, runs: Sequence[Run], *, descending: bool) -> bool:
+        """Zero pages that are about to be given back; whether the guest lived through it."""
+        for at, (first, count) in enumerate(runs):
+            done = self._machine.touch_range(self._domid, first, count, data=False, descending=descending)
+            if done < count:
+                self._crash()
+                zeroed = (first + count - done if descending else first, done)
+                for run in (*runs[:at], zeroed):
+                    self._nonzero.remove(*run)
+                return False
+        return True
+
+    def _give_back(self, runs: Sequence[Run], given: list[Run], *, descending: bool) -> bool:
+        """One hypercall; adds to `given` what it did, and returns whether that was all."""
+        for first, count in runs:
+            n = self._machine.balloon_range(self._domid, first, count, descending=descending)
+            if n:
+                _push_below(given, (first + count - n if descending else first, n))
+            if n < count:
+                return False
+        return True
+
+    def deflate(self, pages: int) -> int:
+        """Ask Xen for ballooned pages again, the last given first; pages got."""
+        done = 0
+        while done < pages and self._balloon:
+            first, count = self._balloon.pop()
+            n = min(count, pages - done)
+            if n < count:
+                self._balloon.append((first, count - n))
+                first += count - n
+            got = self._machine.populate_range(self._domid, first, n, descending=True)
+            if got:
+                self._away.remove(first + n - got, got)
+                self._allocator.put_back([(first + n - got, got)])
+            if got < n:
+                self._balloon.append((first, n - got))
+            done += got
+            if got < n:
+                break
+        self.refresh()
+        return done
+
+
+def _clip(ram: Iterable[Run], low: int, high: int) -> tuple[Run, ...]:
+    """What of [low, high) is RAM below 4 GiB."""
+    parts = []
+    for first, count in ram:
+        a, b = max(first, low), min(first + count, high)
+        if a < b:
+            parts.append((a, b - a))
+    return tuple(parts)

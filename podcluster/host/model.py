@@ -1,0 +1,587 @@
+"""One host through time: `HostModel.advance(until_ns, commands) -> HostReport` is the only way in.
+
+What        The host's clock, its domains and their guests, the commands of the cluster, the rows that report on them.
+            Pages are the machine's, domains the toolstack's (`domain.py`), what guests do theirs (`guest.py`,
+            `balloon.py`).
+Units       Pages of 4 KiB; integer ns of simulated time.
+Order       What happens on a host is ordered by (time, priority, sequence): at one instant first commands, in the order
+            given, then a sample, then guests in the order of their domids, and within a guest its streams by rank.
+Invariants  [HM-1] what `advance` reports does not depend on how a span of time is cut into calls, nor on `coalesce`.
+            [HM-2] sum of tot_pages + paging pools + what Xen and dom0 have + free = RAM, checked at each audit.
+            [HM-3] debt >= 0 from the end of the build of every domain.
+            [HM-4] time never runs backwards: nothing is carried out before what was.
+Coalescing  Why it is exact. Every populate is served from the domain's own cache, and every frame that a sweep or a
+            steal gains goes into it: while a guest only touches memory, neither the host's heap nor another domain is
+            read or changed. Touches of different guests therefore commute, and a guest may be run ahead of the others,
+            up to the next command or sample, or to the next thing of its own that may touch the heap: a balloon batch
+            that its debt does not cover (P12.7, A3.8; while D >= n a batch of n only moves pages between table, cache
+            and nothing), a deflation, its death. Those are done in the order of time over all domains: the queue holds,
+            for each, the instant of its next act, the earliest is taken out, and a guest taken out runs on only through
+            acts of its own. So whatever touches the heap does so in the same order as if every act of every guest were
+            carried out singly in order of time, which is what `coalesce=False` does. Within a guest, batches of one
+            stream that no other stream's instant parts are one range operation, which leaves the state that the
+            page-by-page loop leaves. Commands do touch the heap, so they are barriers; so are samples, which must see
+            every guest at one instant.
+Departs     A build, a balloon hypercall, a destruction take no simulated time. `populated` and `demanded` are observed
+            on a grid (telemetry, or 300 s where that is off): their means are over that grid and their peaks are the
+            largest seen on it; all else is exact.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from podcluster.config import GuestConfig, HostConfig
+from podcluster.errors import InvariantError
+from podcluster.host import domain as toolstack
+from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
+from podcluster.host.guest import Boot, Guest
+from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.mechanism import Counted, Mechanism
+from podcluster.host.streams import NEVER
+from podcluster.records import (
+    Close,
+    Command,
+    DomainRow,
+    EventKind,
+    EventRow,
+    Fate,
+    HostReport,
+    HostRow,
+    HostSpec,
+    HostView,
+    MachineRequest,
+    SampleRow,
+    SetTarget,
+    StartDomain,
+    StopDomain,
+)
+from podcluster.rng import stream
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES, pages_to_mib
+
+OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
+
+MakeMachine = Callable[[HostConfig, int], Mechanism]
+
+
+def make_machine(host: HostConfig, ram_pages: int) -> Mechanism:
+    """The real machine; imported here so that what needs no pages compiles nothing."""
+    from podcluster.host.machine import Machine
+
+    return Machine(ram_pages, scrub_on_free=host.scrub_on_free)
+
+
+@dataclass(slots=True)
+class Resident:
+    """A domain with its guest, on this host."""
+
+    request: MachineRequest
+    domain: toolstack.Domain
+    memory: GuestMemory
+    guest: Guest
+    balloon: Balloon | None
+    queued: int = 0  # stamp of its entry in the queue; older entries are void
+
+
+@dataclass(slots=True)
+class Level:
+    """A quantity over time: its peak, its least, its integral [page ns]."""
+
+    now: int = 0
+    peak: int = 0
+    least: int = 1 << 62
+    area: int = 0
+    since_ns: int = 0
+
+    def at(self, t_ns: int, value: int) -> None:
+        """It has been as it was until `t_ns`, and is `value` from there."""
+        self.area += self.now * (t_ns - self.since_ns)
+        self.since_ns = t_ns
+        self.now = value
+        self.peak = max(self.peak, value)
+        self.least = min(self.least, value)
+
+    def mean(self, t_ns: int) -> float:
+        """Its mean from 0 to `t_ns`."""
+        return (self.area + self.now * (t_ns - self.since_ns)) / t_ns if t_ns else float(self.now)
+
+
+class HostModel:
+    """One Xen host, simulated to the page."""
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        host: HostConfig,
+        guests: Mapping[str, GuestConfig],
+        seed: int,
+        telemetry_ns: int = 0,
+        *,
+        machine: MakeMachine = make_machine,
+        coalesce: bool | None = None,
+    ) -> None:
+        """`coalesce=None`: True, unless every step is to be audited. `guests` by `os_class`."""
+        self._spec = spec
+        self._cfg = host
+        self._guests = guests
+        self._seed = seed
+        self._telemetry_ns = telemetry_ns
+        self._grid_ns = telemetry_ns or OBSERVE_NS
+        self._coalesce = host.check != "step" if coalesce is None else coalesce
+        self._machine = machine(host, spec.ram_pages)
+        self._machine.set_preempt(host.preempt)
+        if spec.ram_pages > spec.usable_pages and self._machine.set_aside(spec.ram_pages - spec.usable_pages) < 0:
+            raise InvariantError(f"[HM-2] usable <= RAM violated: {spec}")
+        self._now_ns = 0
+        self._reached_ns = 0  # instant of the latest thing that touched the heap, or of the clock [HM-4]
+        self._next_look_ns = self._grid_ns
+        self._next_domid = 1
+        self._residents: dict[int, Resident] = {}  # by domid
+        self._domid_of: dict[int, int] = {}  # domain_id -> domid
+        self._queue: list[tuple[int, int, int]] = []  # (instant, domid, stamp)
+        self._stamp = 0
+        self._changed: dict[int, None] = {}  # domids to audit, in order
+        self._committed_pages = 0
+        self._rows: list[DomainRow] = []
+        self._events: list[tuple[int, int, int, EventRow]] = []
+        self._samples: list[SampleRow] = []
+        self._host_row: HostRow | None = None
+        self._started = self._died = self._domains_peak = self._target_changes = 0
+        self._promised, self._target, self._owned = Level(), Level(), Level()
+        self._populated, self._demanded, self._free = Level(), Level(), Level()
+        self._owned_of: dict[int, int] = {}
+        self._free.at(0, self._machine.free_pages)
+        self._view: HostView | None = None
+
+    # -- the only way in ---------------------------------------------------------------------------------------------
+
+    def advance(self, until_ns: int, commands: Sequence[Command]) -> HostReport:
+        """Carry out commands at their times in (now, until], and simulate up to and including `until_ns`."""
+        start_ns = self._now_ns
+        if until_ns < start_ns or any(not start_ns < command.at_ns <= until_ns for command in commands):
+            raise InvariantError(
+                f"[HM-4] now < at <= until violated: host {self._spec.host_id}, {start_ns}..{until_ns} ns"
+            )
+        # A stable sort keeps the order given among commands of one instant.
+        for command in sorted(commands, key=lambda one: one.at_ns):
+            self._run_to(command.at_ns)
+            self._carry_out(command)
+        self._run_to(until_ns + 1)
+        self._now_ns = until_ns
+        if self._cfg.check == "epoch":
+            self._audit_changed()
+        report = HostReport(
+            self._spec.host_id,
+            until_ns,
+            self._viewed(),
+            tuple(self._rows),
+            tuple(row for _, _, _, row in sorted(self._events, key=lambda event: event[:3])),
+            tuple(self._samples),
+            self._host_row,
+        )
+        if self._rows or self._events or self._samples:
+            self._rows, self._events, self._samples = [], [], []
+        self._host_row = None
+        return report
+
+    def _viewed(self) -> HostView:
+        if self._view is None or self._view.at_ns != self._now_ns:
+            self._view = HostView(
+                self._spec.host_id,
+                self._spec.usable_pages,
+                self._committed_pages,
+                self._promised.now,
+                self._machine.free_pages,
+                len(self._residents),
+                self._now_ns,
+            )
+        return self._view
+
+    # -- the clock ---------------------------------------------------------------------------------------------------
+
+    def _run_to(self, before_ns: int) -> None:
+        """Everything before `before_ns`, samples that are due there included: those at an instant come before its
+        guests.
+        """
+        while self._next_look_ns < before_ns:
+            self._look(self._next_look_ns)
+        self._drain(before_ns)
+        self._reach(before_ns - 1)
+
+    def _reach(self, at_ns: int) -> None:
+        if at_ns < self._reached_ns:
+            raise InvariantError(
+                f"[HM-4] time runs forward violated: {at_ns} ns after {self._reached_ns} ns "
+                f"(host {self._spec.host_id}, seed {self._seed})"
+            )
+        self._reached_ns = at_ns
+
+    def _drain(self, before_ns: int) -> None:
+        """All acts of guests before `before_ns`."""
+        queue = self._queue
+        while queue and queue[0][0] < before_ns:
+            at_ns, domid, stamp = heapq.heappop(queue)
+            resident = self._residents.get(domid)
+            if resident is None or resident.queued != stamp:
+                continue
+            guest = resident.guest
+            if guest.end is not None:
+                self._end_by_itself(resident)
+                continue
+            touches_heap = guest.next_touches_heap
+            if self._coalesce and not touches_heap:
+                guest.run(before_ns - 1)
+            else:
+                guest.step()
+            if touches_heap:
+                self._heap_changed(at_ns, resident)
+            self._changed[domid] = None
+            if self._cfg.check == "step":
+                self._audit(domid)
+            self._enqueue(resident)
+
+    def _enqueue(self, resident: Resident) -> None:
+        self._stamp += 1
+        resident.queued = self._stamp
+        at_ns = resident.guest.next_ns
+        if at_ns < NEVER:
+            heapq.heappush(self._queue, (at_ns, resident.domain.domid, self._stamp))
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, command: Command) -> None:
+        if isinstance(command, StartDomain):
+            self._start(command.at_ns, command.request)
+        elif isinstance(command, Close):
+            self._close(command.at_ns)
+        elif command.domain_id in self._domid_of:  # else it ended by itself before the cluster could know
+            resident = self._residents[self._domid_of[command.domain_id]]
+            if isinstance(command, StopDomain):
+                self._event(command.at_ns, resident.request, resident.domain.domid, "shut_down", "left at its time")
+                self._retire(resident, command.at_ns, "shut_down", "")
+            else:
+                self._set_target(resident, command)
+
+    def _start(self, at_ns: int, request: MachineRequest) -> None:
+        cfg = self._guests[request.os_class]
+        if request.domain_id in self._domid_of:
+            raise InvariantError(f"[HM-4] domain {request.domain_id} runs already (host {self._spec.host_id})")
+        domid, self._next_domid = self._next_domid, self._next_domid + 1
+        self._started += 1
+        built = toolstack.build(self._machine, domid, request, self._cfg, cfg)
+        if isinstance(built, toolstack.BuildFailed):
+            self._died += 1
+            self._event(at_ns, request, domid, "build_failed", built.text)
+            self._rows.append(self._row(request, at_ns, at_ns, "build_failed", built.cause, None, None))
+            return
+        resident = self._boot(at_ns, request, cfg, built)
+        self._residents[domid] = resident
+        self._domid_of[request.domain_id] = domid
+        self._committed_pages += built.numbers.need_pages
+        self._promised.at(at_ns, self._promised.now + request.maxmem_pages)
+        self._target.at(at_ns, self._target.now + built.target_pages)
+        self._domains_peak = max(self._domains_peak, len(self._residents))
+        self._heap_changed(at_ns, resident)
+        text = f"Dom{domid} {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
+        self._event(at_ns, request, domid, "build_done", text)
+        self._changed[domid] = None
+        if self._cfg.check == "step":
+            self._audit(domid)
+        self._enqueue(resident)
+
+    def _boot(self, at_ns: int, request: MachineRequest, cfg: GuestConfig, built: toolstack.Domain) -> Resident:
+        domid, domain_id, attempt = built.domid, request.domain_id, request.attempt
+        boot = Boot.draw(cfg, self._seed, domain_id, attempt)
+        order = stream(self._seed, "domain", domain_id, attempt, "allocator") if cfg.alloc_order == "random" else None
+        memory = GuestMemory(
+            self._machine,
+            domid,
+            built.layout,
+            kernel_pages=boot.kernel_pages,
+            block_pages=cfg.alloc_block_pages,
+            rng=order,
+            # On a host that does not scrub, frames carry their contents to the next owner: what is written matters.
+            may_skip=self._cfg.scrub_on_free,
+        )
+
+        def event(t_ns: int, kind: EventKind, text: str) -> None:
+            self._event(t_ns, request, domid, kind, text)
+
+        guest = Guest(
+            memory,
+            boot,
+            cfg,
+            request.demand,
+            hold_ns=request.hold_ns,
+            maxmem_pages=request.maxmem_pages,
+            start_ns=at_ns,
+            on_event=event,
+        )
+        balloon = self._balloon(cfg, built, memory, guest)
+        if balloon is not None:
+            guest.add_stream(balloon)
+            guest.wake_balloon = balloon.memory_freed
+        return Resident(request, built, memory, guest, balloon)
+
+    def _balloon(self, cfg: GuestConfig, built: toolstack.Domain, memory: GuestMemory, guest: Guest) -> Balloon | None:
+        start_ns = guest.kernel_start_ns + guest.boot.balloon_start_ns
+        pages_per_s, batch_pages = guest.boot.balloon_pages_per_s, cfg.balloon.batch_pages
+        if cfg.balloon.driver == "linux":
+            return LinuxBalloon(
+                memory,
+                guest,
+                lambda: built.pages_to_balloon_out,
+                start_ns=start_ns,
+                pages_per_s=pages_per_s,
+                batch_pages=batch_pages,
+                scrub=cfg.balloon.scrub,
+            )
+        if cfg.balloon.driver == "windows":
+            return WindowsBalloon(
+                memory,
+                guest,
+                lambda: built.pages_to_balloon_out_less_video,
+                start_ns=start_ns,
+                pages_per_s=pages_per_s,
+                batch_pages=batch_pages,
+                scrub=cfg.balloon.scrub,
+            )
+        return None
+
+    def _set_target(self, resident: Resident, command: SetTarget) -> None:
+        domain, before = resident.domain, resident.domain.target_pages
+        failure = toolstack.mem_set(self._machine, domain, command.target_pages)
+        text = failure or f"{pages_to_mib(before)} to {pages_to_mib(command.target_pages)} MiB"
+        self._event(command.at_ns, resident.request, domain.domid, "set_target", text)
+        self._target_changes += 1
+        self._target.at(command.at_ns, self._target.now + domain.target_pages - before)
+        resident.memory.refresh()
+        self._heap_changed(command.at_ns, resident)
+        if not failure and resident.balloon is not None:
+            resident.balloon.target_changed(command.at_ns)
+            self._enqueue(resident)
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def _end_by_itself(self, resident: Resident) -> None:
+        """Xen, or its own kernel, has ended a guest: `on_crash=destroy`."""
+        end = resident.guest.end
+        assert end is not None
+        oom = resident.memory.oom
+        line = self._machine.oom_line(oom) if oom else ""
+        kind: EventKind = "pod_oom" if end.fate == "pod_oom" else "guest_panic"
+        self._event(end.at_ns, resident.request, resident.domain.domid, kind, line or end.cause)
+        self._died += 1
+        self._retire(resident, end.at_ns, end.fate, end.cause)
+
+    def _retire(self, resident: Resident, at_ns: int, fate: Fate, cause: str) -> None:
+        """Write a domain's row and give back all that it had."""
+        domid, request = resident.domain.domid, resident.request
+        self._rows.append(
+            self._row(
+                request, resident.guest.boot_start_ns, at_ns, fate, cause, resident, self._machine.counters(domid)
+            )
+        )
+        self._reach(at_ns)
+        toolstack.destroy(self._machine, resident.domain)
+        del self._residents[domid]
+        del self._domid_of[request.domain_id]
+        self._changed.pop(domid, None)
+        self._committed_pages -= resident.domain.numbers.need_pages
+        self._promised.at(at_ns, self._promised.now - request.maxmem_pages)
+        self._target.at(at_ns, self._target.now - resident.domain.target_pages)
+        self._owned.at(at_ns, self._owned.now - self._owned_of.pop(domid))
+        self._free.at(at_ns, self._machine.free_pages)
+        self._event(at_ns, request, domid, "destroy", f"{self._machine.free_pages} pages free")
+
+    def _close(self, at_ns: int) -> None:
+        """The run ends: a last look, a row for each domain that still runs, one for the host."""
+        self._look(at_ns)
+        self._drain(at_ns + 1)
+        self._audit_all()
+        superpages = self._superpage_share()
+        for domid, resident in self._residents.items():
+            counters = self._machine.counters(domid)
+            start_ns = resident.guest.boot_start_ns
+            self._rows.append(self._row(resident.request, start_ns, at_ns, "running", "", resident, counters))
+        self._host_row = HostRow(
+            host_id=self._spec.host_id,
+            ram_pages=self._spec.ram_pages,
+            usable_pages=self._spec.usable_pages,
+            domains_started=self._started,
+            domains_died=self._died,
+            domains_peak=self._domains_peak,
+            promised_pages_peak=self._promised.peak,
+            promised_pages_mean=self._promised.mean(at_ns),
+            target_pages_peak=self._target.peak,
+            target_pages_mean=self._target.mean(at_ns),
+            owned_pages_peak=self._owned.peak,
+            owned_pages_mean=self._owned.mean(at_ns),
+            populated_pages_peak=self._populated.peak,
+            populated_pages_mean=self._populated.mean(at_ns),
+            demanded_pages_peak=self._demanded.peak,
+            demanded_pages_mean=self._demanded.mean(at_ns),
+            free_pages_min=self._free.least,
+            free_pages_mean=self._free.mean(at_ns),
+            superpage_share=superpages,
+            controller_actions=self._target_changes,
+        )
+
+    def _superpage_share(self) -> float | None:
+        large = populated = 0
+        for domid in self._residents:
+            ram4k, ram2m, ram1g, *_ = self._machine.entry_map(domid)
+            large += ram2m * SUPERPAGE_PAGES + ram1g * PAGES_PER_GIB
+            populated += ram4k + ram2m * SUPERPAGE_PAGES + ram1g * PAGES_PER_GIB
+        return large / populated if populated else None
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def _event(self, at_ns: int, request: MachineRequest, domid: int, kind: EventKind, text: str) -> None:
+        row = EventRow(at_ns, self._spec.host_id, request.domain_id, request.attempt, kind, text)
+        self._events.append((at_ns, domid, len(self._events), row))
+
+    def _row(
+        self,
+        request: MachineRequest,
+        start_ns: int,
+        end_ns: int,
+        fate: Fate,
+        cause: str,
+        resident: Resident | None,
+        counters: Counted | None,
+    ) -> DomainRow:
+        """The row of a boot attempt; without a resident, of one that was never built."""
+        memory = resident.memory if resident else None
+        guest = resident.guest if resident else None
+        balloon = resident.balloon if resident else None
+        swap_ns = guest.held.swap_ns(end_ns) if guest else 0
+        lived_ns = end_ns - start_ns
+        oom_line = self._machine.oom_line(memory.oom) if memory and memory.oom else ""
+        return DomainRow(
+            domain_id=request.domain_id,
+            attempt=request.attempt,
+            name=request.name,
+            host_id=self._spec.host_id,
+            os_class=request.os_class,
+            vcpus=request.vcpus,
+            maxmem_pages=request.maxmem_pages,
+            memory_pages=request.memory_pages,
+            arrival_ns=request.arrival_ns,
+            boot_start_ns=start_ns,
+            boot_done_ns=guest.boot_done_ns if guest else None,
+            boot_delay_ns=guest.boot_delay_ns if guest and guest.boot_done_ns is not None else None,
+            end_ns=end_ns,
+            fate=fate,
+            cause=cause,
+            oom_line=oom_line,
+            tot_pages=counters.tot_pages if counters else 0,
+            entry_count=counters.entry_count if counters else 0,
+            cache_count=counters.cache_count if counters else 0,
+            nonzero_pages_peak=memory.nonzero_peak if memory else 0,
+            margin_pages=memory.margin if memory else 0,
+            working_pages_peak=guest.wanted_peak(end_ns) if guest else 0,
+            ballooned_pages=memory.ballooned_pages if memory else 0,
+            balloon_gave_up=balloon.gave_up if balloon else 0,
+            populated_4k=counters.populated_4k if counters else 0,
+            populated_2m=counters.populated_2m if counters else 0,
+            reclaimed_4k=counters.reclaimed_4k if counters else 0,
+            reclaimed_2m=counters.reclaimed_2m if counters else 0,
+            splintered_2m=counters.splintered_2m if counters else 0,
+            sweeps=counters.sweeps if counters else 0,
+            swap_ns=swap_ns,
+            swapped_pages_peak=guest.held.swapped_peak if guest else 0,
+            oom_kills=guest.held.kills if guest else 0,
+            slowdown=lived_ns / (lived_ns - swap_ns) if swap_ns < lived_ns else 1.0,
+        )
+
+    def _heap_changed(self, at_ns: int, resident: Resident) -> None:
+        """What a domain owns, and what is free, may be other than before; always in order of time [HM-4]."""
+        self._reach(at_ns)
+        domid = resident.domain.domid
+        owned = self._machine.tot_pages(domid)
+        self._owned.at(at_ns, self._owned.now + owned - self._owned_of.get(domid, 0))
+        self._owned_of[domid] = owned
+        self._free.at(at_ns, self._machine.free_pages)
+
+    def _look(self, at_ns: int) -> None:
+        """Look at the whole host at one instant, before what guests do then."""
+        self._drain(at_ns)
+        self._reach(at_ns)
+        self._next_look_ns = (at_ns // self._grid_ns + 1) * self._grid_ns
+        populated = demanded = cache = entries = 0
+        for domid, resident in self._residents.items():
+            memory = resident.memory
+            in_cache = memory.entry_count - memory.debt
+            cache += in_cache
+            entries += memory.entry_count
+            populated += self._owned_of[domid] - in_cache
+            demanded += resident.guest.wanted_pages(at_ns)
+        self._populated.at(at_ns, populated)
+        self._demanded.at(at_ns, demanded)
+        if not self._telemetry_ns:
+            return
+        self._samples.append(
+            SampleRow(
+                t_ns=at_ns,
+                host_id=self._spec.host_id,
+                promised_pages=self._promised.now,
+                target_pages=self._target.now,
+                owned_pages=self._owned.now,
+                populated_pages=populated,
+                demanded_pages=demanded,
+                cache_pages=cache,
+                entry_pages=entries,
+                free_pages=self._machine.free_pages,
+                domains_running=len(self._residents),
+                deaths=self._died,
+            )
+        )
+
+    # -- audits ------------------------------------------------------------------------------------------------------
+
+    def _audit(self, domid: int) -> None:
+        """Recount one domain's pages (P15)."""
+        self._checked(domid, lambda: self._machine.audit(domid))
+
+    def _audit_changed(self) -> None:
+        """At an epoch's end: the equations of all domains, and a recount of one that changed, in turn: a recount walks
+        every page.
+        """
+        self._audit_sums()
+        for domid in self._changed:
+            del self._changed[domid]
+            self._audit(domid)
+            break
+
+    def _audit_all(self) -> None:
+        """Everything, and the whole host's frames."""
+        if self._cfg.check != "off":
+            self._audit_sums()
+            self._checked(0, self._machine.audit)
+
+    def _audit_sums(self) -> None:
+        aside = self._spec.ram_pages - self._spec.usable_pages
+        pools = sum(resident.domain.numbers.paging_pages for resident in self._residents.values())
+        total = self._owned.now + pools + aside + self._machine.free_pages
+        if total != self._spec.ram_pages:
+            raise InvariantError(
+                f"[HM-2] owned {self._owned.now} + pools {pools} + set aside {aside} + free {self._machine.free_pages} "
+                f"== RAM {self._spec.ram_pages} violated {self._place(0)}"
+            )
+        for domid, resident in self._residents.items():
+            if resident.memory.debt < 0:
+                raise InvariantError(f"[HM-3] debt >= 0 violated: {resident.memory.debt} {self._place(domid)}")
+
+    def _checked(self, domid: int, audit: Callable[[], None]) -> None:
+        try:
+            audit()
+        except InvariantError as error:
+            raise InvariantError(f"{error} {self._place(domid)}") from error
+
+    def _place(self, domid: int) -> str:
+        who = f"Dom{domid}, " if domid else ""
+        return f"({who}host {self._spec.host_id}, t={self._reached_ns / NS_PER_S:.6f} s, seed {self._seed})"

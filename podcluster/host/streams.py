@@ -1,0 +1,158 @@
+"""Streams: what acts in a guest at instants, and the arithmetic of instants.
+
+What        `Stream`, the interface that a guest's clock merges; `Pace`, pages spread evenly over a time; `Stage`, a
+            stream of so many pages with something to follow.
+Units       Pages of 4 KiB; ns of simulated time.
+Invariants  [GS-1] the instant of every batch is a function of where its stream was anchored, in integers: to stop
+                   between any two batches and go on later changes nothing, nor does doing many batches of one stream at
+                   once while nothing else is due in the guest. A batch happens whole, at the instant its first page is
+                   due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from podcluster.host.domain import Run
+from podcluster.units import NS_PER_S
+
+NEVER: Final = 1 << 62
+BATCH_PAGES: Final = 512
+
+
+class Stream(Protocol):
+    """Something in a guest that acts at instants."""
+
+    next_ns: int  # when it acts next; NEVER: nothing is planned
+
+    @property
+    def rank(self) -> int:
+        """What acts first of two at one instant: the lower."""
+
+    def run(self, last_ns: int, *, single: bool) -> None:
+        """Act at each instant up to and including `last_ns` (`single`: the next only); may return early where it
+        changed another's plans.
+        """
+
+    def touches_heap(self) -> bool:
+        """Whether its next act may take from the host's heap or give to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """`pages` pages spread evenly over `span_ns` from `start_ns` [GS-1]."""
+
+    start_ns: int
+    span_ns: int
+    pages: int
+
+    @classmethod
+    def at_rate(cls, start_ns: int, pages: int, pages_per_s: int) -> Pace:
+        """So many pages at a rate."""
+        return cls(start_ns, pages * NS_PER_S // pages_per_s, pages)
+
+    @property
+    def end_ns(self) -> int:
+        """When the last page is done."""
+        return self.start_ns + self.span_ns
+
+    def instant(self, page: int) -> int:
+        """When page number `page` (from 0) is due."""
+        return self.start_ns + page * self.span_ns // self.pages if page < self.pages else self.end_ns
+
+    def batch_instant(self, page: int) -> int:
+        """When the batch that page number `page` belongs to happens."""
+        return self.instant(page // BATCH_PAGES * BATCH_PAGES)
+
+    def batched_by(self, last_ns: int) -> int:
+        """Pages in the batches that happen up to and including `last_ns`."""
+        if last_ns < self.start_ns or not self.pages:
+            return 0
+        if self.span_ns == 0:
+            return self.pages
+        # page * span // pages <= d  <=>  page <= ((d + 1) * pages - 1) // span
+        latest_page = ((last_ns - self.start_ns + 1) * self.pages - 1) // self.span_ns
+        return min(self.pages, (latest_page // BATCH_PAGES + 1) * BATCH_PAGES)
+
+
+class Stage:
+    """A stage of a boot: so many pages over so much time, and then something follows."""
+
+    def __init__(
+        self,
+        rank: int,
+        *,
+        write: Callable[[int, int, int], int],
+        died: Callable[[], bool],
+        on_death: Callable[[int], None],
+        on_done: Callable[[int], None],
+        at_once: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        """`write(first page number, pages, instant)` returns pages done; `at_once(pages)`: whether so many can be one
+        write of many batches.
+        """
+        self.rank = rank
+        self.next_ns = NEVER
+        self._write = write
+        self._died = died
+        self._on_death = on_death
+        self._on_done = on_done
+        self._at_once = at_once
+        self._pace = Pace(0, 0, 0)
+        self._done = 0
+
+    def start(self, pace: Pace) -> None:
+        """Begin."""
+        self._pace = pace
+        self.next_ns = pace.start_ns if pace.pages else pace.end_ns
+
+    def touches_heap(self) -> bool:
+        """Never: populating takes from the domain's own cache."""
+        return False
+
+    def run(self, last_ns: int, *, single: bool) -> None:
+        """Write the batches due; when all are written, wait for the end of the stage."""
+        first = self._done
+        if first == self._pace.pages:
+            at_ns, self.next_ns = self.next_ns, NEVER
+            self._on_done(at_ns)
+            return
+        upto = min(first + BATCH_PAGES, self._pace.pages)
+        if not single:
+            many = self._pace.batched_by(last_ns)
+            if self._at_once(many - first):
+                upto = many
+        done = self._write(first, upto - first, self.next_ns)
+        if self._died():
+            self._on_death(self._pace.batch_instant(first + done))
+            return
+        self._done = upto
+        self.next_ns = self._pace.instant(upto)
+
+
+def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> int:
+    """How many of the instants number `first`, `first + 1`, ... are due by `last_ns`, of which the first is."""
+    step = 1
+    while instant(first + step) <= last_ns:
+        step *= 2
+    low, high = step // 2, step  # instant(first + low) <= last_ns < instant(first + high)
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if instant(first + middle) <= last_ns:
+            low = middle
+        else:
+            high = middle
+    return low + 1
+
+
+def slice_runs(runs: Iterable[Run], first: int, pages: int) -> list[Run]:
+    """Pages number `first` to `first + pages` of runs laid end to end."""
+    found: list[Run] = []
+    for start, count in runs:
+        low, high = max(0, first), min(count, first + pages)
+        if low < high:
+            found.append((start + low, high - low))
+        first -= count
+    return found
