@@ -1,0 +1,163 @@
+"""Small guests and hosts for tests of a host's life: times in seconds, sizes in MiB, quick to boot."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from podcluster.config import BalloonConfig, GuestConfig, HostConfig, PageCacheConfig
+from podcluster.host.model import HostModel
+from podcluster.records import (
+    Close,
+    Command,
+    Demand,
+    DomainRow,
+    EventRow,
+    HostReport,
+    HostSpec,
+    MachineRequest,
+    SampleRow,
+    StartDomain,
+)
+from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
+from tests.reference.model import ReferenceMachine
+
+DRIVERS = {
+    "linux": {"driver": "linux", "batch_pages": 512, "scrub": True, "boot_barrier": True},
+    "linux_no_driver": {"driver": "none", "batch_pages": 512, "scrub": True, "boot_barrier": False},
+    "windows": {"driver": "windows", "batch_pages": 8185, "scrub": False, "boot_barrier": False},
+}
+KINDS = tuple(DRIVERS)
+
+
+def guest_config(kind: str = "linux", *, balloon: Any = None, page_cache: Any = None, **changed: Any) -> GuestConfig:
+    """A guest class like the one of that name in conf/guest, but small: 4-6 MiB of kernel, 3-5 of services."""
+    windows = kind == "windows"
+    fields: dict[str, Any] = {
+        "os_class": kind,
+        "firmware_s": [0.5, 1],
+        "video_mib": 8,
+        "kernel_mib": [4, 6],
+        "kernel_s": [1, 2],
+        "services_mib": [3, 5],
+        "services_s": [2, 4],
+        "scrubber": "zero" if windows else "none",
+        "scrub_rate_mib_per_s": [200, 400],
+        "scrub_start_s": [0.1, 0.2],
+        "alloc_order": "random" if windows else "descending",
+        "swap_mib": 16,
+        "swap_mib_per_s": 4,
+        "balloon": BalloonConfig(
+            **{"start_s": [0.5, 1], "rate_pages_per_s": [10_000, 20_000], **DRIVERS[kind], **(balloon or {})}
+        ),
+        "page_cache": PageCacheConfig(**{"rate_mib_per_s": 20, **(page_cache or {})}),
+    }
+    return GuestConfig(**{**fields, **changed})
+
+
+def request(
+    domain_id: int,
+    kind: str,
+    memory_mib: int,
+    maxmem_mib: int,
+    demand: Demand | int = 0,
+    **changed: Any,
+) -> MachineRequest:
+    """A machine; `demand` as a curve, or flat in MiB."""
+    curve = Demand.flat(demand * PAGES_PER_MIB) if isinstance(demand, int) else demand
+    fields: dict[str, Any] = {
+        "domain_id": domain_id,
+        "attempt": 1,
+        "name": f"vm{domain_id}",
+        "os_class": kind,
+        "vcpus": 2,
+        "maxmem_pages": maxmem_mib * PAGES_PER_MIB,
+        "memory_pages": memory_mib * PAGES_PER_MIB,
+        "arrival_ns": 0,
+        "departure_ns": None,
+        "demand": curve,
+    }
+    return MachineRequest(**{**fields, **changed})
+
+
+def curve(*points: tuple[float, float]) -> Demand:
+    """A demand through (seconds, MiB) points, the first at 0 s."""
+    return Demand(
+        np.array([s_to_ns(t) for t, _ in points], dtype=np.int64),
+        np.array([round(mib * PAGES_PER_MIB) for _, mib in points], dtype=np.int64),
+    )
+
+
+def host_model(
+    *guests: GuestConfig,
+    ram_mib: int = 512,
+    taken_mib: int = 16,
+    seed: int = 1,
+    telemetry_s: float = 0,
+    host: HostConfig | None = None,
+    **keywords: Any,
+) -> HostModel:
+    """A small host that knows these guest classes."""
+    spec = HostSpec(0, ram_mib * PAGES_PER_MIB, (ram_mib - taken_mib) * PAGES_PER_MIB)
+    classes = {one.os_class: one for one in guests}
+    return HostModel(spec, host or HostConfig(), classes, seed, s_to_ns(telemetry_s), **keywords)
+
+
+def start(machine: MachineRequest, at_s: float = 0.001) -> StartDomain:
+    return StartDomain(s_to_ns(at_s), machine)
+
+
+def live(model: HostModel, until_s: float, *commands: Command) -> HostReport:
+    """Run a host to its end in one call."""
+    end_ns = s_to_ns(until_s)
+    return model.advance(end_ns, [*commands, Close(end_ns)])
+
+
+def one_life(kind: str, memory_mib: int, maxmem_mib: int, until_s: float = 60, **changed: Any) -> DomainRow:
+    """The row of one guest, alone on a host that is large enough."""
+    demand = changed.pop("demand", 0)
+    host = changed.pop("host", None)
+    seed = changed.pop("seed", 1)
+    model = host_model(guest_config(kind, **changed), ram_mib=maxmem_mib + 64, host=host, seed=seed)
+    report = live(model, until_s, start(request(0, kind, memory_mib, maxmem_mib, demand)))
+    assert len(report.domains) == 1
+    return report.domains[0]
+
+
+def rows(reports: Sequence[HostReport]) -> tuple[list[DomainRow], list[EventRow], list[SampleRow]]:
+    """All rows of several reports, one after another."""
+    return (
+        [row for report in reports for row in report.domains],
+        [row for report in reports for row in report.events],
+        [row for report in reports for row in report.samples],
+    )
+
+
+def seconds(t_ns: int | None) -> float:
+    """For messages."""
+    assert t_ns is not None
+    return t_ns / NS_PER_S
+
+
+class SlowMachine(ReferenceMachine):
+    """The slow reference as the page mechanism of a host."""
+
+    def end_build(self, dom: int) -> None:
+        """Nothing follows from it here."""
+
+    def forget(self, dom: int) -> None:
+        """A destroyed domain costs nothing here."""
+
+    def tot_pages(self, dom: int) -> int:
+        return self.counters(dom).tot_pages
+
+    def entry_count(self, dom: int) -> int:
+        return self.counters(dom).entry_count
+
+    def debt_pages(self, dom: int) -> int:
+        counters = self.counters(dom)
+        return counters.entry_count - counters.cache_count
+
+
+def slow_machine(host: HostConfig, ram_pages: int) -> SlowMachine:
+    return SlowMachine(ram_pages, scrub_on_free=host.scrub_on_free)
