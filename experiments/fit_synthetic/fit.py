@@ -130,7 +130,8 @@ def compare(trace: Mapping[str, float], drawn: Sequence[Mapping[str, float]]) ->
     lines = [f"{'':34s}{'trace':>12s}{'synthetic':>12s}{'sd':>10s}{'ratio':>8s}"]
     for name, value in trace.items():
         values = np.array([one[name] for one in drawn])
-        lines.append(f"{name:34s}{value:12.4g}{values.mean():12.4g}{values.std():10.3g}{values.mean() / value:8.2f}")
+        ratio = f"{values.mean() / value:8.2f}" if value else f"{'-':>8s}"
+        lines.append(f"{name:34s}{value:12.4g}{values.mean():12.4g}{values.std():10.3g}{ratio}")
     return lines
 
 
