@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import podcluster
 from podcluster.cluster.plan import actor_count, cores
 from podcluster.cluster.pool import CommandsByHost, HostPlan, HostShard, MakeHost, deal, fold, make_host
 from podcluster.config import EngineConfig
@@ -34,6 +37,8 @@ OBJECT_STORE_BYTES: Final = 256 * 1024**2  # messages are small; Ray's default i
 MOST_ATTEMPTS: Final = 4  # of one epoch: a shard that dies in the same place again and again will go on doing so
 WARN_ACTORS_PER_CORE: Final = 4
 KNOCK_S: Final = 5.0
+SOURCE: Final = str(Path(podcluster.__file__).resolve().parent.parent)
+COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Tag(NamedTuple):
@@ -106,6 +111,10 @@ def start_ray(address: str) -> bool:
         return False
     if not local:
         knock(address)
+    path = os.environ.get("PYTHONPATH")
+    if local:
+        # Workers take their path from here; a source tree need be neither installed nor the current folder.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, path]))
     try:
         # `address` is always given: a bare ray.init() joins whatever cluster somebody left running.
         ray.init(
@@ -122,6 +131,11 @@ def start_ray(address: str) -> bool:
                 "free space"
             ) from error
         raise unreachable(address, error) from error
+    finally:
+        if path is not None:
+            os.environ["PYTHONPATH"] = path
+        elif local:
+            del os.environ["PYTHONPATH"]
     return True
 
 
@@ -145,7 +159,7 @@ def knock(address: str) -> None:
 
 def one_line(error: BaseException) -> str:
     """The first line of what an exception says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (COLOUR.sub("", str(error)).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class RayEngine:
@@ -301,6 +315,13 @@ class RayPool:
 
     def _revive(self, shard: _Shard, send: Send, death: Exception) -> Any:
         """Make a shard whose actor died again, from its specs and log, and send it the message once more [CL-2]."""
+        if getattr(death, "actor_init_failed", False):
+            # Nothing of ours runs there: the text is that of a whole traceback, and its last line says what is missing.
+            last = COLOUR.sub("", str(death)).strip().splitlines()[-1]
+            raise PodclusterError(
+                f"no actor can be made ({last[:200]}): podcluster {podcluster.__version__} must be installed on every "
+                "node of the Ray cluster; try engine=inline"
+            )
         shard.attempt += 1
         if shard.attempt >= MOST_ATTEMPTS:
             ids = [spec.host_id for spec in shard.specs]

@@ -13,7 +13,7 @@ import pytest
 
 from podcluster.cluster.plan import actor_count
 from podcluster.cluster.pool import MakeHost
-from podcluster.cluster.ray_pool import RayEngine, knock
+from podcluster.cluster.ray_pool import RayEngine, ShardActor, knock
 from podcluster.config import EngineConfig, GuestConfig, HostConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.records import Command, HostReport, HostSpec
@@ -146,6 +146,23 @@ def test_what_goes_wrong_in_an_actor_is_one_line(
     with pytest.raises(error, match=text) as raised:
         pool.advance(20 * NS_PER_S, {})
     assert "\n" not in str(raised.value)
+    own.close()
+
+
+class Unmakable(ShardActor):
+    """Stands for a node on which podcluster is not installed."""
+
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("No module named 'podcluster'")
+
+
+@pytest.mark.ray
+def test_an_actor_that_cannot_be_made_is_not_tried_again(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constructor's failure is no death: one line that carries its last line and says what must be there."""
+    monkeypatch.setattr("podcluster.cluster.ray_pool.ShardActor", Unmakable)
+    own = RayEngine("local")
+    with pytest.raises(PodclusterError, match=r"no actor can be made \(.*No module named 'podcluster'.*engine=inline"):
+        own.pool(asked(actors=1), PLAN.specs, PLAN.hosts, "unmakable", make_fake)
     own.close()
 
 

@@ -1,0 +1,105 @@
+"""Does the whole way from a configuration to a digest give the same bytes wherever the real hosts live, and however
+time is cut?
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from podcluster.cluster import run as run_module
+from podcluster.cluster.plan import make_plan
+from podcluster.cluster.pool import InlinePool
+from podcluster.cluster.ray_pool import RayEngine
+from podcluster.config import Cell, Config, EngineConfig
+from podcluster.io.digest import digest
+from podcluster.io.load import load_results
+from podcluster.records import StartDomain
+from podcluster.study.runner import run_study
+from podcluster.units import NS_PER_S
+from podcluster.workloads import requests
+
+MakeConfig = Callable[..., Config]
+
+# Guests die in it, are rejected in it, and boot while others run.
+TINY = (
+    "guest=linux_no_driver",
+    "workload.machines=16",
+    "workload.boot_spread_s=60",
+    "study.duration_s=400",
+    "study.telemetry_s=60",
+    "cluster.host_mem_gib=16",
+    "cluster.hosts=3",
+    "overcommit=1.3",
+)
+
+
+@pytest.fixture(scope="module")
+def inline_digest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digest of the tiny study computed in this process."""
+    from podcluster.cli import compose
+
+    folder = tmp_path_factory.mktemp("inline")
+    run_study([Cell(config=compose([*TINY, "engine=inline"]))], out_dir=folder)
+    fates = set(load_results(folder)["domains"]["fate"])
+    assert {"running", "pod_oom", "rejected"} <= fates, "the scenario no longer shows what it is for"
+    return digest(folder)
+
+
+@pytest.fixture
+def engine(ray_cluster: None) -> Iterator[RayEngine]:
+    """Actors on the session's Ray."""
+    engine = RayEngine("local")
+    yield engine
+    engine.close()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("where", ["engine.actors=1", "engine.actors=2", "engine.hosts_per_actor=1"])
+def test_ray_gives_the_digest_of_this_process(
+    make_config: MakeConfig, ray_cluster: None, inline_digest: dict[str, str], tmp_path: Path, where: str
+) -> None:
+    """Every table of the tiny study, byte for byte."""
+    run_study([Cell(config=make_config(*TINY, "engine=ray", where))], out_dir=tmp_path)
+    assert set(load_results(tmp_path)["runs"]["engine_kind"]) == {"ray"}
+    assert digest(tmp_path) == inline_digest
+
+
+def test_merging_empty_epochs_changes_no_byte(
+    make_config: MakeConfig, inline_digest: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[EP-1] on real hosts: every epoch of 10 s on its own."""
+    monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
+    run_study([Cell(config=make_config(*TINY, "engine=inline"))], out_dir=tmp_path)
+    assert digest(tmp_path) == inline_digest
+
+
+@pytest.mark.ray
+def test_a_killed_actor_comes_back_to_the_same_reports(make_config: MakeConfig, engine: RayEngine) -> None:
+    """[CL-2] SIGKILL after 60 s of boots: the rebuilt shard reports what a shard that never died does, page for
+    page.
+    """
+    config = make_config(*TINY)
+    workload = requests(
+        config.workload, config.guest, config.overcommit, None, config.seed, 400, usable_pages=config.usable_pages
+    )
+    plan = make_plan(config, workload, 11)
+    commands = {
+        host_id: [
+            StartDomain(max(1, request.arrival_ns), request)
+            for request in workload.requests
+            if request.domain_id % 3 == host_id and request.maxmem_pages < config.usable_pages
+        ][:2]
+        for host_id in range(3)
+    }
+    here = InlinePool(plan.specs, plan.hosts)
+    there = engine.pool(EngineConfig(kind="ray", actors=2), plan.specs, plan.hosts, "killed")
+    assert there.advance(60 * NS_PER_S, commands) == here.advance(60 * NS_PER_S, commands)
+    os.kill(engine.pids()[0], signal.SIGKILL)
+    for until_s in (120, 400):
+        assert there.advance(until_s * NS_PER_S, {}) == here.advance(until_s * NS_PER_S, {})
+    there.close()
