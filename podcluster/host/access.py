@@ -8,8 +8,8 @@ Source      golden.md section 7.
 import numpy as np
 import numpy.typing as npt
 
+from podcluster.host.contents import word_read, word_write
 from podcluster.host.kernel import kernel
-from podcluster.host.p2m import word_read, word_write
 from podcluster.host.pod import CRASHED, HOLE, NOT_RUNNING, allocating_lookup
 from podcluster.host.state import DomainState, HostState
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from podcluster.errors import InvariantError
 from podcluster.host.heap import ALL, HEAP_ALL, U0, U1, span_mask
 from podcluster.host.kernel import ctz, kernel, popcount, routine
-from podcluster.host.p2m import frame_of, row_count
+from podcluster.host.rows import frame_of, row_count
 from podcluster.host.state import (
     ANY,
     BLOCK_PAGES,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.p2m import frame_of, page_bit
+from podcluster.host.rows import frame_of, page_bit
 from podcluster.host.state import (
     CHUNK_NEXT,
     CHUNK_SEGMENTS,

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from podcluster.host import access, audit, hashes, heap, p2m, pod, ranges
-from podcluster.host.pod import DONE
+from podcluster.errors import InvariantError
+from podcluster.host import access, audit, contents, frames, hashes, heap, p2m, pod, ranges, reservation, teardown
+from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
     BLOCK_PAGES,
@@ -180,11 +181,11 @@ class Machine:
 
     def claim(self, dom: int, pages: int) -> int:
         """Stake a claim on a final size (H2); 0 cancels. 0, -12 or -22."""
-        return int(pod.claim(self._h, self._changed(dom), pages))
+        return int(frames.claim(self._h, self._changed(dom), pages))
 
     def destroy(self, dom: int) -> int:
         """Tear-down; the domain's last counters stay."""
-        pod.destroy(self._h, self._changed(dom))
+        teardown.destroy(self._h, self._changed(dom))
         return 0
 
     def state(self, dom: int) -> int:
@@ -212,11 +213,11 @@ class Machine:
 
     def populate(self, dom: int, gfn: int, order: int) -> int:
         """Allocate an extent from the host and map it: 1, or 0."""
-        return int(pod.populate(self._h, self._reach(dom, gfn + (1 << order)), gfn, order))
+        return int(reservation.populate(self._h, self._reach(dom, gfn + (1 << order)), gfn, order))
 
     def populate_special(self, dom: int, gfn: int) -> int:
         """One special page, outside the quota: 1, or 0."""
-        return int(pod.populate_special(self._h, self._reach(dom, gfn + 1), gfn))
+        return int(reservation.populate_special(self._h, self._reach(dom, gfn + 1), gfn))
 
     def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
         """Populate extents `step` extents apart; number done."""
@@ -233,7 +234,7 @@ class Machine:
 
     def decrease(self, dom: int, gfn: int, order: int) -> list[int]:
         """P12 and the ordinary release: [1 if it ran to its end, pages that PoD handled]."""
-        result = int(pod.decrease(self._h, self._changed(dom), gfn, order))
+        result = int(reservation.decrease(self._h, self._changed(dom), gfn, order))
         return [1, result - DONE] if result >= DONE else [0, result]
 
     def decrease_seq(self, dom: int, start: int, count: int, order: int, step: int) -> list[int]:
@@ -256,6 +257,7 @@ class Machine:
 
     def read(self, dom: int, gfn: int, word: int) -> int:
         """The word at `gfn`, or a status below 0."""
+        self._make_room_for_words(0)
         g = self._changed(dom)
         status = int(access.access_word(self._h, g, gfn, word, 0, False))
         return status if status else int(g.rec["stream_sum"][0]) & WORD_MASK
@@ -282,8 +284,7 @@ class Machine:
         return self._access(dom, _array(gfns), word, value, True)
 
     def _access(self, dom: int, gfns: Gfns, word: int, value: int, write: bool) -> list[int]:
-        if write:
-            self._make_room_for_words(len(gfns))
+        self._make_room_for_words(len(gfns) if write else 0)
         g = self._changed(dom)
         status = int(access.access_list(self._h, g, gfns, word, _signed(value), write))
         r = g.rec[0]
@@ -292,13 +293,15 @@ class Machine:
     def _make_room_for_words(self, more: int) -> None:
         """Keep the hash of words at most half full."""
         h = self._h
+        if not h.rec["words"][0]:
+            raise InvariantError("words of pages are read and written only on a Machine(words=True)")
         needed = int(h.rec["word_count"][0]) + more
         size = h.words.shape[0]
         if 2 * needed > size:
             while 2 * needed > size:
                 size *= 2
             larger = np.zeros((size, 3), np.int64)
-            p2m.words_rehash(h, larger)
+            contents.words_rehash(h, larger)
             self._h = h.replace(words=larger)
 
     # ---- whole pages, ranges at a time
@@ -306,14 +309,16 @@ class Machine:
 
     def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
         """The guest overwrites whole pages with data or zeroes; pages done, holes included, up to the guest's death."""
-        self._make_room_for_words(count if self._h.rec["words"][0] else 0)
+        if self._h.rec["words"][0]:
+            self._make_room_for_words(count)
         first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
         return int(ranges.touch_range(self._h, self._changed(dom), first, count, step, data))
 
     def touch_list(self, dom: int, gfns: Iterable[int], *, data: bool) -> int:
         """The guest overwrites listed pages; pages done, up to the guest's death."""
         listed = _array(gfns)
-        self._make_room_for_words(len(listed) if self._h.rec["words"][0] else 0)
+        if self._h.rec["words"][0]:
+            self._make_room_for_words(len(listed))
         return int(ranges.touch_list(self._h, self._changed(dom), listed, data))
 
     def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
@@ -343,7 +348,7 @@ class Machine:
         """An extra reference on the frame now at `gfn`: 0, or -1 where there is no RAM."""
         if id in self._references:
             return -1
-        mfn = int(pod.add_ref(self._h, self._changed(dom), gfn))
+        mfn = int(teardown.add_ref(self._h, self._changed(dom), gfn))
         if mfn < 0:
             return -1
         self._references[id] = (mfn, dom)
@@ -354,20 +359,20 @@ class Machine:
         held = self._references.pop(id, None)
         if held is None:
             return -1
-        pod.drop_ref(self._h, self._changed(held[1]), held[0])
+        teardown.drop_ref(self._h, self._changed(held[1]), held[0])
         return 0
 
     def shadow_ref(self, dom: int, gfn: int) -> int:
         """A reference of a shadow mapping: 0, or -1."""
-        return int(pod.shadow_ref(self._h, self._changed(dom), gfn))
+        return int(teardown.shadow_ref(self._h, self._changed(dom), gfn))
 
     def set_flag(self, dom: int, gfn: int, flag: str, on: bool) -> int:
         """Set or clear `special` or `shadowed_pt`: 0, 1 if already so, -1 where there is no RAM."""
-        return int(pod.set_flag(self._h, self._changed(dom), gfn, FLAGS[flag], bool(on)))
+        return int(teardown.set_flag(self._h, self._changed(dom), gfn, FLAGS[flag], bool(on)))
 
     def offline(self, dom: int, list: str, index: int, sub: int = 0) -> int:
         """P13, a memory error in a cached frame: 1, or -1."""
-        return int(pod.offline(self._h, self._changed(dom), LISTS[list], index, sub))
+        return int(teardown.offline(self._h, self._changed(dom), LISTS[list], index, sub))
 
     # ---- host memory outside domains
     # ---------------------------------------------------------------------------------------

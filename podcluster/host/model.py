@@ -209,7 +209,7 @@ class HostModel:
         while self._next_look_ns < before_ns:
             self._look(self._next_look_ns)
         self._drain(before_ns)
-        self._reach(before_ns - 1)
+        self._reached_ns = max(self._reached_ns, before_ns - 1)
 
     def _reach(self, at_ns: int) -> None:
         if at_ns < self._reached_ns:

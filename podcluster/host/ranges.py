@@ -16,20 +16,16 @@ Departs     nowhere: tests/host/test_ranges.py drives both.
 import numpy as np
 import numpy.typing as npt
 
-from podcluster.host.cache import cache_add_run, cache_give_singles, list_drop, list_head, list_head_signed, run_release
+from podcluster.host.cache import cache_add_run, cache_give_singles
+from podcluster.host.contents import contents_set, contents_uniform, word_write, words_clear
+from podcluster.host.frames import run_release
 from podcluster.host.heap import U0, U1, span_mask
 from podcluster.host.kernel import clz, ctz, kernel, routine
-from podcluster.host.p2m import (
-    contents_set,
-    contents_uniform,
-    frame_of,
-    page_bit,
-    row_count,
-    set_pages,
-    word_write,
-    words_clear,
-)
-from podcluster.host.pod import DONE, allocating_lookup, decrease, demand_populate, populate
+from podcluster.host.lists import list_drop, list_head, list_head_signed
+from podcluster.host.p2m import set_pages
+from podcluster.host.pod import allocating_lookup, demand_populate
+from podcluster.host.reservation import DONE, decrease, populate
+from podcluster.host.rows import frame_of, page_bit, row_count
 from podcluster.host.state import (
     ANY,
     BASE,

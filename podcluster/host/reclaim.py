@@ -14,20 +14,11 @@ Departs     nowhere.
 import numpy as np
 
 from podcluster.host.cache import cache_add_run, cache_add_super
+from podcluster.host.contents import contents_uniform
 from podcluster.host.heap import ALL, U0, U1, span_mask
 from podcluster.host.kernel import ctz, popcount, routine
-from podcluster.host.p2m import (
-    contents_uniform,
-    detail_give,
-    forget_mapping,
-    frame_of,
-    open_block,
-    page_bit,
-    row_give,
-    row_is,
-    set_block,
-    set_pages,
-)
+from podcluster.host.p2m import forget_mapping, open_block, set_block, set_pages
+from podcluster.host.rows import detail_give, frame_of, page_bit, row_give, row_is
 from podcluster.host.state import (
     ANY,
     BASE,

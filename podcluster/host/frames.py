@@ -1,0 +1,135 @@
+"""Frames between the host and a domain.
+
+What        Taking frames under quota and claims [H2, H3], dropping their allocation reference, and what a frame keeps
+            when it
+            moves: attributes, references, contents.
+Units       Frames of 4 KiB.
+Invariants  A page that leaves its domain forgets its flags; it is zeroed if the host scrubs or its owner was
+            destroyed.
+            A frame with extra references stays its domain's until the last of them goes.
+Departs     nowhere.
+"""
+
+from podcluster.host.contents import words_clear
+from podcluster.host.heap import heap_give_run, heap_take
+from podcluster.host.kernel import kernel, routine
+from podcluster.host.lists import list_push
+from podcluster.host.state import (
+    DROPPED,
+    EINVAL,
+    ENOMEM,
+    LOOSE,
+    LOOSE_FRAMES,
+    LOOSE_LIST,
+    REF_MASK,
+    SPECIAL,
+    STALE,
+    DomainState,
+    HostState,
+)
+
+
+@routine
+def frames_take(h: HostState, g: DomainState, order: int, counted: bool) -> int:
+    """Take 2**order frames from the host for the domain; -1 when quota, claims [H3] or the heap refuse.
+
+    What the frames held before stays in their attributes: the caller maps them or clears them.
+    """
+    r = g.rec[0]
+    hr = h.rec[0]
+    count = 1 << order
+    if r.dying or (counted and r.tot_pages + count > r.max_pages):
+        return -1
+    if hr.claims + count > hr.free and not (counted and r.claim >= count):
+        return -1
+    mfn = heap_take(h, order)
+    if mfn < 0:
+        return -1
+    if counted:
+        used = min(r.claim, count)
+        r.claim -= used
+        hr.claims -= used
+        r.tot_pages += count
+    return mfn
+
+
+@routine
+def stale_forget(h: HostState, mfn: int, count: int) -> None:
+    """Forget what earlier owners left in frames that the host does not scrub."""
+    if not h.rec[0].scrub_on_free:
+        for k in range(mfn, mfn + count):
+            if h.attr[k]:
+                h.attr[k] = 0
+
+
+@routine
+def frame_release(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
+    """Drop the allocation reference of an unmapped frame; it goes to the host unless others refer to it.
+
+    `stale`: its contents, as attribute bits.
+    """
+    r = g.rec[0]
+    hr = h.rec[0]
+    a = h.attr[mfn]
+    if a & REF_MASK:
+        h.attr[mfn] = (a & ~STALE) | LOOSE | DROPPED | stale
+        hr.loose += 1
+        if not a & SPECIAL:
+            r.loose += 1
+        return
+    if not a & SPECIAL:
+        r.tot_pages -= 1
+    frame_home(h, mfn, stale, r.dying != 0)
+
+
+@routine
+def frame_home(h: HostState, mfn: int, stale: int, dying: bool) -> None:
+    """Return a frame to the host, zeroed if the host scrubs or its owner has been destroyed."""
+    hr = h.rec[0]
+    keep = stale
+    if hr.scrub_on_free or dying:
+        keep = 0
+        words_clear(h, mfn)
+    if h.attr[mfn] != keep:
+        h.attr[mfn] = keep
+    heap_give_run(h, mfn, 1)
+
+
+@routine
+def run_release(h: HostState, g: DomainState, mfn: int, count: int) -> None:
+    """Release a run of frames that are zero and have no attributes."""
+    if h.rec[0].words:
+        for k in range(mfn, mfn + count):
+            words_clear(h, k)
+    g.rec[0].tot_pages -= count
+    heap_give_run(h, mfn, count)
+
+
+@routine
+def frame_loosen(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
+    """A frame stays the domain's, with its allocation reference, but is neither mapped nor cached."""
+    r = g.rec[0]
+    h.attr[mfn] = (h.attr[mfn] & ~STALE) | LOOSE | stale
+    h.rec[0].loose += 1
+    if not h.attr[mfn] & SPECIAL:
+        r.loose += 1
+    r.irregular |= LOOSE_FRAMES
+    list_push(h, g, LOOSE_LIST, mfn, 1, 1)
+
+
+@kernel
+def claim(h: HostState, g: DomainState, pages: int) -> int:
+    """H2: stake a claim on a final size of `pages`; 0 cancels. 0, EINVAL or ENOMEM."""
+    r = g.rec[0]
+    hr = h.rec[0]
+    if pages == 0:
+        hr.claims -= r.claim
+        r.claim = 0
+        return 0
+    if r.claim > 0 or pages <= r.tot_pages or pages > r.max_pages or r.dying:
+        return EINVAL
+    if pages - r.tot_pages > hr.free - hr.claims:
+        return ENOMEM
+    r.claim = pages - r.tot_pages
+    hr.claims += r.claim
+    return 0

@@ -1,0 +1,260 @@
+"""Memory that a domain takes from the host and gives back.
+
+What        Populate with RAM, P12 decrease reservation with stealing and superpage recovery, the ordinary release.
+Units       Frames of 4 KiB; an extent of order k is 2**k of them.
+Symbols     E entry_count   C cache_count   B ballooned_to
+Invariants  [POD-2] E = B - P: what leaves the table leaves B. Giving back pays the debt E - C down, never below 0.
+Departs     nowhere.
+"""
+
+from podcluster.host.cache import cache_add_run, cache_add_super, set_cache_size
+from podcluster.host.contents import contents_set_bits, stale_bits
+from podcluster.host.frames import frame_loosen, frame_release, frames_take
+from podcluster.host.kernel import kernel, routine
+from podcluster.host.p2m import entry_order, forget_mapping, mark_odd, page_kind, set_pages, set_range
+from podcluster.host.pod import chunk_order, count_kind
+from podcluster.host.reclaim import reclaim_super
+from podcluster.host.rows import frame_of, page_bit
+from podcluster.host.state import (
+    ANY,
+    BLOCK_PAGES,
+    EMPTY,
+    KIND,
+    ODD,
+    POD,
+    RAM,
+    RAM_ABOVE_TARGET,
+    RAM_OVER_POD,
+    SPECIAL,
+    SPECIAL_PAGES,
+    STALE,
+    STALE_ANY,
+    STALE_HEAD,
+    ZEROS,
+    DomainState,
+    HostState,
+)
+
+DONE = 1 << 40  # `decrease` ran to its end
+
+
+@routine
+def map_host_frames(h: HostState, g: DomainState, gfn: int, order: int, mfn: int) -> None:
+    """Map frames fresh from the host as RAM; they show what an earlier owner left in them."""
+    set_range(h, g, gfn, order, RAM, mfn)
+    if h.rec[0].scrub_on_free:
+        return
+    for k in range(1 << order):
+        a = h.attr[mfn + k]
+        if a & STALE:
+            h.attr[mfn + k] = a & ~STALE
+            contents_set_bits(h, g, (gfn + k) >> 9, (gfn + k) & 511, a & STALE_ANY != 0, a & STALE_HEAD != 0)
+
+
+@routine
+def cover_range(h: HostState, g: DomainState, gfn: int, order: int) -> None:
+    """What a populate replaces: `pod` entries leave E, RAM stays owned but unmapped."""
+    r = g.rec[0]
+    promised = count_kind(h, g, gfn, order, POD) if order <= chunk_order(gfn, order) else 0
+    backed = 0
+    for at in range(gfn, gfn + (1 << order)):
+        kind = page_kind(h, g, at)
+        if kind == RAM:
+            backed += 1
+            mfn = frame_of(h, g, at >> 9, at & 511)
+            stale = stale_bits(h, g, at >> 9, at & 511)
+            forget_mapping(h, g, at >> 9, at & 511, mfn)
+            frame_loosen(h, g, mfn, stale)
+        elif kind == POD and order > chunk_order(gfn, order):
+            promised += 1
+    if promised:
+        r.irregular |= RAM_OVER_POD
+        r.entry_count -= promised
+    r.ballooned_to += (1 << order) - promised - backed
+
+
+@routine
+def range_is_empty(g: DomainState, gfn: int, order: int) -> bool:
+    """Whether an extent lies in blocks that have nothing mapped, by their kind."""
+    for b in range(gfn >> 9, (gfn + (1 << order) + 511) >> 9):
+        if g.blk[b, KIND] != EMPTY:
+            return False
+    return True
+
+
+@kernel
+def populate(h: HostState, g: DomainState, gfn: int, order: int) -> int:
+    """Allocate an extent from the host and map it as RAM: 1, or 0 when the allocation failed."""
+    r = g.rec[0]
+    r.generation += 1
+    mfn = frames_take(h, g, order, True)
+    if mfn < 0:
+        return 0
+    if range_is_empty(g, gfn, order):
+        r.ballooned_to += 1 << order
+    else:
+        cover_range(h, g, gfn, order)
+    if r.target and r.tot_pages > r.target:
+        r.irregular |= RAM_ABOVE_TARGET
+    map_host_frames(h, g, gfn, order, mfn)
+    return 1
+
+
+@kernel
+def populate_special(h: HostState, g: DomainState, gfn: int) -> int:
+    """One special page: owned, not counted, outside the quota."""
+    r = g.rec[0]
+    r.generation += 1
+    mfn = frames_take(h, g, 0, False)
+    if mfn < 0:
+        return 0
+    cover_range(h, g, gfn, 0)
+    r.ballooned_to -= 1
+    map_host_frames(h, g, gfn, 0, mfn)
+    h.attr[mfn] |= SPECIAL
+    mark_odd(h, g, gfn)
+    r.irregular |= SPECIAL_PAGES
+    return 1
+
+
+@routine
+def release_page(h: HostState, g: DomainState, gfn: int) -> None:
+    """Unmap the RAM page at `gfn` the ordinary way and drop its allocation reference."""
+    b = gfn >> 9
+    i = gfn & 511
+    mfn = frame_of(h, g, b, i)
+    stale = stale_bits(h, g, b, i)
+    special = h.attr[mfn] & SPECIAL
+    forget_mapping(h, g, b, i, mfn)
+    set_pages(h, g, gfn, 1, EMPTY, 0)
+    frame_release(h, g, mfn, stale)
+    if not special:
+        g.rec[0].ballooned_to -= 1
+
+
+@routine
+def _free_surplus(h: HostState, g: DomainState) -> None:
+    """P12 step 7: cached frames that no entry can ask for go to the host, not preemptible."""
+    r = g.rec[0]
+    if r.entry_count < r.cache_count:
+        set_cache_size(h, g, r.entry_count, False)
+
+
+@routine
+def _is_special(h: HostState, g: DomainState, gfn: int) -> bool:
+    b = gfn >> 9
+    i = gfn & 511
+    return page_bit(h, int(g.blk[b, ODD]), i) and h.attr[frame_of(h, g, b, i)] & SPECIAL != 0
+
+
+@routine
+def _count_special(h: HostState, g: DomainState, gfn: int, count: int) -> int:
+    """Special RAM pages in an extent."""
+    special = 0
+    end = gfn + count
+    while gfn < end:
+        here = min(end, ((gfn >> 9) + 1) << 9)
+        if int(g.blk[gfn >> 9, ODD]) != ZEROS:
+            for at in range(gfn, here):
+                if page_kind(h, g, at) == RAM and _is_special(h, g, at):
+                    special += 1
+        gfn = here
+    return special
+
+
+@routine
+def _steal(h: HostState, g: DomainState, gfn: int, order: int) -> None:
+    """P12 step 6: RAM goes to the cache instead of the host, at its own order."""
+    b = gfn >> 9
+    i = gfn & 511
+    if order == 0:
+        mfn = frame_of(h, g, b, i)
+        odd = page_bit(h, int(g.blk[b, ODD]), i)
+        if odd or page_bit(h, int(g.blk[b, ANY]), i):
+            forget_mapping(h, g, b, i, mfn)
+        set_pages(h, g, gfn, 1, EMPTY, 0)
+        cache_add_run(h, g, mfn, 1, 1, odd and h.attr[mfn] != 0)
+        return
+    single = order < 9
+    first = frame_of(h, g, b, i)
+    for at in range(gfn, gfn + (1 << order)):
+        mfn = frame_of(h, g, at >> 9, at & 511)
+        odd = page_bit(h, int(g.blk[at >> 9, ODD]), at & 511)
+        if odd or page_bit(h, int(g.blk[at >> 9, ANY]), at & 511):
+            forget_mapping(h, g, at >> 9, at & 511, mfn)
+        if odd and h.attr[mfn]:
+            g.rec[0].odd_cached += 1
+    set_range(h, g, gfn, order, EMPTY, 0)
+    if single:
+        cache_add_run(h, g, first, 1 << order, 1, False)
+    else:
+        for k in range(1 << (order - 9)):
+            cache_add_super(h, g, first + k * BLOCK_PAGES, False)
+
+
+@routine
+def decrease_chunk(h: HostState, g: DomainState, gfn: int, order: int) -> int:
+    """P12 on one aligned chunk: the pages that the PoD layer handled."""
+    r = g.rec[0]
+    if r.entry_count == 0 or r.dying:
+        return 0
+    size = 1 << order
+    pod = count_kind(h, g, gfn, order, POD)
+    ram = count_kind(h, g, gfn, order, RAM)
+    if ram:
+        ram -= _count_special(h, g, gfn, size)
+    steal = r.entry_count > r.cache_count
+    if pod == 0 and not steal:
+        return 0
+    handled = 0
+    if steal and order < 9 and ram == size and reclaim_super(h, g, (gfn >> 9) << 9):
+        pod = size
+        ram = 0
+    if pod == size:
+        set_range(h, g, gfn, order, EMPTY, 0)
+        r.entry_count -= size
+        r.ballooned_to -= size
+        handled = size
+    else:
+        at = gfn
+        while at < gfn + size and (pod > 0 or (steal and ram > 0)):
+            kind = page_kind(h, g, at)
+            k = min(order, entry_order(g, at))
+            step = 1 << k
+            if kind == POD:
+                set_range(h, g, at, k, EMPTY, 0)
+                r.entry_count -= step
+                r.ballooned_to -= step
+                pod -= step
+                handled += step
+            elif kind == RAM and steal and not _is_special(h, g, at):
+                _steal(h, g, at, k)
+                r.ballooned_to -= step
+                ram -= step
+                handled += step
+                steal = r.entry_count > r.cache_count
+            at += step
+    _free_surplus(h, g)
+    return handled
+
+
+@kernel
+def decrease(h: HostState, g: DomainState, gfn: int, order: int) -> int:
+    """Give one extent back: pages that PoD handled, | DONE when the request ran to its end."""
+    g.rec[0].generation += 1
+    size = chunk_order(gfn, order)
+    handled = 0
+    for at in range(gfn, gfn + (1 << order), 1 << size):
+        handled += decrease_chunk(h, g, at, size)
+    tolerated = handled
+    j = 0
+    while j + tolerated < 1 << order:
+        kind = page_kind(h, g, gfn + j)
+        if kind == RAM:
+            release_page(h, g, gfn + j)
+        elif kind == POD or tolerated == 0:
+            return handled
+        else:
+            tolerated -= 1
+        j += 1
+    return handled | DONE

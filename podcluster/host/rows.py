@@ -1,0 +1,103 @@
+"""Bit rows and frame lists: what a block of the table owns while it is not uniform.
+
+What        Taking, copying and giving back rows of 512 bits and lists of 512 frames; reading them.
+Units       A row is eight words of 64 bits, page i is bit i & 63 of word i >> 6. Frames of 4 KiB.
+Invariants  Rows ZEROS and ONES are shared and never written: a row is made one's own first.
+Departs     nowhere.
+"""
+
+import numpy as np
+
+from podcluster.host.heap import ALL, U0, U1
+from podcluster.host.kernel import popcount, routine
+from podcluster.host.state import BASE, BLOCK_PAGES, DETAIL, ONES, DomainState, HostState
+
+
+@routine
+def row_give(h: HostState, row: int) -> None:
+    """Give a row back; the shared ones stay."""
+    if row > ONES:
+        r = h.rec[0]
+        h.row[row, 0] = np.uint64(r.row_free)
+        r.row_free = row
+        r.rows_used -= 1
+
+
+@routine
+def row_own(h: HostState, row: int) -> int:
+    """`row` itself when it may be written, else a private copy of it."""
+    if row > ONES:
+        return row
+    r = h.rec[0]
+    new = r.row_free
+    if new:
+        r.row_free = np.int64(h.row[new, 0])
+    else:
+        new = r.row_top
+        r.row_top += 1
+    r.rows_used += 1
+    fill = ALL if row == ONES else U0
+    for wi in range(8):
+        h.row[new, wi] = fill
+    return int(new)
+
+
+@routine
+def row_is(h: HostState, row: int, word: np.uint64) -> bool:
+    """Whether all eight words of `row` equal `word`."""
+    for wi in range(8):
+        if h.row[row, wi] != word:
+            return False
+    return True
+
+
+@routine
+def row_count(h: HostState, row: int) -> int:
+    """Bits set in `row`."""
+    if row <= ONES:
+        return BLOCK_PAGES * row
+    bits = 0
+    for wi in range(8):
+        bits += popcount(h.row[row, wi])
+    return bits
+
+
+@routine
+def page_bit(h: HostState, row: int, i: int) -> bool:
+    """Bit `i` of `row`."""
+    return bool((h.row[row, i >> 6] >> np.uint64(i & 63)) & U1 != U0)
+
+
+@routine
+def detail_give(h: HostState, handle: int) -> None:
+    """Give a list of frames back."""
+    if handle:
+        r = h.rec[0]
+        h.detail[handle, 0] = r.detail_free
+        r.detail_free = handle
+        r.details_used -= 1
+
+
+@routine
+def detail_make(h: HostState, base: int) -> int:
+    """A list of the frames base, base + 1, ..."""
+    r = h.rec[0]
+    new = r.detail_free
+    if new:
+        r.detail_free = h.detail[new, 0]
+    else:
+        new = r.detail_top
+        r.detail_top += 1
+    r.details_used += 1
+    for i in range(BLOCK_PAGES):
+        h.detail[new, i] = base + i
+    return int(new)
+
+
+@routine
+def frame_of(h: HostState, g: DomainState, b: int, i: int) -> int:
+    """Frame behind RAM page `i` of block `b`."""
+    handle = g.blk[b, DETAIL]
+    if handle:
+        return int(h.detail[handle, i])
+    return int(g.blk[b, BASE]) + i
