@@ -457,6 +457,10 @@ class ReferenceMachine:
             counts["pod1g"],
         )
 
+    def entries(self, dom: int) -> list[tuple[int, int, int, int]]:
+        """(first gfn, kind, first frame, order) of every entry, ascending; the model's own, for tests."""
+        return list(self._domain(dom).table.entries())
+
     def q_dump(self, dom: int) -> str:
         """The line of the operator's debug key."""  # P15
         domain = self._domain(dom)
