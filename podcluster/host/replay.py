@@ -120,11 +120,17 @@ def replay_file(path: str | Path, make_machine: MakeMachine = kernel_machine) ->
     header = _header(path, lines)
     guests = {guest["id"] for guest in header["guests"]}
     machine = make_machine(header)
+    created: set[int] = set()
     expected: dict[int, dict[str, Any]] = {}  # per guest, differences merged
     records = 0
     for number, text in enumerate(lines[1:], start=2):
         line = _operation(path, number, text, guests)
-        op = line["op"]
+        op, dom = line["op"], line["args"].get("dom")
+        if dom is not None and (dom in created) == (op == "create"):
+            fault = "created twice" if op == "create" else "used before it is created"
+            raise ConfigError(f"{path}:{number}: guest {dom!r} is {fault}; record the trace again")
+        if op == "create":
+            created.add(dom)
         found = getattr(machine, op)(**line["args"])
         notes = machine.take_notes()
         if found != line["ret"]:
@@ -238,7 +244,7 @@ def replay_all(paths: Sequence[str], make_machine: MakeMachine, out: TextIO, err
         out.flush()
     seconds = time.perf_counter() - started
     out.write(
-        f"{len(paths)} traces, {operations} operations in {seconds:.1f} s: "
+        f"{len(paths)} trace{'' if len(paths) == 1 else 's'}, {operations} operations in {seconds:.1f} s: "
         f"{ok} ok, {mismatched} mismatched, {unreadable} unreadable\n"
     )
     return 1 if mismatched else 2 if unreadable else 0

@@ -157,6 +157,14 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda d: trace(d, lambda lines: lines[5]["args"].pop("order")),
         ":6: mark_pod takes dom, gfn",
     ),
+    "guest not created": (
+        lambda d: trace(d, lambda lines: lines.__setitem__(1, lines[2])),
+        ":2: guest 1 is used before",
+    ),
+    "guest created twice": (
+        lambda d: trace(d, lambda lines: lines.__setitem__(2, lines[1])),
+        ":3: guest 1 is created tw",
+    ),
     "unknown guest": (lambda d: trace(d, lambda lines: lines[5]["args"].update(dom=7)), ":6: guest 7 is not in"),
 }
 
