@@ -1,0 +1,459 @@
+"""Does a guest do with its memory what its class, its demand and its allocator say, and count it rightly?"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podcluster.config import HostConfig
+from podcluster.host import domain as toolstack
+from podcluster.host.domain import ABOVE_VGA, VGA_HOLE, Domain
+from podcluster.host.guest import Boot, Guest
+from podcluster.host.guest_demand import DemandStream, HeldBooks, above, union_length
+from podcluster.host.guest_memory import Allocator, GuestMemory, PageSet, shuffled_blocks
+from podcluster.host.machine import Machine
+from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, count_instants, slice_runs
+from podcluster.records import Demand, EventKind
+from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
+from tests.host.lives import curve, guest_config, one_life, request
+
+MIB = PAGES_PER_MIB
+SPAN = 400  # gfns of the small sets
+
+small_runs = st.tuples(st.integers(0, SPAN), st.integers(0, 60))
+
+
+# -- sets and orders ---------------------------------------------------------------------------------------------
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), small_runs), max_size=40), asked=small_runs)
+def test_page_set_is_a_set(steps: list[tuple[bool, tuple[int, int]]], asked: tuple[int, int]) -> None:
+    """Against a Python set: what add and remove return, the count, gaps, runs, membership."""
+    ours, plain = PageSet(), set[int]()
+    for add, (first, count) in steps:
+        pages = set(range(first, first + count))
+        if add:
+            assert ours.add(first, count) == len(pages - plain)
+            plain |= pages
+        else:
+            assert ours.remove(first, count) == len(pages & plain)
+            plain -= pages
+        assert ours.pages == len(plain)
+    assert [gfn for first, count in ours.runs() for gfn in range(first, first + count)] == sorted(plain)
+    assert all(a + n < b for (a, n), (b, _) in zip(ours.runs(), ours.runs()[1:], strict=False))
+    first, count = asked
+    gaps = [gfn for at, n in ours.gaps(first, count) for gfn in range(at, at + n)]
+    assert gaps == sorted(set(range(first, first + count)) - plain)
+    assert all((gfn in ours) == (gfn in plain) for gfn in range(SPAN + 70))
+
+
+def laid_out(runs: Sequence[tuple[int, int]]) -> list[int]:
+    """Pages in the order they are taken: runs in order, each from its top page down."""
+    return [gfn for first, count in runs for gfn in range(first + count - 1, first - 1, -1)]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["take", "away", "back"]), st.integers(0, 50), st.integers(0, 100)), max_size=30
+    )
+)
+def test_allocator_hands_out_in_order(steps: list[tuple[str, int, int]]) -> None:
+    """Against lists of single pages: what was freed last first, then what came back, then untouched from the top."""
+    allocator = Allocator([(0, 100), (150, 70)])
+    pool = [*range(219, 149, -1), *range(99, -1, -1)]  # in the order they go
+    taken: list[int] = []
+    away: list[tuple[int, int]] = []
+    for what, pages, in_use_percent in steps:
+        if what == "take":
+            assert laid_out(allocator.take(pages)) == pool[:pages]
+            taken, pool = taken + pool[:pages], pool[pages:]
+        elif what == "away":
+            in_use = len(taken) * in_use_percent // 100
+            runs = allocator.take_away(pages, in_use)
+            freed, fresh = taken[in_use:][:pages], max(0, pages - (len(taken) - in_use))
+            assert laid_out(runs) == freed + pool[:fresh]
+            taken, pool = taken[:in_use] + taken[in_use + len(freed) :], pool[fresh:]
+            away += runs
+        elif away:
+            run = away.pop()
+            allocator.put_back([run])
+            pool = laid_out([run]) + pool
+        assert (allocator.taken_pages, allocator.pool_pages) == (len(taken), len(pool))
+
+
+def test_random_blocks_are_the_same_pages() -> None:
+    """Aligned blocks of 64, each once, in an order that the generator decides."""
+    runs = [(10, 100), (200, 313)]
+    blocks = shuffled_blocks(runs, 64, np.random.default_rng(3))
+    assert sorted(laid_out(blocks)) == sorted(laid_out(runs))
+    assert all(first // 64 == (first + count - 1) // 64 for first, count in blocks)
+    assert blocks != sorted(blocks)
+    assert blocks == shuffled_blocks(runs, 64, np.random.default_rng(3))
+
+
+@given(start=st.integers(0, 50), span=st.integers(0, 5000), pages=st.integers(0, 3000), last=st.integers(0, 6000))
+def test_pace_counts_whole_batches(start: int, span: int, pages: int, last: int) -> None:
+    """`batched_by` against a walk over the batches: those whose first page is due."""
+    pace = Pace(start, span, pages)
+    due = [first for first in range(0, pages, BATCH_PAGES) if pace.instant(first) <= last]
+    assert pace.batched_by(last) == min(pages, len(due) * BATCH_PAGES)
+    assert pace.instant(0) == (start if pages else pace.end_ns)
+    assert all(pace.instant(page) <= pace.instant(page + 1) <= pace.end_ns for page in range(0, pages, 97))
+
+
+@given(step=st.integers(1, 40), first=st.integers(0, 20), more=st.integers(0, 4000))
+def test_count_instants(step: int, first: int, more: int) -> None:
+    """Against counting."""
+    last = first * step + more
+    due = [k for k in range(first, last + 1) if k * step <= last]
+    assert count_instants(lambda k: k * step, first, last) == len(due)
+
+
+@given(
+    runs=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 20)), max_size=5),
+    first=st.integers(0, 80),
+    pages=st.integers(0, 80),
+)
+def test_slices_of_runs(runs: list[tuple[int, int]], first: int, pages: int) -> None:
+    """Against a list of single pages."""
+    flat = [gfn for at, count in runs for gfn in range(at, at + count)]
+    found = [gfn for at, count in slice_runs(runs, first, pages) for gfn in range(at, at + count)]
+    assert found == flat[first : first + pages]
+
+
+# -- a guest on a machine -----------------------------------------------------------------------------------------
+
+
+class Rig:
+    """A guest alone on a machine, without a host's clock around it."""
+
+    def __init__(
+        self,
+        kind: str = "linux_no_driver",
+        memory_mib: int = 64,
+        maxmem_mib: int = 128,
+        demand: Demand | None = None,
+        *,
+        hold_ns: int = -1,
+        may_skip: bool = True,
+        **changed: Any,
+    ) -> None:
+        cfg = guest_config(kind, **changed)
+        self.machine = Machine((maxmem_mib + 64) * MIB)
+        asked = request(0, kind, memory_mib, maxmem_mib)
+        built = toolstack.build(self.machine, 1, asked, HostConfig(), cfg)
+        assert isinstance(built, Domain)
+        self.domain = built
+        self.boot = Boot.draw(cfg, 1, 0, 1)
+        self.memory = GuestMemory(
+            self.machine,
+            1,
+            built.layout,
+            kernel_pages=self.boot.kernel_pages,
+            block_pages=cfg.alloc_block_pages,
+            rng=np.random.default_rng(1) if cfg.alloc_order == "random" else None,
+            may_skip=may_skip,
+        )
+        self.events: list[tuple[int, EventKind, str]] = []
+        self.guest = Guest(
+            self.memory,
+            self.boot,
+            cfg,
+            demand or Demand.flat(0),
+            hold_ns=hold_ns,
+            maxmem_pages=maxmem_mib * MIB,
+            start_ns=0,
+            on_event=lambda at_ns, kind, text: self.events.append((at_ns, kind, text)),
+        )
+
+    def run_to(self, until_s: float) -> "Rig":
+        self.guest.run(s_to_ns(until_s))
+        return self
+
+
+def test_the_boot_writes_what_its_streams_say() -> None:
+    """Firmware low, the image at 16 MiB, descriptors (maxmem/64) and services from the top of memory down."""
+    rig = Rig(page_cache={"rate_mib_per_s": 0}).run_to(60)
+    boot, descriptors = rig.boot, 128 * MIB // 64
+    top = 120 * MIB  # maxmem less video RAM
+    assert rig.memory.nonzero_runs == [
+        (0, VGA_HOLE),
+        (ABOVE_VGA, 0x180 - ABOVE_VGA),
+        (0x1000, boot.kernel_pages),
+        (top - descriptors - boot.services_pages, descriptors + boot.services_pages),
+    ]
+    assert rig.guest.boot_done_ns == boot.firmware_ns + boot.kernel_ns + boot.services_ns
+    assert [kind for _, kind, _ in rig.events] == ["boot_done"]
+
+
+def test_descriptors_follow_maxmem_whatever_the_target() -> None:
+    """C1.11: two guests of one memory, one of four times the maxmem, differ by the descriptors alone."""
+    small, large = (Rig(maxmem_mib=mib, page_cache={"rate_mib_per_s": 0}).run_to(60) for mib in (128, 512))
+    assert large.memory.nonzero_pages - small.memory.nonzero_pages == 384 * MIB // 64
+
+
+@pytest.mark.parametrize("kind", ["linux_no_driver", "windows"])
+def test_the_guests_own_count_is_what_the_machine_holds(kind: str) -> None:
+    """GM-3 against the machine's content bits: the same number of pages with data, from books that never ask."""
+    rig = Rig(kind, 100, 128, curve((0, 10), (30, 60)), may_skip=False, swap_mib=0)
+    for until_s in range(1, 40, 3):
+        rig.run_to(until_s)
+        assert rig.memory.nonzero_pages == rig.machine.counters(1).nonzero_pages
+    assert rig.memory.nonzero_pages > 60 * MIB
+
+
+def test_a_guest_that_owes_nothing_may_be_skipped() -> None:
+    """G12: with no entry outstanding, all the same whether the machine is told of each write or not."""
+    told, skipped = (
+        Rig("linux_no_driver", 64, 64, curve((0, 10), (30, 50)), may_skip=may_skip).run_to(60)
+        for may_skip in (False, True)
+    )
+    assert skipped.memory.inert
+    assert not told.memory.inert
+    assert told.memory.nonzero_runs == skipped.memory.nonzero_runs
+    before, after = told.machine.counters(1), skipped.machine.counters(1)
+    assert before.nonzero_pages > after.nonzero_pages
+    assert before._replace(nonzero_pages=0) == after._replace(nonzero_pages=0)
+    assert told.machine.entry_map(1) == skipped.machine.entry_map(1)
+
+
+def test_a_scrubber_fills_no_book() -> None:
+    """Zeroes are written over all that is free, populated and reclaimed; no page counts as holding data for it."""
+    quiet, zeroing = (
+        Rig(scrubber=scrubber, page_cache={"rate_mib_per_s": 0}).run_to(60) for scrubber in ("none", "zero")
+    )
+    assert zeroing.memory.nonzero_runs == quiet.memory.nonzero_runs
+    assert zeroing.guest.end is None
+    seen = zeroing.machine.counters(1)
+    assert seen.populated_2m > quiet.machine.counters(1).populated_2m
+    assert seen.reclaimed_2m + seen.reclaimed_4k > 0
+
+
+def test_a_scrubber_leaves_pages_in_use_alone() -> None:
+    """Zeroing while services start: what holds data keeps it (the machine's bits say so)."""
+    rig = Rig(scrubber="zero", scrub_start_s=[1, 1], scrub_rate_mib_per_s=[20, 20], may_skip=False)
+    for until_s in range(1, 12):
+        rig.run_to(until_s)
+        assert rig.machine.counters(1).nonzero_pages == rig.memory.nonzero_pages
+
+
+def test_linux_takes_from_the_top_and_windows_in_random_blocks() -> None:
+    """G2: the orders that decide how many superpages a small working set populates."""
+    linux = Rig(page_cache={"rate_mib_per_s": 0}, demand=Demand.flat(30 * MIB)).run_to(60)
+    windows = Rig("windows", page_cache={"rate_mib_per_s": 0}, demand=Demand.flat(30 * MIB), scrubber="none").run_to(60)
+    assert linux.memory.nonzero_pages == windows.memory.nonzero_pages
+    assert len(linux.memory.nonzero_runs) == 4
+    assert len(windows.memory.nonzero_runs) > 10
+
+
+def test_freed_pages_are_taken_first() -> None:
+    """GS-2: demand that comes and goes writes nothing new until it passes its peak."""
+    demand = curve((0, 20), (30, 40), (40, 15), (50, 40), (60, 15), (70, 45))
+    rig = Rig(demand=demand, hold_ns=0, page_cache={"rate_mib_per_s": 0})
+    at_peak = rig.run_to(35).memory.nonzero_pages
+    for until_s in (40, 45, 50, 60):
+        assert rig.run_to(until_s).memory.nonzero_pages == at_peak
+    assert rig.run_to(70).memory.nonzero_pages > at_peak
+
+
+def test_page_cache_stops_at_its_share_and_at_its_floor() -> None:
+    """G4: 0.7 of what is not held, and never below a tenth of the guest free."""
+    rig = Rig("linux_no_driver", 128, 128, demand=Demand.flat(30 * MIB)).run_to(60)
+    memory = rig.memory
+    assert memory.cache == int(0.7 * memory.available)
+    rig = Rig("linux_no_driver", 128, 128, Demand.flat(30 * MIB), page_cache={"max_share_of_free": 1.0}).run_to(60)
+    assert rig.memory.free == int(0.1 * rig.memory.visible_pages)
+
+
+def test_demand_drops_page_cache_before_it_swaps() -> None:
+    """G3: a guest whose demand grows over its page cache drops it and writes no page it had not."""
+    rig = Rig("linux_no_driver", 128, 128, demand=curve((0, 20), (40, 20), (60, 100))).run_to(40)
+    full = rig.memory.cache
+    rig.run_to(70)
+    assert rig.memory.cache < full
+    assert rig.guest.held.swapped == 0
+    assert rig.guest.held.held == 100 * MIB - rig.memory.kernel_pages
+
+
+# -- held memory ------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def curves(draw: st.DrawFn, scale: int = 1) -> Demand:
+    """A demand of up to 60 times `scale` pages over a few hundred ns."""
+    times = sorted(draw(st.sets(st.integers(1, 400), max_size=8)))
+    pages = draw(st.lists(st.integers(0, 60), min_size=len(times) + 1, max_size=len(times) + 1))
+    return Demand(np.array([0, *times], dtype=np.int64), scale * np.array(pages, dtype=np.int64))
+
+
+@pytest.fixture(scope="module")
+def roomy() -> tuple[Machine, Domain]:
+    """A guest of 56 MiB that was promised nothing, so that what is written costs nothing."""
+    machine = Machine(96 * MIB)
+    built = toolstack.build(machine, 1, request(0, "linux", 64, 64), HostConfig(), guest_config("linux"))
+    assert isinstance(built, Domain)
+    return machine, built
+
+
+Books = tuple[HeldBooks, DemandStream, GuestMemory, Demand]
+
+
+def books(guest: tuple[Machine, Domain], demand: Demand, hold: int, pages_per_s: int) -> Books:
+    """What the guest holds if it wants `demand` beside its kernel; W includes the kernel."""
+    machine, built = guest
+    memory = GuestMemory(machine, 1, built.layout, kernel_pages=0, block_pages=512, rng=None, may_skip=True)
+    whole = Demand(demand.t_ns, demand.pages + memory.kernel_pages)
+    held = HeldBooks(memory, whole, swap_pages=0, swap_pages_per_s=1, on_kill=lambda _: None)
+    stream = DemandStream(
+        0,
+        memory,
+        held,
+        whole,
+        hold_ns=hold,
+        pages_per_s=pages_per_s,
+        on_death=lambda _: None,
+        on_release=lambda _: None,
+    )
+    return held, stream, memory, whole
+
+
+@given(demand=curves(200), hold=st.one_of(st.just(-1), st.integers(0, 200)), start=st.integers(0, 100))
+def test_held_memory_is_the_maximum_over_the_window(
+    roomy: tuple[Machine, Domain], demand: Demand, hold: int, start: int
+) -> None:
+    """GD-2: H(t) at each sample and when one leaves the window, for a guest that writes at once, or a batch more."""
+    held, stream, _, _ = books(roomy, demand, hold, 10**6 * NS_PER_S)
+    stream.start(start)
+    marks = sorted({int(t) + d for t in demand.t_ns for d in {0, max(hold, 0)} if t + d > start} | {start})
+    for at in marks:
+        stream.run(at, single=False)
+        since = start if hold < 0 else max(start, at - hold)
+        exact = max(demand.at(t) for t in range(since, at + 1))
+        assert exact <= held.held < exact + BATCH_PAGES
+        if int(demand.t_ns[-1]) + max(hold, 0) <= at:
+            assert held.held == exact
+
+
+@given(
+    demand=curves(200),
+    hold=st.one_of(st.just(-1), st.integers(0, 200)),
+    cuts=st.lists(st.integers(0, 500), max_size=9),
+    pages_per_ns=st.sampled_from([20, 100, 10**6]),
+)
+def test_held_memory_does_not_depend_on_cuts(
+    roomy: tuple[Machine, Domain], demand: Demand, hold: int, cuts: list[int], pages_per_ns: int
+) -> None:
+    """GS-1: stopping at any times on the way, or doing single batches, ends the same and writes the same pages."""
+    ends = []
+    for single in (False, True):
+        held, stream, memory, _ = books(roomy, demand, hold, pages_per_ns * NS_PER_S)
+        stream.start(0)
+        for cut in sorted(cuts) if not single else []:
+            while stream.next_ns <= cut:
+                stream.run(cut, single=False)
+        while stream.next_ns <= 600:
+            stream.run(600, single=single)
+        ends.append((held.held, held.kills, memory.nonzero_runs, stream.next_ns))
+    assert ends[0] == ends[1]
+
+
+@given(demand=curves(), threshold=st.integers(-1, 61), first=st.integers(0, 450), length=st.integers(0, 300))
+def test_where_demand_is_above(demand: Demand, threshold: int, first: int, length: int) -> None:
+    """Against each ns: intervals in order, not touching, exactly where W > threshold."""
+    found = above(demand, threshold, first, first + length)
+    inside = [t for a, b in found for t in range(a, b)]
+    assert inside == [t for t in range(first, first + length) if demand.at(t) > threshold]
+    assert all(a[1] < b[0] for a, b in pairwise(found))
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=8), st.integers(0, 60))
+def test_length_of_a_union(intervals: list[tuple[int, int]], end: int) -> None:
+    """Against a set of ns."""
+    plain = {t for a, b in intervals for t in range(a, b) if t < end}
+    assert union_length(intervals, end) == len(plain)
+
+
+# -- swap and the killing of applications
+
+
+def test_swap_takes_what_does_not_fit_and_costs_time() -> None:
+    """G3: W beyond what the guest has goes to swap; it swaps while W > room, and while the device moves pages."""
+    row = one_life(
+        "linux_no_driver",
+        64,
+        64,
+        until_s=200,
+        demand=curve((0, 20), (100, 20), (101, 60), (150, 60), (151, 20)),
+        page_cache={"rate_mib_per_s": 0},
+    )
+    # 56 MiB less the VGA hole for kernel and applications, so a little over 4 MiB of swap, at 4 MiB/s.
+    assert row.swapped_pages_peak == 60 * MIB - (56 * MIB - 32)
+    assert row.oom_kills == 0
+    # Above room from shortly before 101 s to shortly after 150 s; the device is done long before.
+    assert 49 * NS_PER_S < row.swap_ns < 49.3 * NS_PER_S
+    lived_ns = row.end_ns - (row.boot_start_ns or 0)
+    assert row.slowdown == lived_ns / (lived_ns - row.swap_ns)
+
+
+def test_a_short_burst_keeps_the_device_busy_after_it() -> None:
+    """12 MiB moved at 1 MiB/s takes 12 s, although W is above room for only two."""
+    row = one_life(
+        "linux_no_driver",
+        64,
+        64,
+        until_s=200,
+        demand=curve((0, 20), (100, 20), (101, 68), (102, 20)),
+        page_cache={"rate_mib_per_s": 0},
+        swap_mib_per_s=1,
+    )
+    assert 12 * NS_PER_S < row.swap_ns < 12.5 * NS_PER_S
+
+
+def test_without_room_in_swap_an_application_is_killed_once_an_excursion() -> None:
+    """G3: the domain lives; two excursions above room and swap are two kills, however long each is."""
+    demand = curve((0, 20), (30, 90), (60, 90), (70, 20), (90, 90), (120, 90))
+    row = one_life("linux_no_driver", 64, 64, until_s=150, demand=demand, swap_mib=8)
+    assert (row.fate, row.oom_kills) == ("running", 2)
+    assert row.swapped_pages_peak == 8 * MIB
+    none = one_life("linux_no_driver", 64, 64, until_s=150, demand=demand, swap_mib=0)
+    assert (none.oom_kills, none.swap_ns, none.swapped_pages_peak) == (2, 0, 0)
+
+
+def test_a_guest_too_small_for_its_kernel_panics() -> None:
+    """No memory to boot: 4 MiB of RAM beside the video RAM, and a kernel of more."""
+    row = one_life("linux_no_driver", 12, 12, kernel_mib=[5, 5])
+    assert (row.fate, row.cause, row.boot_done_ns) == ("guest_panic", "no_memory_to_boot", None)
+
+
+def test_demand_waits_for_the_boot() -> None:
+    """W counts once the guest is up, and not before."""
+    rig = Rig(demand=Demand.flat(60 * MIB), page_cache={"rate_mib_per_s": 0})
+    done_s = (rig.boot.firmware_ns + rig.boot.kernel_ns + rig.boot.services_ns) / NS_PER_S
+    rig.run_to(done_s - 0.001)
+    assert rig.guest.wanted_pages(0) == rig.memory.in_use < 20 * MIB
+    assert rig.guest.wanted_peak(s_to_ns(done_s)) == 0
+    rig.run_to(done_s + 5)
+    assert rig.guest.wanted_pages(s_to_ns(done_s) + 1) == 60 * MIB
+    assert rig.memory.in_use + rig.memory.kernel_pages - rig.memory.allocated_kernel_pages == 60 * MIB
+
+
+def test_memory_is_written_no_faster_than_the_guest_can() -> None:
+    """A guest at 100 MiB/s that comes up to a demand of 50 MiB more has written it half a second later, not at once."""
+    rig = Rig(demand=Demand.flat(60 * MIB), page_cache={"rate_mib_per_s": 0}, scrub_rate_mib_per_s=[100, 100])
+    done_ns = rig.boot.firmware_ns + rig.boot.kernel_ns + rig.boot.services_ns
+    rig.guest.run(done_ns - 1)
+    missing = 60 * MIB - rig.memory.kernel_pages - rig.guest.held.held
+    for share in (0.25, 0.5, 0.75):
+        rig.guest.run(done_ns + int(share * missing * NS_PER_S / (100 * MIB)))
+        written = missing - (60 * MIB - rig.memory.kernel_pages - rig.guest.held.held)
+        assert 0 <= written - share * missing <= BATCH_PAGES
+
+
+def test_nothing_is_planned_after_demand_is_flat_and_met() -> None:
+    """A guest without page cache and with flat demand sleeps for ever, so that an idle host costs nothing."""
+    rig = Rig(demand=Demand.flat(30 * MIB), page_cache={"rate_mib_per_s": 0}).run_to(100)
+    assert rig.guest.next_ns == NEVER

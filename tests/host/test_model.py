@@ -1,0 +1,322 @@
+"""Does a host live through time exactly: in order, the same however it is cut, the same on the slow machine?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podcluster.config import HostConfig
+from podcluster.errors import InvariantError
+from podcluster.host.model import HostModel
+from podcluster.records import Close, Command, HostReport, SetTarget, StartDomain, StopDomain
+from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
+from tests.host.lives import (
+    KINDS,
+    curve,
+    guest_config,
+    host_model,
+    live,
+    one_life,
+    request,
+    rows,
+    seconds,
+    slow_machine,
+    start,
+)
+
+MIB = PAGES_PER_MIB
+END_S = 40
+
+# -- whole lives of small hosts, drawn
+
+points = st.lists(st.tuples(st.integers(1, END_S), st.integers(0, 60)), min_size=0, max_size=6)
+
+
+@st.composite
+def guest_classes(draw: st.DrawFn) -> list[Any]:
+    """The three classes with what matters to the merging of streams drawn anew."""
+    return [
+        guest_config(
+            kind,
+            balloon={
+                "start_s": [draw(st.sampled_from([0.0, 0.5, 6.0])), 6.0],
+                "rate_pages_per_s": [draw(st.sampled_from([300, 10_000])), 20_000],
+                "scrub": draw(st.booleans()),
+                "boot_barrier": kind == "linux" and draw(st.booleans()),
+            },
+            page_cache={"rate_mib_per_s": draw(st.sampled_from([0, 3, 50]))},
+            scrubber=draw(st.sampled_from(["none", "zero"])),
+            alloc_order=draw(st.sampled_from(["descending", "random"])),
+            alloc_block_pages=draw(st.sampled_from([64, 512])),
+            dirty_all=draw(st.integers(0, 9)) == 0,
+            swap_mib=draw(st.sampled_from([0, 8])),
+        )
+        for kind in KINDS
+    ]
+
+
+@st.composite
+def commands(draw: st.DrawFn) -> list[Command]:
+    """Machines that come, change their target and go, on a host that not all of them fit on."""
+    found: list[Command] = []
+    for domain_id in range(draw(st.integers(1, 4))):
+        memory_mib = draw(st.sampled_from([24, 32, 48, 64]))
+        maxmem_mib = memory_mib + draw(st.sampled_from([0, 8, 40, 64]))
+        first = draw(st.integers(0, 60))
+        samples = {0: first, **dict(sorted(draw(points)))}
+        machine = request(
+            domain_id,
+            draw(st.sampled_from(KINDS)),
+            memory_mib,
+            maxmem_mib,
+            curve(*sorted(samples.items())),
+            hold_ns=draw(st.sampled_from([-1, 0, s_to_ns(3.7)])),
+        )
+        at_s = draw(st.integers(0, 10))
+        found.append(start(machine, at_s + 0.1))
+        for _ in range(draw(st.integers(0, 2))):
+            target_mib = draw(st.integers(20, maxmem_mib))
+            found.append(SetTarget(s_to_ns(at_s + draw(st.integers(1, 25)) + 0.3), domain_id, target_mib * MIB))
+        if draw(st.booleans()):
+            found.append(StopDomain(s_to_ns(at_s + draw(st.integers(1, 25))), domain_id))
+    return sorted(found, key=lambda one: one.at_ns)
+
+
+def whole_life(classes: list[Any], given: Sequence[Command], steps_s: Sequence[float] = (), **keywords: Any) -> Any:
+    """All rows of a host that is told these commands, advanced in these steps."""
+    host = HostConfig(check=keywords.pop("check", "epoch"), preempt=keywords.pop("preempt", "never"))
+    model = host_model(*classes, ram_mib=160, taken_mib=8, telemetry_s=7, host=host, **keywords)
+    told = [*given, Close(s_to_ns(END_S))]
+    reports: list[HostReport] = []
+    before_ns = 0
+    for until_ns in sorted({s_to_ns(step) for step in steps_s} | {s_to_ns(END_S)}):
+        reports.append(model.advance(until_ns, [one for one in told if before_ns < one.at_ns <= until_ns]))
+        before_ns = until_ns
+    return (*rows(reports), reports[-1].host)
+
+
+@settings(max_examples=60)
+@given(classes=guest_classes(), given=commands(), preempt=st.sampled_from(["never", "always"]))
+def test_running_guests_ahead_changes_nothing(classes: list[Any], given: list[Command], preempt: str) -> None:
+    """HM-1: `coalesce` gives the rows that carrying out every act singly in order of time gives; audited each step."""
+    singly = whole_life(classes, given, check="step", coalesce=False, preempt=preempt)
+    assert whole_life(classes, given, coalesce=True, preempt=preempt) == singly
+
+
+@settings(max_examples=40)
+@given(
+    classes=guest_classes(),
+    given=commands(),
+    steps_s=st.lists(st.floats(0.01, END_S - 0.01, allow_nan=False), max_size=12),
+)
+def test_where_a_span_is_cut_changes_nothing(classes: list[Any], given: list[Command], steps_s: list[float]) -> None:
+    """HM-1: one call of `advance` or many, the same rows."""
+    assert whole_life(classes, given, steps_s) == whole_life(classes, given)
+
+
+@settings(max_examples=8)
+@given(classes=guest_classes(), given=commands())
+def test_the_slow_machine_agrees(classes: list[Any], given: list[Command]) -> None:
+    """The same life on the page-by-page reference: every row alike, so no kernel shapes a result."""
+    assert whole_life(classes, given, machine=slow_machine) == whole_life(classes, given)
+
+
+@settings(max_examples=60)
+@given(classes=guest_classes(), given=commands())
+def test_every_life_adds_up(classes: list[Any], given: list[Command]) -> None:
+    """One row per start; a guest dies of its debt exactly if its own count passed what it owned; sums add up."""
+    domains, events, samples, host = whole_life(classes, given)
+    assert sorted(row.domain_id for row in domains) == sorted(
+        one.request.domain_id for one in given if isinstance(one, StartDomain)
+    )
+    for row in domains:
+        assert (row.fate == "pod_oom") == (row.oom_line != "")
+        if row.fate == "pod_oom" and row.cause == "debt":
+            assert row.margin_pages == -1
+            assert row.cache_count == 0
+        else:
+            assert row.margin_pages >= 0
+        if row.fate != "build_failed":
+            assert row.boot_start_ns is not None
+            assert row.swap_ns <= row.end_ns - row.boot_start_ns
+        owned = f"tot={row.tot_pages} ents={row.entry_count} "
+        assert row.oom_line == "" or owned in row.oom_line
+    assert [event.t_ns for event in events] == sorted(event.t_ns for event in events)
+    assert host.domains_started == len(domains)
+    for sample in samples:
+        assert sample.owned_pages == sample.populated_pages + sample.cache_pages
+        assert sample.owned_pages + sample.free_pages <= 152 * MIB
+
+
+# -- facts
+
+
+def test_the_same_seed_gives_the_same_life_and_another_does_not() -> None:
+    """Draws come from the seed and the domain alone."""
+    lives = [one_life("linux", 32, 64, seed=seed) for seed in (1, 1, 2)]
+    assert lives[0] == lives[1]
+    assert lives[0].boot_done_ns != lives[2].boot_done_ns
+
+
+def test_neighbours_leave_a_guest_alone() -> None:
+    """A guest's own row is the same with and without other guests on a host that has room for all."""
+    classes = [guest_config(kind) for kind in KINDS]
+    alone = live(host_model(*classes), 60, start(request(0, "linux", 32, 64, 20), 1))
+    crowd = [start(request(i, kind, 32, 64, 10), 0.5 + i / 10) for i, kind in enumerate(KINDS, start=1)]
+    together = live(host_model(*classes), 60, start(request(0, "linux", 32, 64, 20), 1), *crowd)
+    ours = next(row for row in together.domains if row.domain_id == 0)
+    assert ours == alone.domains[0]
+
+
+@pytest.mark.parametrize("maxmem_mib", [48, 64, 200, 5000])
+def test_dirtying_everything_kills_whoever_was_promised_more(maxmem_mib: int) -> None:
+    """Without a driver, whose debt is positive dies with cache 0 and entries M - T to the page."""
+    row = one_life("linux_no_driver", 32, maxmem_mib, dirty_all=True, until_s=300)
+    assert (row.fate, row.cause) == ("pod_oom", "debt")
+    assert row.cache_count == 0
+    assert row.entry_count == (maxmem_mib - 32) * MIB
+    assert row.tot_pages == 32 * MIB - 32 + 24
+    assert row.nonzero_pages_peak == row.tot_pages + 1
+    assert row.oom_line == (
+        f"p2m_pod_demand_populate: Dom1 out of PoD memory! (tot={row.tot_pages} ents={row.entry_count} dom1)"
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dirtying_everything_harms_nobody_who_has_it(kind: str) -> None:
+    """At R = 1 there are no promises, and the same guest lives."""
+    row = one_life(kind, 64, 64, dirty_all=True)
+    assert (row.fate, row.cause) == ("running", "")
+    assert (row.entry_count, row.cache_count, row.populated_4k, row.populated_2m) == (0, 0, 0, 0)
+    assert row.nonzero_pages_peak == 64 * MIB - 32 + 24 - row.ballooned_pages
+
+
+@pytest.mark.parametrize("kind", ["linux", "windows"])
+def test_dirtying_everything_after_the_balloon_is_safe(kind: str) -> None:
+    """C3.3: a guest that has given back M - T pages can no longer die of populate on demand."""
+    row = one_life(kind, 32, 96, dirty_all=True, balloon={"boot_barrier": True})
+    assert row.fate == "running"
+    assert row.ballooned_pages >= 64 * MIB
+    assert row.entry_count == row.cache_count == 0
+    assert row.margin_pages >= 0
+
+
+@pytest.mark.parametrize("demand_mib", [5, 20, 22, 24, 40])
+def test_a_guest_without_driver_dies_exactly_when_its_own_count_passes_what_it_owns(demand_mib: int) -> None:
+    """G11 around the limit: demand a little below and a little above what it owns, no page cache."""
+    row = one_life("linux_no_driver", 32, 64, demand=demand_mib, page_cache={"rate_mib_per_s": 0})
+    # Beside W, which counts its kernel: the device model's pages, all of them data from the start.
+    needed = demand_mib * MIB + 2048 + 24
+    assert (row.fate == "pod_oom") == (needed > row.tot_pages) == (row.nonzero_pages_peak > row.tot_pages)
+    if row.fate == "running":
+        assert row.nonzero_pages_peak == max(needed, row.nonzero_pages_peak)
+        assert row.margin_pages == row.tot_pages - row.nonzero_pages_peak
+
+
+def test_death_is_at_the_batch_that_the_line_of_demand_crosses_the_limit_in() -> None:
+    """The time of a death follows from the page that could not be had: W rises 1 MiB/s, in batches of 512 pages."""
+    row = one_life(
+        "linux_no_driver", 32, 64, until_s=100, demand=curve((0, 0), (100, 100)), page_cache={"rate_mib_per_s": 0}
+    )
+    assert row.fate == "pod_oom"
+    # W = owned - device model's pages + 1 is the page that failed; its batch began up to 2 MiB of W earlier.
+    limit_s = (row.tot_pages - 2048 - 24 + 1) / MIB
+    assert limit_s - 2 < seconds(row.end_ns) <= limit_s
+
+
+def test_a_host_gives_every_page_back() -> None:
+    """After the last domain has gone the host has all the free pages it started with."""
+    classes = [guest_config(kind) for kind in KINDS]
+    model = host_model(*classes)
+    before = model.advance(1, []).view.free_pages
+    told: list[Command] = [start(request(i, kind, 32, 128, 30), 1 + i) for i, kind in enumerate(KINDS)]
+    model.advance(s_to_ns(20), told)
+    report = model.advance(s_to_ns(30), [StopDomain(s_to_ns(25), i) for i in range(len(KINDS))])
+    assert report.view.free_pages == before == (512 - 16) * MIB
+    assert (report.view.committed_pages, report.view.promised_pages, report.view.domains) == (0, 0, 0)
+
+
+def test_views_follow_the_commands() -> None:
+    """Committed and promised pages are those of the domains there; a stop of one that is gone already is nothing."""
+    guest = guest_config("linux_no_driver", dirty_all=True)
+    model = host_model(guest)
+    machine = request(3, "linux_no_driver", 32, 64)
+    view = model.advance(s_to_ns(1), [start(machine, 0.5)]).view
+    assert (view.promised_pages, view.domains, view.at_ns) == (64 * MIB, 1, s_to_ns(1))
+    assert view.committed_pages == 38 * MIB  # 32, a paging pool of 2.25 and 2, in steps of 2
+    report = model.advance(s_to_ns(60), [])
+    assert [row.fate for row in report.domains] == ["pod_oom"]
+    after = model.advance(s_to_ns(70), [StopDomain(s_to_ns(65), 3), SetTarget(s_to_ns(66), 3, 1000)])
+    assert (after.domains, after.events) == ((), ())
+
+
+def test_a_failed_build_is_a_row_and_an_event() -> None:
+    """Two guests, room for one: the second's claim is refused (E4), and its row says so."""
+    guest = guest_config("linux")
+    model = host_model(guest, ram_mib=80)
+    report = live(model, 5, start(request(0, "linux", 48, 64), 1), start(request(1, "linux", 48, 64), 2))
+    row = next(row for row in report.domains if row.domain_id == 1)
+    assert (row.fate, row.cause, row.tot_pages) == ("build_failed", "claim_failed", 0)
+    assert row.boot_start_ns == row.end_ns == s_to_ns(2)
+    texts = [event.text for event in report.events if event.kind == "build_failed"]
+    assert texts == ["Could not allocate memory for HVM guest as we cannot claim memory!"]
+
+
+def test_means_and_peaks_of_a_host() -> None:
+    """What is promised is integrated exactly: a guest there for a quarter of the time."""
+    model = host_model(guest_config("linux"))
+    report = live(model, 40, start(request(0, "linux", 32, 64), 10), StopDomain(s_to_ns(20), 0))
+    assert report.host is not None
+    assert report.host.promised_pages_peak == 64 * MIB
+    assert report.host.promised_pages_mean == 16 * MIB
+    assert report.host.target_pages_mean == 8 * MIB
+    assert report.host.domains_started == report.host.domains_peak == 1
+
+
+def test_samples_lie_on_their_grid_and_at_the_end() -> None:
+    """Telemetry each 7 s, and at Close wherever that is."""
+    model = host_model(guest_config("linux"), telemetry_s=7)
+    report = live(model, 20, start(request(0, "linux", 32, 64), 0.5))
+    assert [seconds(sample.t_ns) for sample in report.samples] == [7, 14, 20]
+    assert [sample.promised_pages for sample in report.samples] == [64 * MIB] * 3
+
+
+def test_an_idle_host_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on which nothing is due asks no guest anything."""
+    model = host_model(guest_config("linux", page_cache={"rate_mib_per_s": 0}))
+    model.advance(s_to_ns(250), [start(request(0, "linux", 32, 64, 20), 1)])
+    model.advance(s_to_ns(251), [])  # the audit of what changed
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("a guest was run")
+
+    monkeypatch.setattr("podcluster.host.guest.Guest.run", fail)
+    monkeypatch.setattr("podcluster.host.guest.Guest.step", fail)
+    for at in range(252, 299):
+        model.advance(s_to_ns(at), [])
+
+
+def test_commands_out_of_time_are_our_mistake() -> None:
+    """A command before now or after the span is refused, as is a clock that runs backwards."""
+    model = host_model(guest_config("linux"))
+    model.advance(10 * NS_PER_S, [])
+    for until_s, at_s in ((20, 10), (20, 21), (20, 5)):
+        with pytest.raises(InvariantError, match="HM-4"):
+            model.advance(until_s * NS_PER_S, [StopDomain(at_s * NS_PER_S, 0)])
+    with pytest.raises(InvariantError, match="HM-4"):
+        model.advance(9 * NS_PER_S, [])
+
+
+def test_a_broken_machine_stops_the_run_and_says_where() -> None:
+    """An audit that fails names the domain, the host, the time and the seed that replays it."""
+    model = host_model(guest_config("linux"), seed=77, host=HostConfig(check="step"))
+    broken: HostModel = model
+
+    def audit(dom: int | None = None) -> None:
+        raise InvariantError("[P15] violated: 1 == 2")
+
+    broken._machine.audit = audit  # type: ignore[method-assign]
+    with pytest.raises(InvariantError, match=r"\[P15\] violated: 1 == 2 \(Dom1, host 0, t=1.0+ s, seed 77\)"):
+        model.advance(s_to_ns(2), [start(request(0, "linux", 32, 64), 1)])
