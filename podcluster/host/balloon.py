@@ -269,7 +269,7 @@ class LinuxBalloon(Balloon):
 
     def _succeeded(self, at_ns: int, batches: int, last_batch_pages: int) -> None:
         super()._succeeded(at_ns, batches, last_batch_pages)
-        self._progress_ns = at_ns
+        self._progress_ns = self._instant((self._batches - 1) * self._batch_pages)
 
     def _forgive(self) -> None:
         self._tries = 0

@@ -91,7 +91,7 @@ def test_shadow_paging_pool_of_the_example() -> None:
     assert shadow.paging_pages == 18 * MIB
 
 
-# -- the guest-physical map --------------------------------------------------------------------------------------------
+# -- the guest-physical map
 
 
 def test_layout_around_the_mmio_hole() -> None:
@@ -136,7 +136,7 @@ def test_extents_cover_ram_once(maxmem_mib: int, video_mib: int) -> None:
     assert [(first, end - first) for first, end in found] == [run for run in layout.ram if run[1]]
 
 
-# -- populate on demand or not -----------------------------------------------------------------------------------------
+# -- populate on demand or not
 
 
 @given(
