@@ -56,15 +56,13 @@ def run_figure(folder: Path, origin: dict[str, Any]) -> Figure:
 
 
 def sweep_figure(folder: Path, origin: dict[str, Any]) -> Figure:
-    """Rates over the realised ratio, a series for each value of the first axis beside `overcommit`."""
+    """Rates over the realised ratio, a series for each combination of the axes beside `overcommit`."""
     from podcluster.report.over_ratio import overcommit_figure
 
     cells = dataset.columns(folder, "cells")
-    group = next((name for name in axes_of(origin) if name != "overcommit"), None)
+    by = [name for name in axes_of(origin) if name != "overcommit"]
     first = {name: cells[name][0] for name in ("resample", "conditional_on")}
-    return overcommit_figure(
-        cells, group=group, note="; ".join(filter(None, [condition(first), held(origin["config"])]))
-    )
+    return overcommit_figure(cells, by=by, note="; ".join(filter(None, [condition(first), held(origin["config"])])))
 
 
 def axes_of(origin: dict[str, Any]) -> list[str]:

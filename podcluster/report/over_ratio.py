@@ -9,7 +9,7 @@ Departs     A cell in which nothing was ever seen has no interval over replicati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,73 +41,81 @@ def estimates(cells: Table, name: str, keep: NDArray[np.bool_], order: NDArray[n
     return Estimates(value, low, high)
 
 
-def groups_of(cells: Table, axis: str | None) -> list[tuple[str, NDArray[np.bool_]]]:
-    """The cells by value of one axis, in its order; all of them under an empty name without one."""
-    if axis is None:
-        return [("", np.ones(len(column(cells, "static_ratio")), dtype=bool))]
-    values = column(cells, axis)
-    return [(f"{axis} = {_plain(value)}", values == value) for value in sorted(set(values.tolist()))]
+def series_of(cells: Table, by: Sequence[str]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """The cells by the values of the axes `by`, in their order; all of them under an empty name without one."""
+    columns = [column(cells, axis).tolist() for axis in by]
+    keys = list(zip(*columns, strict=True)) if by else [()] * len(column(cells, "static_ratio"))
+    return [
+        (", ".join(f"{axis.rpartition('.')[2]} {_plain(value)}" for axis, value in zip(by, key, strict=True)),
+         np.array([other == key for other in keys]))
+        for key in sorted(set(keys))
+    ]  # fmt: skip
 
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def rate_over_ratio(
-    axes: Axes,
-    cells: Table,
-    rate: str,
-    *,
-    label: str,
-    group: str | None = None,
-    names: Mapping[str, str] | None = None,
-) -> None:
-    """Draw `rate` of each cell over its realised static_ratio, a series for each value of the axis `group`.
-
-    `names` replaces a series' name ("guest = linux") by better words.
-    """
+def rate_over_ratio(axes: Axes, cells: Table, rate: str, *, label: str, by: Sequence[str] = ()) -> None:
+    """Draw `rate` of each cell over its realised static_ratio, a series for each value of the axes `by`."""
     dress(axes)
-    for index, (name, keep) in enumerate(groups_of(cells, group)):
-        colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+    for index, (_, keep) in enumerate(series_of(cells, by)):
+        look: dict[str, Any] = {"color": colour_of(index), "capsize": 3}
+        marker = marker_of(index)
         order = np.argsort(numbers(cells, "static_ratio", keep), kind="stable")
         x, y = (estimates(cells, which, keep, order) for which in ("static_ratio", rate))
         bound = numbers(cells, f"{rate}_upper", keep)[order]
+        axes.plot(x.value, y.value, "-", color=colour_of(index), linewidth=1.0, alpha=0.5)
         seen = y.value > 0
-        axes.plot(x.value, y.value, "-", color=colour, linewidth=1.0, alpha=0.5)
-        bars = axes.errorbar(
-            x.value[seen],
-            y.value[seen],
-            yerr=y.arms(seen),
-            xerr=x.arms(seen),
-            fmt=marker,
-            color=colour,
-            capsize=3,
-            markersize=6,
-            linewidth=1.4,
-        )
-        bars.set_label((names or {}).get(name, name) or "_")
+        if seen.any():
+            arms: dict[str, Any] = {"yerr": y.arms(seen), "xerr": x.arms(seen)}
+            axes.errorbar(x.value[seen], y.value[seen], fmt=marker, markersize=6, linewidth=1.4, **arms, **look)
         none = ~seen & np.isfinite(y.value)
-        axes.plot(x.value[none], y.value[none], marker, color=colour, markerfacecolor="white", clip_on=False, zorder=5)
-        arms = np.nan_to_num(np.stack([0 * bound, bound])[:, none], nan=0.0)
-        axes.errorbar(
-            x.value[none], y.value[none], yerr=arms, fmt="none", color=colour, capsize=3, linewidth=0.8, alpha=0.7
-        )
+        if none.any():
+            zero = np.zeros(int(none.sum()))
+            hollow: dict[str, Any] = {"markerfacecolor": "white", "clip_on": False, "zorder": 5}
+            axes.plot(x.value[none], zero, marker, color=colour_of(index), **hollow)
+            upper = np.stack([zero, np.nan_to_num(bound[none], nan=0.0)])
+            axes.errorbar(x.value[none], zero, yerr=upper, fmt="none", linewidth=0.8, alpha=0.7, **look)
     axes.set_ylim(bottom=0)
+    # Few replications have intervals far wider than the ratios lie apart: those run out of the picture.
+    ratios = numbers(cells, "static_ratio")
+    margin = 0.06 * max(float(np.ptp(ratios)), 0.2)
+    axes.set_xlim(float(ratios.min()) - margin, float(ratios.max()) + margin)
     axes.set_xlabel("realised static ratio (sum of maxmem / usable memory)")
     axes.set_ylabel(label)
-    if group is not None:
-        axes.legend(frameon=False, fontsize=9, loc="upper left")
 
 
-def overcommit_figure(
-    cells: Table, *, group: str | None = None, note: str = "", names: Mapping[str, str] | None = None
-) -> Figure:
-    """Crashes and swap over the realised overcommit."""
-    figure = new_figure(11.0, 4.8)
+def colour_of(index: int) -> str:
+    """Colour of a series; beyond the palette it repeats with other markers."""
+    return SERIES[index % len(SERIES)]
+
+
+def marker_of(index: int) -> str:
+    """Marker of a series."""
+    return MARKERS[(index + index // len(SERIES)) % len(MARKERS)]
+
+
+def legend(figure: Figure, names: Sequence[str]) -> None:
+    """One legend for all panels, above them."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=colour_of(index), marker=marker_of(index), linewidth=1.0, label=name)
+        for index, name in enumerate(names)
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+
+
+def overcommit_figure(cells: Table, *, by: Sequence[str] = (), note: str = "") -> Figure:
+    """Crashes and swap over the realised overcommit, a series for each value of the axes `by`."""
+    figure = new_figure(11.0, 5.0)
     left, right = figure.subplots(1, 2)
     crash, swap = "crashes per boot (pod_oom / boots started)", "share of domain time spent swapping"
-    rate_over_ratio(left, cells, "crash_per_boot", label=crash, group=group, names=names)
-    rate_over_ratio(right, cells, "swap_share", label=swap, group=group, names=names)
+    rate_over_ratio(left, cells, "crash_per_boot", label=crash, by=by)
+    rate_over_ratio(right, cells, "swap_share", label=swap, by=by)
+    if by:
+        legend(figure, [name for name, _ in series_of(cells, by)])
     foot(figure, sample_size(cells) + (f"\n{note}" if note else ""))
     return figure
 

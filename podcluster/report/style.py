@@ -7,6 +7,7 @@ Departs     No pyplot: no window system, no global state, and figures can be dra
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -101,6 +102,13 @@ def dress(axes: Axes) -> None:
 def foot(figure: Figure, text: str) -> None:
     """What a reader must know beside the picture: n, intervals, conditions."""
     figure.supxlabel(text, fontsize=8.5, color=GREY, x=0.01, ha="left")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a notebook shows it, which knows only those that pyplot made: `Image(png(figure))`."""
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=DPI, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WORST_HOSTS: Final = 3
+WIDTH: Final = 160
 DEAD: Final = ("pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation", "host_failed")
 
 
@@ -30,8 +31,8 @@ def summary(folder: Path, console: Console | None = None) -> None:
     """Print what came out of the run or sweep in `folder`."""
     from rich.console import Console
 
-    # Rich would cut long paths and tables at 80 columns where there is no terminal to ask.
-    console = console or Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    # Rich would cut tables at 80 columns where there is no terminal to ask.
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     origin = dataset.provenance(folder)
     cells = dataset.rows(folder, "cells")
     runs = dataset.rows(folder, "runs")
@@ -109,17 +110,12 @@ def host_table(hosts: Sequence[dict[str, Any]], replications: int) -> Table:
 
 
 def sweep_table(cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> Table:
-    """A row for each cell: its axes, what was reached, and the rates."""
-    names = (
-        *(axes or ["cell"]),
-        "static_ratio",
-        "crash_per_boot",
-        f"at most ({cells[0]['confidence']:.0%})",
-        "start_refused",
-        "swap_share",
-        "boots",
-    )
-    table = new_table("", *names)
+    """A row for each cell: its axes, what was reached, and the rates with their intervals."""
+    # The last part of a key is enough where no other axis ends the same.
+    ends = [axis.rpartition(".")[2] for axis in axes]
+    heads = [end if ends.count(end) == 1 else axis for axis, end in zip(axes, ends, strict=True)]
+    most = f"at most ({cells[0]['confidence']:.0%})"
+    table = new_table("", *(heads or ["cell"]), "static", "crash/boot", most, "refused", "swap share", "boots")
     for cell in cells:
         table.add_row(
             *(f"{cell[axis]}" for axis in (axes or ["cell"])),
@@ -138,7 +134,7 @@ def with_interval(cell: dict[str, Any], name: str) -> str:
     if cell[name] is None:
         return "-"
     ends = "" if cell[f"{name}_low"] is None else f" ({interval(cell, name)})"
-    return f"{cell[name]:.3g}{ends}"
+    return f"{cell[name]:.2g}{ends}"
 
 
 def rate_table(cell: dict[str, Any]) -> Table:

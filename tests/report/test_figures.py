@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from podcluster.errors import ConfigError
-from podcluster.report.over_ratio import groups_of, overcommit_figure
+from podcluster.report.over_ratio import colour_of, marker_of, overcommit_figure, series_of
 from podcluster.report.over_time import memory_over_time
-from podcluster.report.style import SERIES, memory_scale, save, time_scale
+from podcluster.report.style import memory_scale, save, time_scale
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 from tests.report.tables import HOUR_NS, cells, domains, samples
 
@@ -128,18 +128,32 @@ def test_one_replication_says_that_it_has_no_intervals() -> None:
     assert "one replication: no intervals" in texts(overcommit_figure(cells([1.0, 2.0], [0, 9], replications=1)))
 
 
-def test_groups_are_told_apart_by_colour_marker_and_name() -> None:
-    """A series for each value of an axis, in its order, under better names where given."""
+def test_series_are_told_apart_by_colour_marker_and_name() -> None:
+    """A series for each combination of the axes, in their order, under one legend for both panels."""
     table: dict[str, Any] = cells([1.0, 2.0, 1.0, 2.0], [1, 5, 2, 9])
     table["guest.page_cache.rate_mib_per_s"] = np.array([20.0, 20.0, 0.0, 0.0])
-    axis = "guest.page_cache.rate_mib_per_s"
-    assert [name for name, _ in groups_of(table, axis)] == [f"{axis} = 0", f"{axis} = 20"]
-    figure = overcommit_figure(table, group=axis, names={f"{axis} = 0": "no page cache"})
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["no page cache", f"{axis} = 20"]
+    table["guest"] = np.array(["linux"] * 4, dtype=object)
+    by = ("guest", "guest.page_cache.rate_mib_per_s")
+    names = ["guest linux, rate_mib_per_s 0", "guest linux, rate_mib_per_s 20"]
+    assert [name for name, _ in series_of(table, by)] == names
+    figure = overcommit_figure(table, by=by)
+    (shown,) = figure.legends
+    assert [text.get_text() for text in shown.get_texts()] == names
     full = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s")]
-    assert len({line.get_color() for line in full}) == 2 and len(SERIES) >= 6
+    assert len({line.get_color() for line in full}) == 2
+    looks = [(colour_of(index), marker_of(index)) for index in range(24)]
+    assert len(set(looks)) == 24
+
+
+def test_a_sweep_with_empty_series_and_wide_intervals_keeps_its_layout() -> None:
+    """No crash in one series, none at all in the other panel, intervals wider than the axis: panels stay wide."""
+    table = cells([0.01, 1.5, 1.0, 2.0], [0, 0, 60, 90])
+    table["swap_share"] = np.zeros(4)
+    table["static_ratio_low"], table["static_ratio_high"] = table["static_ratio"] - 40, table["static_ratio"] + 40
+    table["guest"] = np.array(["a", "a", "b", "b"], dtype=object)
+    figure = overcommit_figure(table, by=("guest",))
+    figure.canvas.draw()
+    assert all(axes.get_position().width > 0.3 for axes in figure.axes)
 
 
 def test_files_are_whole_and_the_same_each_time(tmp_path: Path) -> None:
