@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from podcluster import __version__, rng
 from podcluster.cluster.progress import Progress, Silent
@@ -88,6 +88,9 @@ def run_study(
     if skipped:
         _say_skipped(out_dir, skipped, len(cells))
     with _Study(command, progress or Silent()) as study:
+        # A mistake in the last cell is told before the first has run.
+        for index in missing:
+            study.prepare(cells[index].config, 0)
         for index in missing:
             title = f"cell {index + 1} of {len(cells)}: {describe(cells[index])}" if sweep else "run"
             study.compute(cells[index], names[index], folders[index], title)
@@ -149,6 +152,14 @@ def _say_skipped(out_dir: Path, skipped: int, cells: int) -> None:
         logger.info("%d of %d cells are already computed in %s (--force computes them again)", skipped, cells, out_dir)
 
 
+class _Ready(NamedTuple):
+    """One replication, settled and not yet run."""
+
+    workload: Workload
+    plan: Plan
+    kind: str
+
+
 class _Study:
     """What cells of one study share: the trace read once, Ray started once."""
 
@@ -175,14 +186,18 @@ class _Study:
 
         config = cell.config
         count = config.study.replications
+        for stale in folder.glob(f".{results.RESULTS}.*"):
+            # What a study that was killed here had not finished writing.
+            shutil.rmtree(stale, ignore_errors=True)
         origin = provenance.collect(config, self._command)
 
         def sink(part: Path) -> results.ParquetSink:
             return results.ParquetSink(part, name, cell.axes, origin)
 
         if count == 1:
+            ready = self.prepare(config, 0)
             with sink(folder) as whole:
-                row = self._replicate(config, 0, whole.replication(0), title)
+                row = self._replicate(config, 0, ready, whole.replication(0), title)
                 whole.write("cells", [cell_row([row], config.study.confidence)])
         else:
             parts = folder / REPLICATIONS
@@ -191,9 +206,10 @@ class _Study:
                 part = parts / f"{replication:04d}"
                 stored = _stored_run(part, name)
                 if stored is None:
+                    ready = self.prepare(config, replication)
+                    place = f"{title}, replication {replication + 1} of {count}"
                     with sink(part) as one:
-                        place = f"{title}, replication {replication + 1} of {count}"
-                        stored = self._replicate(config, replication, one.replication(replication), place)
+                        stored = self._replicate(config, replication, ready, one.replication(replication), place)
                 rows.append(stored)
             with sink(parts / "cell") as one:
                 one.write("cells", [cell_row(rows, config.study.confidence)])
@@ -201,23 +217,28 @@ class _Study:
             shutil.rmtree(parts)
         _write_done(folder, [name])
 
-    def _replicate(self, config: Config, replication: int, sink: Sink, title: str) -> RunRow:
-        """Simulate one replication."""
+    def prepare(self, config: Config, replication: int) -> _Ready:
+        """Settle everything that can be wrong with one replication, and say what there is to say of it."""
         from podcluster.cluster.plan import check_memory, choose_engine, estimate_memory, make_plan
-        from podcluster.cluster.run import run
-        from podcluster.placement.policy import make_policy
 
         workload = self._workload(config, replication)
-        seed = host_seed(config.seed, replication)
-        plan = make_plan(config, workload, seed)
+        plan = make_plan(config, workload, host_seed(config.seed, replication))
         choice = choose_engine(config, plan, workload)
         warning = check_memory(estimate_memory(plan, workload, choice.actors))
         left_out = [f"left out: {machines} machines, {reason}" for reason, machines in workload.left_out.items()]
         self._say(*workload.notes, *left_out, *plan.notes, f"engine: {choice.kind} ({choice.why})")
         if warning is not None:
             self._say(warning, level=logging.WARNING)
+        return _Ready(workload, plan, choice.kind)
+
+    def _replicate(self, config: Config, replication: int, ready: _Ready, sink: Sink, title: str) -> RunRow:
+        """Simulate one replication."""
+        from podcluster.cluster.run import run
+        from podcluster.placement.policy import make_policy
+
+        plan, workload = ready.plan, ready.workload
         self._compile()
-        pool = self._pool(config, plan, choice.kind, title)
+        pool = self._pool(config, plan, ready.kind, title)
         self._progress.begin(title, len(plan.specs), len(workload.requests), plan.duration_ns)
         try:
             outcome = run(plan, workload, make_policy(config.placement.policy), pool, sink, self._progress)

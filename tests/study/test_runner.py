@@ -15,7 +15,7 @@ import pytest
 
 from podcluster.cluster.run import RunOutcome, run
 from podcluster.config import Cell, Config
-from podcluster.errors import InvariantError, PodclusterError
+from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.io.digest import digest
 from podcluster.io.load import load_results
 from podcluster.study.runner import cell_name, host_seed, run_study
@@ -171,6 +171,13 @@ def test_a_cell_is_named_by_what_its_results_depend_on(config: Config) -> None:
     assert cell_name(Cell(config=replace(config, study=replace(config.study, replications=4)))) != name
 
 
+def test_what_a_killed_run_left_half_written_is_taken_away(make_config: MakeConfig, tmp_path: Path) -> None:
+    """A folder written aside by a process that is no more."""
+    (tmp_path / ".results.99999.tmp" / "domains").mkdir(parents=True)
+    run_study([Cell(config=make_config(*SMALL))], out_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "results"]
+
+
 def test_a_broken_rule_says_which_replication_broke_it(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +190,24 @@ def test_a_broken_rule_says_which_replication_broke_it(
     with pytest.raises(InvariantError, match=r"\[POD-2\].*replication 0 of seed 1"):
         run_study([Cell(config=config)], out_dir=tmp_path)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_mistake_in_the_last_cell_is_told_before_the_first_has_run(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two cells names a trace that is not there: nothing is simulated, no folder is left."""
+    counter = Counter(monkeypatch)
+    missing = str(tmp_path / "no-such-trace")
+    cells = [
+        Cell(config=make_config(*SMALL), axes={"workload": "synthetic"}),
+        Cell(
+            config=make_config(*SMALL, "workload=bitbrains", f"workload.path={missing}"), axes={"workload": "bitbrains"}
+        ),
+    ]
+    with pytest.raises(ConfigError, match="no-such-trace"):
+        run_study(cells, out_dir=tmp_path / "out")
+    assert counter.calls == 0
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_mark_that_is_not_ours_is_one_line(config: Config, tmp_path: Path) -> None:
