@@ -3,7 +3,7 @@ it fits in memory.
 
 What        `make_plan` answers `cluster.hosts`; `choose_engine` answers `engine=auto`; `check_memory` refuses what this
             machine cannot hold.
-Units       Pages of 4 KiB, ns; estimates in bytes and in simulated GiB-hours.
+Units       Pages of 4 KiB, ns; estimates in bytes and in seconds of one core.
 Symbols     U usable_pages of one host   need need_memory (B3.1)   M maxmem
 Invariants  [EP-2] no request is promised more than its host has: what needs more than U is rejected, never squeezed in.
 Departs     The estimates steer; no result depends on them.
@@ -33,8 +33,11 @@ MOST_BYTES_PER_GIB: Final = 2 * 1024**2
 ACTOR_BYTES: Final = 110 * 1024**2
 RAY_BYTES: Final = 500 * 1024**2
 
-# Below this many simulated GiB-hours a run is over before Ray's actors would be up (2 s for Ray, 0.3 s for each actor).
-INLINE_GIB_HOURS: Final = 30_000.0
+# Wall time on one core of a 2020s server: a boot touches most of a guest's memory, a day of its life little of it. Below
+# INLINE_S a run is over before Ray and its actors, which load the kernels anew, would pay (some 5 s).
+S_PER_GIB_BOOTED: Final = 0.004
+S_PER_GIB_HOUR: Final = 0.0001
+INLINE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,14 @@ class Choice(NamedTuple):
     why: str
 
 
-def gib_hours(plan: Plan, workload: Workload) -> float:
-    """How much there is to simulate: maxmem times presence, summed over the machines."""
+def work_s(plan: Plan, workload: Workload) -> float:
+    """Roughly how long one core simulates this run [s]: maxmem of each machine, and maxmem times its presence."""
     total = 0.0
     for request in workload.requests:
         departure_ns = plan.duration_ns if request.departure_ns is None else min(request.departure_ns, plan.duration_ns)
         present_s = max(0, departure_ns - request.arrival_ns) / NS_PER_S
-        total += request.maxmem_pages / PAGES_PER_GIB * present_s / 3600
+        gib = request.maxmem_pages / PAGES_PER_GIB
+        total += gib * (S_PER_GIB_BOOTED + S_PER_GIB_HOUR * present_s / 3600)
     return total
 
 
@@ -111,10 +115,10 @@ def choose_engine(config: Config, plan: Plan, workload: Workload, cpus: int | No
         return Choice("inline", 0, "auto: one host")
     if cpus == 1:
         return Choice("inline", 0, "auto: one CPU")
-    work = gib_hours(plan, workload)
-    if work < INLINE_GIB_HOURS:
-        return Choice("inline", 0, f"auto: small work, {work:,.0f} of {INLINE_GIB_HOURS:,.0f} GiB-hours")
-    return Choice("ray", actors, f"auto: {work:,.0f} GiB-hours, {actors} actors on {cpus} CPUs")
+    work = work_s(plan, workload)
+    if work < INLINE_S:
+        return Choice("inline", 0, f"auto: small work, about {work:.0f} s on one core")
+    return Choice("ray", actors, f"auto: about {work:,.0f} s on one core, {actors} actors on {cpus} CPUs")
 
 
 def cores() -> int:

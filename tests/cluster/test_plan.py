@@ -5,13 +5,15 @@ from collections.abc import Callable
 import pytest
 
 from podcluster.cluster.plan import (
+    S_PER_GIB_BOOTED,
+    S_PER_GIB_HOUR,
     Estimate,
     available_bytes,
     check_memory,
     choose_engine,
     estimate_memory,
-    gib_hours,
     make_plan,
+    work_s,
 )
 from podcluster.config import Config
 from podcluster.errors import ConfigError
@@ -69,7 +71,7 @@ def test_a_given_number_of_hosts_is_taken(make_config: MakeConfig) -> None:
         (("cluster.hosts=1",), 2, "inline", 0, "one host"),
         ((), 1, "inline", 0, "one CPU"),
         (("study.duration_s=600",), 2, "inline", 0, "small work"),
-        (("study.duration_s=8640000",), 2, "ray", 2, "GiB-hours"),
+        (("study.duration_s=8640000",), 2, "ray", 2, "2 actors on 2 CPUs"),
     ],
 )
 def test_engine_auto_says_where_and_why(
@@ -83,14 +85,15 @@ def test_engine_auto_says_where_and_why(
     assert why in choice.why
 
 
-def test_work_is_counted_while_a_machine_is_there(make_config: MakeConfig) -> None:
-    """1 GiB from 600 s to 4200 s is one GiB-hour; one without departure stays to the end."""
+def test_work_is_a_boot_and_the_time_a_machine_is_there(make_config: MakeConfig) -> None:
+    """1 GiB from 600 s to 4200 s is a boot and one GiB-hour; one without departure stays to the end."""
     config = make_config("study.duration_s=7800", "cluster.hosts=1")
     gib = PAGES_PER_GIB // 2  # `machine` promises twice its memory
     leaves = Workload((machine(0, 600.0, 4200.0, pages=gib),))
     stays = Workload((machine(0, 600.0, pages=gib),))
-    assert gib_hours(make_plan(config, leaves, 1), leaves) == pytest.approx(1.0)
-    assert gib_hours(make_plan(config, stays, 1), stays) == pytest.approx(2.0)
+    boot, hour = S_PER_GIB_BOOTED, S_PER_GIB_HOUR
+    assert work_s(make_plan(config, leaves, 1), leaves) == pytest.approx(boot + hour)
+    assert work_s(make_plan(config, stays, 1), stays) == pytest.approx(boot + 2 * hour)
     assert make_plan(config, stays, 1).duration_ns == 7800 * NS_PER_S
 
 
