@@ -33,7 +33,7 @@ MOST_BYTES_PER_GIB: Final = 2 * 1024**2
 ACTOR_BYTES: Final = 110 * 1024**2
 RAY_BYTES: Final = 500 * 1024**2
 
-# Wall time on one core of a 2020s server: a boot touches most of a guest's memory, a day of its life little of it. Below
+# Wall time on one core of a 2020s server: a boot touches most of a guest's memory, a day of life little. Below
 # INLINE_S a run is over before Ray and its actors, which load the kernels anew, would pay (some 5 s).
 S_PER_GIB_BOOTED: Final = 0.004
 S_PER_GIB_HOUR: Final = 0.0001
