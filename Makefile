@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml requirements.lock
 	"install one (Debian: apt install python3-venv), or name it with make PYTHON=..." >&2; exit 1; fi
 	@echo "installing into .venv with $(PYTHON) (a minute or two, about 1 GB; once)"
 	$(PYTHON) -m venv .venv
-	$(PIP) install --quiet --requirement requirements.lock
+	$(PIP) install --quiet --use-pep517 --requirement requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
