@@ -76,7 +76,7 @@ def memory_over_time(
     """Promised, owned and demanded memory of the whole cluster over time, against its capacity, with every death."""
     keep = (column(samples, "host_id") == -1) & (column(samples, "replication") == replication)
     if not keep.any():
-        raise ConfigError("a figure over time needs samples, got none: run with study.telemetry_s=300")
+        raise ConfigError("a figure over time needs samples, got none: run with study.telemetry_s above 0, such as 300")
     # Nothing is promised before the first sample.
     series = {name: _from_zero(column(samples, f"{name}_pages", keep)) for name, _, _ in LINES}
     clock = time_scale(duration_ns)

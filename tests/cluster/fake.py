@@ -37,7 +37,7 @@ class FakeHost:
         self.deaths: dict[int, int] = {}
         self.dead = self.started = 0
         self.area = {"maxmem_pages": 0, "memory_pages": 0}
-        self.peak = 0
+        self.peak = {"maxmem_pages": 0, "memory_pages": 0}
 
     def advance(self, until_ns: int, commands: Sequence[Command]) -> HostReport:
         """Walk from instant to instant: deaths first, then samples, then commands."""
@@ -78,7 +78,7 @@ class FakeHost:
         if draw.random() < 1 / 3:
             self.deaths[request.domain_id] = self.now_ns + 1 + int(draw.integers(200 * NS_PER_S))
         self.started += 1
-        self.peak = max(self.peak, self.sum("maxmem_pages"))
+        self.peak = {name: max(peak, self.sum(name)) for name, peak in self.peak.items()}
 
     def end(self, domain_id: int, fate: str, cause: str) -> DomainRow:
         """Take a guest out and write its row."""
@@ -117,8 +117,8 @@ class FakeHost:
         promised, owned = (area / self.now_ns for area in self.area.values())
         usable = self.spec.usable_pages
         ids = (self.spec.host_id, self.spec.ram_pages, usable, self.started, self.dead, self.started)
-        owned_columns = (self.peak, owned) * 4  # target, owned, populated, demanded: peak and mean
-        return HostRow(*ids, self.peak, promised, *owned_columns, 0, usable - owned, None, 0)
+        owned_columns = (self.peak["memory_pages"], owned) * 4  # target, owned, populated, demanded: peak and mean
+        return HostRow(*ids, self.peak["maxmem_pages"], promised, *owned_columns, 0, usable - owned, None, 0)
 
 
 def make_fake(

@@ -61,6 +61,17 @@ def test_a_given_number_of_hosts_is_taken(make_config: MakeConfig) -> None:
     assert (len(plan.specs), plan.notes) == (3, ())
 
 
+@pytest.mark.parametrize(("telemetry_s", "duration_s", "grid_s"), [(60, 900, 60), (0, 900, 300), (300, 120, 120)])
+def test_hosts_are_looked_at_on_a_grid_that_fits_the_run(
+    make_config: MakeConfig, telemetry_s: int, duration_s: int, grid_s: int
+) -> None:
+    """As asked; 300 s where no samples are written; at its end where a run is shorter than that."""
+    config = make_config("cluster.hosts=1", f"study.telemetry_s={telemetry_s}", f"study.duration_s={duration_s}")
+    plan = make_plan(config, machines_of(config), 1)
+    assert plan.hosts.telemetry_ns == grid_s * NS_PER_S
+    assert plan.write_samples == (telemetry_s > 0)
+
+
 @pytest.mark.parametrize(
     ("overrides", "cpus", "kind", "actors", "why"),
     [

@@ -142,6 +142,15 @@ def test_static_ratio_is_the_sum_of_maxmem_over_usable_memory() -> None:
     assert outcome.row.commit_ratio_max == 3000 / USABLE
 
 
+def test_no_maximum_is_below_its_mean() -> None:
+    """A run without a single sample, on one host and on three: peaks come from the hosts, means bound them."""
+    workload = Workload(tuple(machine(domain_id, 0.0) for domain_id in range(9)))
+    for hosts in (1, 3):
+        row = play(small_plan(workload, hosts=hosts, duration_s=50), workload)[0].row
+        for name in ("static", "target", "commit", "demand"):
+            assert getattr(row, f"{name}_ratio_max") >= getattr(row, f"{name}_ratio_mean") > 0
+
+
 def test_peak_counts_a_domain_that_ends_where_another_starts_once() -> None:
     """Successors never stand beside their predecessors; what still runs at the end does."""
     workload = Workload((machine(0, 0.0),))

@@ -71,7 +71,7 @@ def test_a_capacity_far_above_is_named_and_not_drawn() -> None:
 def test_no_samples_is_the_users_to_mend() -> None:
     """study.telemetry_s=0 leaves nothing to draw: one line with the key."""
     empty = {name: values[:0] for name, values in samples().items()}
-    with pytest.raises(ConfigError, match=r"study\.telemetry_s=300"):
+    with pytest.raises(ConfigError, match=r"study\.telemetry_s above 0"):
         memory_over_time(empty, domains({"running": 1}), usable_pages=1, duration_ns=1, title="")
 
 
