@@ -87,8 +87,7 @@ def sweep() -> float:
     """Sweeps over 4 GiB of 4 KiB RAM entries, one page in 100,000 zero, until the bottom; pages looked at per second.
 
     Each sweep is set off as in life: by a touch of a promised page with the cache empty. The page that a sweep finds
-    backs the
-    page that set it off.
+    backs the page that set it off.
     """
     ram = 4 * PAGES_PER_GIB
     machine = Machine(ram + PAGES_PER_GIB)

@@ -1,11 +1,10 @@
 """What pages hold: two bits for every page, and the words themselves where they are kept.
 
 What        The content bits of mapped pages (any word not zero; one of the first 16 not zero), and the hash of words
-            that
-            lets reads return what was written (golden traces).
+            that lets reads return what was written (golden traces).
 Units       Pages of 4 KiB; i is a page of block b, wi and m a word of a row and a mask in it; a word is 64 bits.
-Invariants  HEAD is a subset of ANY is a subset of RAM_ROW. While HEAD and ANY are equal they are one row.
-            A word counts only in its page's present generation: clearing a page begins the next one.
+Invariants  HEAD is a subset of ANY is a subset of RAM_ROW. While HEAD and ANY are equal they are one row. A word
+            counts only in its page's present generation: clearing a page begins the next one.
 Departs     nowhere.
 """
 

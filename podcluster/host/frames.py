@@ -1,12 +1,10 @@
 """Frames between the host and a domain.
 
 What        Taking frames under quota and claims [H2, H3], dropping their allocation reference, and what a frame keeps
-            when it
-            moves: attributes, references, contents.
+            when it moves: attributes, references, contents.
 Units       Frames of 4 KiB.
 Invariants  A page that leaves its domain forgets its flags; it is zeroed if the host scrubs or its owner was
-            destroyed.
-            A frame with extra references stays its domain's until the last of them goes.
+            destroyed. A frame with extra references stays its domain's until the last of them goes.
 Departs     nowhere.
 """
 

@@ -185,7 +185,6 @@ class Guest:
         demand: Demand,
         *,
         hold_ns: int,
-        maxmem_pages: int,
         start_ns: int,
         on_event: Callable[[int, EventKind, str], None],
     ) -> None:
@@ -199,7 +198,6 @@ class Guest:
         self.wake_balloon: Callable[[int], None] = lambda _: None
         self._demand = demand
         self._on_event = on_event
-        self._descriptor_pages = -(-maxmem_pages // cfg.descriptor_share)
         self._scrubs = cfg.scrubber == "zero"
         self._dirties = cfg.dirty_all
         self._barrier_open_ns = NEVER if cfg.balloon.boot_barrier and cfg.balloon.driver != "none" else 0
@@ -212,7 +210,7 @@ class Guest:
             on_kill=self._killed,
         )
         self._firmware = self._stage(FIRMWARE, self._write_firmware, self._firmware_done)
-        self._kernel = self._stage(KERNEL, self._write_kernel, self._kernel_done, lambda pages: pages <= memory.free)
+        self._kernel = self._stage(KERNEL, self._write_kernel, self._kernel_done, lambda _: memory.has_room_for_kernel)
         self._scrubber = self._stage(SCRUBBER, self._write_zeroes, lambda _: None)
         self._services = self._stage(SERVICES, self._write_services, self._services_done, self.held.fits)
         self._wants = DemandStream(
@@ -306,7 +304,8 @@ class Guest:
 
     def _firmware_done(self, at_ns: int) -> None:
         boot = self.boot
-        self._kernel.start(Pace(at_ns, boot.kernel_ns, boot.kernel_pages + self._descriptor_pages))
+        pages = self.memory.kernel_pages - sum(count for _, count in self.memory.firmware)
+        self._kernel.start(Pace(at_ns, boot.kernel_ns, pages))
         if self._scrubs:
             start_ns = at_ns + boot.scrub_start_ns
             self._scrubber.start(Pace.at_rate(start_ns, self.memory.ram_pages, boot.write_pages_per_s))
@@ -318,8 +317,9 @@ class Guest:
         left = pages - sum(count for _, count in image)
         if memory.crashed or not left:
             return done
-        if left > memory.free:
+        if not memory.has_room_for_kernel:
             self.end = End(at_ns, "guest_panic", "no_memory_to_boot")
+            return pages
         return done + memory.take_kernel(left)
 
     def _write_zeroes(self, first: int, pages: int, at_ns: int) -> int:
@@ -399,7 +399,7 @@ class Guest:
     def wanted_pages(self, t_ns: int) -> int:
         """W(t) of a guest that is up; of one that boots, what it has taken so far."""
         if self.boot_done_ns is None:
-            return self.memory.in_use
+            return self.memory.written_pages
         return self._demand.at(t_ns)
 
     def wanted_peak(self, end_ns: int) -> int:

@@ -7,7 +7,7 @@ Units       Pages of 4 KiB; a run is (first gfn, count).
 Symbols     kernel    what the kernel never gives back: firmware's pages, kernel and initramfs, page descriptors
             held      what services and applications hold; `resident` is the part in memory, the rest is in swap
             cache     page cache, droppable
-            room      pages that held and cache can have: RAM less kernel less ballooned
+            room      pages that held and cache can have: RAM less kernel (written yet or not) less ballooned
             in use    allocated kernel pages + resident + cache: always the first pages of the allocator's order (G2:
                       what is freed last is taken first), so that only growth beyond the most that was ever in use
                       writes a page for the first time
@@ -214,13 +214,15 @@ class GuestMemory:
         domid: int,
         layout: Layout,
         *,
-        kernel_pages: int,
+        image_pages: int,
+        descriptor_pages: int,
         block_pages: int,
         rng: np.random.Generator | None,
         may_skip: bool,
     ) -> None:
-        """`kernel_pages` of image at 16 MiB; `rng` for random blocks, None for highest gfn first; `may_skip`: [G12] may
-        be used.
+        """`image_pages` of kernel at 16 MiB, `descriptor_pages` wherever the allocator puts them.
+
+        `rng` for random blocks, None for highest gfn first; `may_skip`: [G12] may be used.
         """
         self._machine = machine
         self._domid = domid
@@ -230,7 +232,7 @@ class GuestMemory:
         self._nonzero = PageSet()
         self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
         self.firmware = _clip(layout.ram, 0, FIRMWARE_END)
-        self.image = _clip(layout.ram, KERNEL_GFN, KERNEL_GFN + kernel_pages)
+        self.image = _clip(layout.ram, KERNEL_GFN, KERNEL_GFN + image_pages)
         reserved = PageSet()
         for first, count in (*self.firmware, *self.image):
             reserved.add(first, count)
@@ -239,7 +241,9 @@ class GuestMemory:
         self._balloon: list[Run] = []  # the same, in order
         pool = [gap for run in layout.ram for gap in reserved.gaps(*run)]
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
-        self.allocated_kernel_pages = 0
+        # What of the image did not fit at 16 MiB is allocated like the descriptors.
+        self._kernel_to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)
+        self._kernel_allocated = 0
         self.resident = 0
         self.cache = 0
         self.crashed = False
@@ -261,6 +265,11 @@ class GuestMemory:
         return self._nonzero.pages + self._extra_pages
 
     @property
+    def written_pages(self) -> int:
+        """Of these, RAM: pages that the guest has written."""
+        return self._nonzero.pages
+
+    @property
     def nonzero_runs(self) -> list[Run]:
         """RAM gfns that hold data, ascending."""
         return self._nonzero.runs()
@@ -272,8 +281,8 @@ class GuestMemory:
 
     @property
     def kernel_pages(self) -> int:
-        """Pages that are never given back, whether written yet or not."""
-        return self._reserved.pages + self.allocated_kernel_pages
+        """Pages that are never given back, spoken for from the start whether written yet or not."""
+        return self._reserved.pages + self._kernel_to_allocate
 
     @property
     def visible_pages(self) -> int:
@@ -287,7 +296,7 @@ class GuestMemory:
 
     @property
     def free(self) -> int:
-        """Pages not in use."""
+        """Pages not in use and not spoken for."""
         return self.room - self.resident - self.cache
 
     @property
@@ -298,7 +307,7 @@ class GuestMemory:
     @property
     def in_use(self) -> int:
         """Pages out of the allocator."""
-        return self.allocated_kernel_pages + self.resident + self.cache
+        return self._kernel_allocated + self.resident + self.cache
 
     def refresh(self) -> None:
         """Ask the machine for the counters that decide what may be skipped, and what is owned."""
@@ -356,11 +365,15 @@ class GuestMemory:
         done = self.write(self._allocator.take(fresh), data=True, descending=True)
         return spare + done
 
+    @property
+    def has_room_for_kernel(self) -> bool:
+        """Whether all that the kernel needs for itself is there: if not, it cannot boot."""
+        return self.room - self.resident >= 0
+
     def take_kernel(self, pages: int) -> int:
-        """Allocate pages that the kernel keeps, as many as there are free; pages done."""
-        pages = min(pages, self.free)
+        """Allocate pages that the kernel keeps; pages done."""
         done = self.occupy(pages)
-        self.allocated_kernel_pages += pages
+        self._kernel_allocated += pages
         return done
 
     def hold(self, pages: int) -> int:

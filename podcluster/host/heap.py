@@ -1,18 +1,14 @@
 """The machine's free frames: a buddy allocator of orders 0 to 18.
 
 What        Allocation takes the lowest free block of the smallest order that will do and halves it downwards; freeing
-            goes
-            frame by frame and merges with free buddies (golden.md section 4).
+            goes frame by frame and merges with free buddies (golden.md section 4).
 Units       Frames of 4 KiB. A machine block is 512 frames, aligned.
 State       Because freeing merges at once, the allocator's state is a function of the *set* of free frames. A machine
-            block that is
-            free altogether is part of a block of order 9 to 18; otherwise its free frames are a row of 512 bits, and
-            the
-            orders of the maximal free blocks inside it a mask of nine bits. For every order a four-level bit map
-            tells the lowest
-            machine block (orders 0-8) or the lowest block (orders 9-18) in a few instructions, for hosts up to 32
-            TiB.
-            Rows of blocks that are free altogether or not at all hold nothing of meaning and are never touched.
+            block that is free altogether is part of a block of order 9 to 18; otherwise its free frames are a row of
+            512 bits, and the orders of the maximal free blocks inside it a mask of nine bits. For every order a
+            four-level bit map tells the lowest machine block (orders 0-8) or the lowest block (orders 9-18) in a few
+            instructions, for hosts up to 32 TiB. Rows of blocks that are free altogether or not at all hold nothing
+            of meaning and are never touched.
 Departs     nowhere.
 """
 

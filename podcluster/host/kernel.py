@@ -1,15 +1,13 @@
 """How kernels are compiled: one set of options, one cache, and the bit instructions they share.
 
 What        `kernel` compiles a plain function on arrays with Numba. All kernels are compiled with the same options,
-            and
-            their machine code is kept in one folder per state of the sources.
+            and their machine code is kept in one folder per state of the sources.
 Cache       Numba looks only at the file of the kernel it is about to load: after an edit of a *callee* in another
-            file the callers would silently keep the old code. The folder is therefore named by a hash of every
-            kernel source and of the versions of Numba and Python, so no stale code can be met.
+            file the callers would silently keep the old code. The folder is therefore named by a hash of every kernel
+            source and of the versions of Numba and Python, so no stale code can be met.
 Options     `_nrt=False` takes Numba's runtime out of a kernel: no allocation and no reference counting. Counting is
             an atomic operation per array and call and made the same code 20 to 30 times slower. The option is private
-            to Numba,
-            which is why its version is pinned; `tests/host/test_kernel_options.py` notices when it stops working.
+            to Numba, which is why its version is pinned; `tests/host/test_kernel.py` notices when it stops working.
 """
 
 import hashlib
@@ -102,8 +100,7 @@ def _compiled(function: Function, options: dict[str, Any]) -> Function:
     """`function` as a dispatcher that compiles it once.
 
     Numba would compile a callee again for every mixture of literals and integer widths that its callers pass; what a
-    kernel calls
-    is therefore asked for by its annotations, and the arguments are converted to them.
+    kernel calls is therefore asked for by its annotations, and the arguments are converted to them.
     """
     dispatcher = numba.njit(**options)(function)
     ask = dispatcher.get_call_template

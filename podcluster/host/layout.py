@@ -1,11 +1,9 @@
 """Tuples of arrays as kernels see them: one pointer each.
 
 What        `Arrays` is a fixed set of named arrays whose addresses stand in a small table. A kernel is handed the
-            table's address and
-            reads from it the arrays that it uses; to Python it is an object with attributes.
+            table's address and reads from it the arrays that it uses; to Python it is an object with attributes.
 Why         Numba hands a tuple of arrays over as all the fields of all the arrays, at every call and at every level:
-            over a
-            hundred values, most of the compile time and several times the cost of a call from Python.
+            over a hundred values, most of the compile time and several times the cost of a call from Python.
 Invariants  The table does not change as long as the object lives: a kernel may read it once. Arrays that grow make a
             new object.
 """

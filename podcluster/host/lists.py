@@ -3,8 +3,7 @@
 What        Appending runs, taking entries off the head.
 Units       Entries are frames, or machine blocks of 2 MiB in the list SUPER.
 Lists       A list is a chain of chunks of 63 segments (first entry, signed length): consecutive entries, up or down,
-            are
-            one segment, so 4 GiB in order is one segment and a random order costs eight bytes an entry.
+            are one segment, so 4 GiB in order is one segment and a random order costs eight bytes an entry.
 Departs     nowhere.
 """
 

@@ -1,9 +1,8 @@
 """One Xen host and its domains: the Python face of the kernels.
 
 What        `Machine` owns the arrays and offers the hypervisor's operations, by number of the domain: those of the
-            golden traces (one
-            method each, named and answered as in golden.md section 7) and those the simulator uses, whole ranges at a
-            time.
+            golden traces (one method each, named and answered as in golden.md section 7) and those the simulator
+            uses, whole ranges at a time.
 Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `descending` the direction in which it is
             walked.
 Rules       T1-T4, P1-P15 of pod.md; H1-H3 of toolstack.md.
@@ -25,6 +24,7 @@ from podcluster.host.state import (
     ENOMEM,
     GIB_BLOCKS,
     L_LENGTH,
+    RAM_ABOVE_TARGET,
     SHADOWED_PT,
     SINGLE,
     SPECIAL,
@@ -92,8 +92,7 @@ class Machine:
             machine._header_guests[guest["id"]] = {key: value for key, value in guest.items() if key != "id"}
         return machine
 
-    # ---- domains
-    # ----------------------------------------------------------------------------------------------------
+    # ---- domains ----------------------------------------------------------------------------------------------------
 
     def create(
         self,
@@ -176,8 +175,14 @@ class Machine:
         return 0
 
     def end_build(self, dom: int) -> None:
-        """The builder is done: from here on the debt is not negative."""
-        self._domains[dom].rec["built"] = 1
+        """The builder is done: from here on the debt is not negative, and the equations count from here.
+
+        What is owned beyond the target by now (the device model's video RAM and ROMs) lies beside it.
+        """
+        r = self._domains[dom].rec[0]
+        r["built"] = 1
+        r["beside"] = max(int(r["tot_pages"]) - int(r["target"]), 0) if r["target"] else 0
+        r["irregular"] &= ~RAM_ABOVE_TARGET
 
     def claim(self, dom: int, pages: int) -> int:
         """Stake a claim on a final size (H2); 0 cancels. 0, -12 or -22."""
@@ -192,8 +197,7 @@ class Machine:
         """A closing record; does nothing."""
         return 0
 
-    # ---- PoD hypercalls
-    # -----------------------------------------------------------------------------------------------
+    # ---- PoD hypercalls ---------------------------------------------------------------------------------------------
 
     def set_pod_target(self, dom: int, pages: int) -> int:
         """P4: 0, -12 or -22."""
@@ -252,8 +256,7 @@ class Machine:
             total += 1
         return [total, handled]
 
-    # ---- guest accesses to words
-    # ---------------------------------------------------------------------------------------
+    # ---- guest accesses to words ------------------------------------------------------------------------------------
 
     def read(self, dom: int, gfn: int, word: int) -> int:
         """The word at `gfn`, or a status below 0."""
@@ -304,8 +307,7 @@ class Machine:
             contents.words_rehash(h, larger)
             self._h = h.replace(words=larger)
 
-    # ---- whole pages, ranges at a time
-    # ---------------------------------------------------------------------------------
+    # ---- whole pages, ranges at a time ------------------------------------------------------------------------------
 
     def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
         """The guest overwrites whole pages with data or zeroes; pages done, holes included, up to the guest's death."""
@@ -336,8 +338,7 @@ class Machine:
         first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
         return int(ranges.populate_range(self._h, g, first, count, step))
 
-    # ---- references, flags, broken frames
-    # --------------------------------------------------------------------------------
+    # ---- references, flags, broken frames ---------------------------------------------------------------------------
 
     def query(self, dom: int, gfn: int) -> list[int]:
         """[kind, order] without populating (T3)."""
@@ -374,8 +375,7 @@ class Machine:
         """P13, a memory error in a cached frame: 1, or -1."""
         return int(teardown.offline(self._h, self._changed(dom), LISTS[list], index, sub))
 
-    # ---- host memory outside domains
-    # ---------------------------------------------------------------------------------------
+    # ---- host memory outside domains --------------------------------------------------------------------------------
 
     def set_aside(self, pages: int) -> int:
         """Take frames for Xen, dom0 or a paging pool: a handle, or -12 when they are not there or claimed."""
@@ -405,8 +405,7 @@ class Machine:
             heap.heap_give_run(self._h, first, count)
         return 0
 
-    # ---- looking
-    # ---------------------------------------------------------------------------------------------------------------
+    # ---- looking ----------------------------------------------------------------------------------------------------
 
     @property
     def host_pages(self) -> int:

@@ -149,7 +149,7 @@ class HostModel:
         self._events: list[tuple[int, int, int, EventRow]] = []
         self._samples: list[SampleRow] = []
         self._host_row: HostRow | None = None
-        self._started = self._died = self._domains_peak = self._target_changes = 0
+        self._started = self._not_built = self._died = self._domains_peak = self._target_changes = 0
         self._promised, self._target, self._owned = Level(), Level(), Level()
         self._populated, self._demanded, self._free = Level(), Level(), Level()
         self._owned_of: dict[int, int] = {}
@@ -238,9 +238,7 @@ class HostModel:
                 guest.step()
             if touches_heap:
                 self._heap_changed(at_ns, resident)
-            self._changed[domid] = None
-            if self._cfg.check == "step":
-                self._audit(domid)
+            self._acted(domid)
             self._enqueue(resident)
 
     def _enqueue(self, resident: Resident) -> None:
@@ -273,7 +271,7 @@ class HostModel:
         self._started += 1
         built = toolstack.build(self._machine, domid, request, self._cfg, cfg)
         if isinstance(built, toolstack.BuildFailed):
-            self._died += 1
+            self._not_built += 1
             self._event(at_ns, request, domid, "build_failed", built.text)
             self._rows.append(self._row(request, at_ns, at_ns, "build_failed", built.cause, None, None))
             return
@@ -287,9 +285,7 @@ class HostModel:
         self._heap_changed(at_ns, resident)
         text = f"Dom{domid} {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
         self._event(at_ns, request, domid, "build_done", text)
-        self._changed[domid] = None
-        if self._cfg.check == "step":
-            self._audit(domid)
+        self._acted(domid)
         self._enqueue(resident)
 
     def _boot(self, at_ns: int, request: MachineRequest, cfg: GuestConfig, built: toolstack.Domain) -> Resident:
@@ -300,7 +296,8 @@ class HostModel:
             self._machine,
             domid,
             built.layout,
-            kernel_pages=boot.kernel_pages,
+            image_pages=boot.kernel_pages,
+            descriptor_pages=-(-request.maxmem_pages // cfg.descriptor_share),
             block_pages=cfg.alloc_block_pages,
             rng=order,
             # On a host that does not scrub, frames carry their contents to the next owner: what is written matters.
@@ -316,7 +313,6 @@ class HostModel:
             cfg,
             request.demand,
             hold_ns=request.hold_ns,
-            maxmem_pages=request.maxmem_pages,
             start_ns=at_ns,
             on_event=event,
         )
@@ -360,6 +356,7 @@ class HostModel:
         self._target.at(command.at_ns, self._target.now + domain.target_pages - before)
         resident.memory.refresh()
         self._heap_changed(command.at_ns, resident)
+        self._acted(domain.domid)
         if not failure and resident.balloon is not None:
             resident.balloon.target_changed(command.at_ns)
             self._enqueue(resident)
@@ -396,6 +393,8 @@ class HostModel:
         self._owned.at(at_ns, self._owned.now - self._owned_of.pop(domid))
         self._free.at(at_ns, self._machine.free_pages)
         self._event(at_ns, request, domid, "destroy", f"{self._machine.free_pages} pages free")
+        if self._cfg.check == "step":
+            self._audit_all()
 
     def _close(self, at_ns: int) -> None:
         """The run ends: a last look, a row for each domain that still runs, one for the host."""
@@ -412,7 +411,7 @@ class HostModel:
             ram_pages=self._spec.ram_pages,
             usable_pages=self._spec.usable_pages,
             domains_started=self._started,
-            domains_died=self._died,
+            domains_died=self._died + self._not_built,
             domains_peak=self._domains_peak,
             promised_pages_peak=self._promised.peak,
             promised_pages_mean=self._promised.mean(at_ns),
@@ -542,6 +541,13 @@ class HostModel:
         )
 
     # -- audits ------------------------------------------------------------------------------------------------------
+
+    def _acted(self, domid: int) -> None:
+        """Something has happened to a domain: audit it now, or in its turn."""
+        if self._cfg.check == "step":
+            self._audit(domid)
+        else:
+            self._changed[domid] = None
 
     def _audit(self, domid: int) -> None:
         """Recount one domain's pages (P15)."""

@@ -1,10 +1,10 @@
 """The guest-to-machine table of a domain.
 
-What        Entries of 4 KiB, 2 MiB and 1 GiB that are RAM, `pod` or empty; setting and splitting them as the table kind
-            does [T1, T2], and looking at them without populating [T3].
+What        Entries of 4 KiB, 2 MiB and 1 GiB that are RAM, `pod` or empty; setting and splitting them as the table
+            kind does [T1, T2], and looking at them without populating [T3].
 Units       gfn and mfn in 4 KiB frames; i is a page within its block.
-Invariants  A bit of RAM_ROW and of POD_ROW is never set for the same page.
-            Records of blocks below a 1 GiB entry say the same as the entry.
+Invariants  A bit of RAM_ROW and of POD_ROW is never set for the same page. Records of blocks below a 1 GiB entry say
+            the same as the entry.
 Departs     Tables above 512 GiB are not kept: they are taken to exist where a 1 GiB slot below them was ever set.
 """
 

@@ -5,11 +5,9 @@ Units       Pages of 4 KiB; `step` is 1 (upwards) or -1 (downwards).
 Symbols     E entry_count   C cache_count   D = E - C debt
 Why exact   Between two populates all writes of a guest commute: they set bits that only a reclaim reads, and only a
             populate reclaims. So writes are put down in masks, all those before a populate before it. A populate
-            without debt
-            reclaims nothing (P6 step 3) and cannot run dry (C >= E > 0): a stretch of them is a run off the cache
-            list. Giving back stretches
-            is cut where the rule changes: where the debt is paid (P12 `steal`), and at the first page of a block that
-            might be taken back whole (P12 step 5), which goes the ordinary way.
+            without debt reclaims nothing (P6 step 3) and cannot run dry (C >= E > 0): a stretch of them is a run off
+            the cache list. Giving back stretches is cut where the rule changes: where the debt is paid (P12 `steal`),
+            and at the first page of a block that might be taken back whole (P12 step 5), which goes the ordinary way.
 Departs     nowhere: tests/host/test_ranges.py drives both.
 """
 

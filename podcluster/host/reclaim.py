@@ -5,9 +5,8 @@ Units       Frames of 4 KiB; i is a page of block b, wi and m a word of a row an
 Symbols     E entry_count   C cache_count
 Invariants  Every reclaimed frame adds one to E and one to C: the debt E - C does not move.
 Order       Nothing else runs between a check's steps, so "set to `pod`, check in full, map back" is carried out by
-            its outcome:
-            the shattering or mending of the table, the vanishing of shadow references, and either the page's move to
-            the cache or its staying.
+            its outcome: the shattering or mending of the table, the vanishing of shadow references, and either the
+            page's move to the cache or its staying.
 Departs     nowhere.
 """
 
@@ -206,8 +205,7 @@ def emergency_sweep(h: HostState, g: DomainState) -> int:
     """P11: look for zero pages downwards from where the last sweep stopped; the number of gfns looked at.
 
     RAM pages are gathered and checked sixteen at a time. A word without a page that can pass only counts how many it
-    adds to the
-    batch; the others are walked page by page, as long as a candidate is in hand or ahead.
+    adds to the batch; the others are walked page by page, as long as a candidate is in hand or ahead.
     """
     r = g.rec[0]
     r.sweeps += 1

@@ -113,7 +113,6 @@ def populate_special(h: HostState, g: DomainState, gfn: int) -> int:
     map_host_frames(h, g, gfn, 0, mfn)
     h.attr[mfn] |= SPECIAL
     mark_odd(h, g, gfn)
-    r.irregular |= SPECIAL_PAGES
     return 1
 
 
@@ -184,6 +183,8 @@ def _steal(h: HostState, g: DomainState, gfn: int, order: int) -> None:
             forget_mapping(h, g, at >> 9, at & 511, mfn)
         if odd and h.attr[mfn]:
             g.rec[0].odd_cached += 1
+            if h.attr[mfn] & SPECIAL:
+                g.rec[0].irregular |= SPECIAL_PAGES  # cached now, and still not in tot_pages
     set_range(h, g, gfn, order, EMPTY, 0)
     if single:
         cache_add_run(h, g, first, 1 << order, 1, False)

@@ -4,18 +4,14 @@ What        `HostState` is what all domains of a host share, `DomainState` what 
             sets of arrays that kernels take and change (layout.py); neither holds an object.
 Units       Frames and counts are 4 KiB pages, int64 unless an array says otherwise. A *block* is 512 gfns (2 MiB).
 Symbols     h HostState   g DomainState   b index of a block   i page within a block   wi, m word and mask of a row
-Blocks      Every 2 MiB of a domain has one record of eight int32 (`KIND` .. `DETAIL`). Its four bit rows (512 bits
-            each)
-            are handles into `h.row`; rows 0 (all zero) and 1 (all one) are shared and never written, so a block that
-            is
-            uniform owns no row and every reader works without a case split. `HEAD` and `ANY` may be the same row
-            while
-            they are equal. `DETAIL` holds 512 frames once they are out of order, else 0: then page i has frame BASE +
-            i.
-            Under a 1 GiB entry (`gib`) the 512 block records are kept valid, so that shattering it changes one word.
+Blocks      Every 2 MiB of a domain has one record of eight int32 (`KIND` .. `DETAIL`). Its five bit rows (512 bits
+            each) are handles into `h.row`; rows 0 (all zero) and 1 (all one) are shared and never written, so a block
+            that is uniform owns no row and every reader works without a case split. `HEAD` and `ANY` may be the same
+            row while they are equal. `DETAIL` holds 512 frames once they are out of order, else 0: then page i has
+            frame BASE + i. Under a 1 GiB entry (`gib`) the 512 block records are kept valid, so that shattering it
+            changes one word.
 Contents    A bit in `ANY`: the page has a word that is not zero; in `HEAD`: one of its first 16 words is not. Bits of
-            pages that are
-            not RAM are zero. A frame that is neither mapped nor cached keeps its two bits in `attr`.
+            pages that are not RAM are zero. A frame that is neither mapped nor cached keeps its two bits in `attr`.
             Words themselves exist only where `h.rec.words` is set (replay).
 Memory      Everything is sized for the worst case in anonymous memory that costs nothing until it is touched.
 """
@@ -105,7 +101,7 @@ RAM_OVER_POD = 2
 EXTRA_REFERENCES = 4
 RAM_ABOVE_TARGET = 8
 LOOSE_FRAMES = 16
-SPECIAL_PAGES = 32
+SPECIAL_PAGES = 32  # a page became special, or a special one was cached
 
 ENOMEM = -12
 EBUSY = -16
@@ -144,6 +140,7 @@ DOMAIN_RECORD = _record(
     "sweeps",
     "claim",  # outstanding claim
     "built",  # set by the builder: from here on the debt is not negative
+    "beside",  # RAM that the builder put beside the target: video RAM, ROMs
     "irregular",
     "loose",  # frames owned, counted in tot_pages, neither mapped nor cached
     "odd_cached",  # an upper bound of the cached frames with attributes
