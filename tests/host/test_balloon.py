@@ -246,7 +246,9 @@ def test_nothing_reaches_the_host_until_the_debt_is_paid() -> None:
     machine = Machine(2 * PAGES_PER_GIB)
     built = toolstack.build(machine, 1, request(0, "linux", 1024, 2048), HostConfig(), guest_config("linux"))
     assert isinstance(built, Domain)
-    memory = GuestMemory(machine, 1, built.layout, kernel_pages=1000, block_pages=512, rng=None, may_skip=True)
+    memory = GuestMemory(
+        machine, 1, built.layout, image_pages=1000, descriptor_pages=0, block_pages=512, rng=None, may_skip=True
+    )
     free = machine.free_pages
     assert memory.inflate(262_144, batch_pages=512, scrub=False, ascending=False) == (262_144, True)
     assert (machine.free_pages, memory.debt) == (free, 0)

@@ -153,7 +153,8 @@ class Rig:
             self.machine,
             1,
             built.layout,
-            kernel_pages=self.boot.kernel_pages,
+            image_pages=self.boot.kernel_pages,
+            descriptor_pages=maxmem_mib * MIB // 64,
             block_pages=cfg.alloc_block_pages,
             rng=np.random.default_rng(1) if cfg.alloc_order == "random" else None,
             may_skip=may_skip,
@@ -165,7 +166,6 @@ class Rig:
             cfg,
             demand or Demand.flat(0),
             hold_ns=hold_ns,
-            maxmem_pages=maxmem_mib * MIB,
             start_ns=0,
             on_event=lambda at_ns, kind, text: self.events.append((at_ns, kind, text)),
         )
@@ -305,7 +305,9 @@ Books = tuple[HeldBooks, DemandStream, GuestMemory, Demand]
 def books(guest: tuple[Machine, Domain], demand: Demand, hold: int, pages_per_s: int) -> Books:
     """What the guest holds if it wants `demand` beside its kernel; W includes the kernel."""
     machine, built = guest
-    memory = GuestMemory(machine, 1, built.layout, kernel_pages=0, block_pages=512, rng=None, may_skip=True)
+    memory = GuestMemory(
+        machine, 1, built.layout, image_pages=0, descriptor_pages=0, block_pages=512, rng=None, may_skip=True
+    )
     whole = Demand(demand.t_ns, demand.pages + memory.kernel_pages)
     held = HeldBooks(memory, whole, swap_pages=0, swap_pages_per_s=1, on_kill=lambda _: None)
     stream = DemandStream(
@@ -431,14 +433,14 @@ def test_a_guest_too_small_for_its_kernel_panics() -> None:
 
 def test_demand_waits_for_the_boot() -> None:
     """W counts once the guest is up, and not before."""
-    rig = Rig(demand=Demand.flat(60 * MIB), page_cache={"rate_mib_per_s": 0})
+    rig = Rig(memory_mib=100, demand=Demand.flat(60 * MIB), page_cache={"rate_mib_per_s": 0})
     done_s = (rig.boot.firmware_ns + rig.boot.kernel_ns + rig.boot.services_ns) / NS_PER_S
     rig.run_to(done_s - 0.001)
-    assert rig.guest.wanted_pages(0) == rig.memory.in_use < 20 * MIB
+    assert rig.guest.wanted_pages(0) == rig.memory.written_pages < 20 * MIB
     assert rig.guest.wanted_peak(s_to_ns(done_s)) == 0
     rig.run_to(done_s + 5)
     assert rig.guest.wanted_pages(s_to_ns(done_s) + 1) == 60 * MIB
-    assert rig.memory.in_use + rig.memory.kernel_pages - rig.memory.allocated_kernel_pages == 60 * MIB
+    assert rig.memory.written_pages == rig.guest.held.held + rig.memory.kernel_pages == 60 * MIB
 
 
 def test_memory_is_written_no_faster_than_the_guest_can() -> None:

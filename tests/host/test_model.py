@@ -148,6 +148,8 @@ def test_every_life_adds_up(classes: list[Any], given: list[Command]) -> None:
     for sample in samples:
         assert sample.owned_pages == sample.populated_pages + sample.cache_pages
         assert sample.owned_pages + sample.free_pages <= 152 * MIB
+        dead = [row for row in domains if row.oom_line or row.fate == "guest_panic"]
+        assert sample.deaths == sum(1 for row in dead if row.end_ns < sample.t_ns)
 
 
 # -- facts
@@ -281,6 +283,8 @@ def test_samples_lie_on_their_grid_and_at_the_end() -> None:
     report = live(model, 20, start(request(0, "linux", 32, 64), 0.5))
     assert [seconds(sample.t_ns) for sample in report.samples] == [7, 14, 20]
     assert [sample.promised_pages for sample in report.samples] == [64 * MIB] * 3
+    on_grid = live(host_model(guest_config("linux"), telemetry_s=7), 21)
+    assert [seconds(sample.t_ns) for sample in on_grid.samples] == [7, 14, 21]
 
 
 def test_an_idle_host_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
