@@ -196,7 +196,7 @@ class GuestConfig:
     services_mib: Range  # what services touch before the guest counts as booted
     services_s: Range  # time that takes [s]
     scrubber: str = "none"  # none | zero: whether start-of-day zeroing writes all of memory
-    scrub_rate_mib_per_s: Range
+    scrub_rate_mib_per_s: Range  # of zeroing, and of writing memory that the guest is given for the first time
     scrub_start_s: Range  # from the kernel's start [s]
     alloc_block_pages: int = 512  # the allocator takes untouched memory in blocks of this many pages
     alloc_order: str = "descending"  # descending | random: in which order it takes them

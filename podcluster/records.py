@@ -319,7 +319,8 @@ class DomainRow:
     cache_count: int = column("pages", "Pages in its populate-on-demand cache (C).")
     nonzero_pages_peak: int = column(
         "pages",
-        "Peak of distinct pages holding data and not ballooned, by the guest's own count, the one it died writing too.",
+        "Peak of distinct pages that hold data and are not ballooned, by the guest's own count; video RAM and ROMs, "
+        "which it owns too, and the page it died writing are among them.",
     )
     margin_pages: int = column(
         "pages",
