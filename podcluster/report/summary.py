@@ -147,11 +147,16 @@ def rate_table(cell: dict[str, Any]) -> Table:
         if cell[name] is None:
             table.add_row(name, "-", f"no {unit}", "-", "-")
             continue
-        counted = f"{cell[f'{name}_numerator']:,} of {cell[f'{name}_denominator']:,.0f} {unit}"
+        counted = f"{cell[f'{name}_numerator']:,} of {plain(cell[f'{name}_denominator'])} {unit}"
         table.add_row(name, f"{cell[name]:.3g}", counted, interval(cell, name), f"{cell[f'{name}_upper']:.2g}")
     swapped = f"{cell['swapped_domains']:,} guests"
     table.add_row("swap_share", f"{cell['swap_share']:.3g}", swapped, interval(cell, "swap_share"), "-")
     return table
+
+
+def plain(value: float) -> str:
+    """A count as it is, a small fraction with its digits."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def interval(cell: dict[str, Any], name: str) -> str:
