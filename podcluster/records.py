@@ -413,6 +413,9 @@ class RunRow:
     boots_done: int = column("1", "Guests that came up.")
     static_ratio_mean: float = column("1", "Mean over time of sum of maxmem / U: what was promised.")
     static_ratio_max: float = column("1", "Maximum over time of sum of maxmem / U.")
+    placed_ratio: float = column(
+        "1", "Maximum over time of sum of maxmem / U, machines that died counted until they were to leave."
+    )
     target_ratio_mean: float = column("1", "Mean over time of sum of targets / U.")
     target_ratio_max: float = column("1", "Maximum over time of sum of targets / U.")
     commit_ratio_mean: float = column("1", "Mean over time of owned / U; never above 1.")
@@ -462,7 +465,7 @@ class CellRow:
     requests: int = column("1", "Machines asked for, all replications.")
     boots_started: int = column("1", "Builds begun, all replications.")
     domain_days: float = column("day", "Domain time, all replications.")
-    static_ratio: float = column("1", "Realised sum of maxmem / U: mean over time, then over replications.")
+    static_ratio: float = column("1", "Realised sum of maxmem / U of the machines placed, dead or alive (placed_ratio): mean over replications.")
     static_ratio_low: float | None = column("1", "Lower end of its interval over replications.")
     static_ratio_high: float | None = column("1", "Upper end of its interval over replications.")
     target_ratio: float = column("1", "Sum of targets / U: mean over time, then over replications.")

@@ -10,7 +10,7 @@ Departs     The peak of owned and demanded memory is that of the samples (`study
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from podcluster.records import DomainRow, SampleRow
 
@@ -27,11 +27,30 @@ def peak_of(rows: Sequence[DomainRow], name: str) -> int:
         steps.append((row.boot_start_ns, pages))
         # The end of the run ends nobody: what starts at that instant stands beside it.
         steps.append((row.end_ns + (row.fate == "running"), -pages))
+    return _highest(steps)
+
+
+def _highest(steps: list[tuple[int, int]]) -> int:
+    """Highest level that changes (instant, pages) reach; what falls at an instant falls before what rises then."""
     level = peak = 0
     for _, change in sorted(steps):
         level += change
         peak = max(peak, level)
     return peak
+
+
+def placed_peak(rows: Sequence[DomainRow], departures_ns: Mapping[int, int | None], end_ns: int) -> int:
+    """Most maxmem [pages] that was promised at one instant if every machine that a host took had stayed until it was
+    to leave: what an operator set out to run, whatever became of it. `departures_ns` by domain_id; None: at the end.
+    """
+    steps: list[tuple[int, int]] = []
+    for row in rows:
+        if row.boot_start_ns is None:
+            continue
+        leaves_ns = departures_ns[row.domain_id]
+        steps.append((row.boot_start_ns, row.maxmem_pages))
+        steps.append((end_ns + 1 if leaves_ns is None else leaves_ns, -row.maxmem_pages))
+    return _highest(steps)
 
 
 class SamplePeaks:

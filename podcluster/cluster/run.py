@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import Pool
 from podcluster.cluster.progress import Progress
-from podcluster.cluster.ratios import SamplePeaks, peak_of
+from podcluster.cluster.ratios import SamplePeaks, peak_of, placed_peak
 from podcluster.errors import InvariantError
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
@@ -235,6 +235,7 @@ def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, 
     """The `runs` row: ratios from the hosts' means and the samples' peaks, counts from the domains."""
     usable_pages = sum(spec.usable_pages for spec in plan.specs)
     booted = [row for row in ledger.rows if row.boot_start_ns is not None]
+    departures_ns = {request.domain_id: request.departure_ns for request in workload.requests}
     delays = [row.boot_delay_ns for row in booted if row.boot_delay_ns is not None]
     domain_ns = sum(row.end_ns - row.boot_start_ns for row in booted if row.boot_start_ns is not None)
     swap_ns = sum(row.swap_ns for row in booted)
@@ -267,6 +268,7 @@ def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, 
         boots_done=sum(row.boot_done_ns is not None for row in booted),
         static_ratio_mean=mean_ratio("promised_pages_mean"),
         static_ratio_max=peak_of(booted, "maxmem_pages") / usable_pages,
+        placed_ratio=placed_peak(booted, departures_ns, plan.duration_ns) / usable_pages,
         target_ratio_mean=mean_ratio("target_pages_mean"),
         target_ratio_max=max(peak_of(booted, "memory_pages"), peaks.target_pages) / usable_pages,
         commit_ratio_mean=mean_ratio("owned_pages_mean"),

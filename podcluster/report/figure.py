@@ -77,7 +77,7 @@ def heading(config: dict[str, Any], runs: Sequence[dict[str, Any]]) -> str:
     hosts = f"{first['hosts']} host{'s' if first['hosts'] != 1 else ''}"
     guests = f"{first['requests']} {config['guest']['os_class']} guest{'s' if first['requests'] != 1 else ''}"
     host_gib = first["ram_pages"] / first["hosts"] / PAGES_PER_GIB
-    ratio = sum(run["static_ratio_mean"] for run in runs) / len(runs)
+    ratio = sum(run["placed_ratio"] for run in runs) / len(runs)
     return f"{config['workload']['family']}: {guests} on {hosts} of {host_gib:g} GiB, static ratio {ratio:.2f}"
 
 

@@ -183,7 +183,7 @@ def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
     crash = proportion(crashes, boots, confidence)
     daily = rate_over_time(crashes, days, confidence)
     refusal = proportion(refused, asked, confidence)
-    static, static_low, static_high = mean_interval([run.static_ratio_mean for run in runs], confidence)
+    static, static_low, static_high = mean_interval([run.placed_ratio for run in runs], confidence)
     swap, swap_low, swap_high = 0.0, None, None
     swap_s = [run.swap_ns / NS_PER_S for run in runs]
     if any(swap_s):

@@ -50,7 +50,7 @@ def test_auto_takes_as_many_hosts_as_the_policy_needs(make_config: MakeConfig) -
     policy = make_policy("first_fit")
     assert unplaced(needs, maxmem, hosts, config.usable_pages, policy) == 0
     assert hosts == least or unplaced(needs, maxmem, hosts - 1, config.usable_pages, policy) > 0
-    assert plan.notes == (f"cluster.hosts=auto took {hosts} hosts of 64 GiB",)
+    assert plan.notes == (f"cluster.hosts=auto took {hosts} host{'s' if hosts != 1 else ''} of 64 GiB",)
     assert {spec.usable_pages for spec in plan.specs} == {config.usable_pages}
 
 

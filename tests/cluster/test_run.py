@@ -142,6 +142,16 @@ def test_static_ratio_is_the_sum_of_maxmem_over_usable_memory() -> None:
     assert outcome.row.commit_ratio_max == 3000 / USABLE
 
 
+def test_the_ratio_that_was_placed_does_not_depend_on_who_died() -> None:
+    """Three machines at once, one until it leaves; of runs with different deaths the promise is the same."""
+    workload = Workload((machine(0, 0.0), machine(1, 0.0), machine(2, 0.0, 900.0)))
+    plan = small_plan(workload, hosts=1)
+    plans = (replace(plan, hosts=replace(plan.hosts, seed=seed)) for seed in range(1000))
+    outcomes = [play(each, workload)[0] for each in plans]
+    assert {outcome.row.fate_pod_oom for outcome in outcomes} > {0, 1}
+    assert {outcome.row.placed_ratio for outcome in outcomes} == {6000 / USABLE}
+
+
 def test_no_maximum_is_below_its_mean() -> None:
     """A run without a single sample, on one host and on three: peaks come from the hosts, means bound them."""
     workload = Workload(tuple(machine(domain_id, 0.0) for domain_id in range(9)))

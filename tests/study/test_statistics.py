@@ -161,7 +161,7 @@ def test_cell_adds_replications_up() -> None:
             fate_rejected=1,
             fate_build_failed=1,
             fate_pod_oom=crashes,
-            static_ratio_mean=ratio,
+            placed_ratio=ratio,
             domain_s=8.0 * DAY_S,
             swap_ns=80 * 10**9,
             swapped_domains=2,
