@@ -178,7 +178,7 @@ def test_a_walk_through_entries_of_1_gib(p2m: str, sp_2m: bool) -> None:
     call("set_pod_target", 2, BLOCK + 20)
     assert call("mark_pod_seq", 2, 0, 2, 18) == 2
     walk.pair.compare()
-    call("touch_range", 2, GIB + 5, 3, data=True)
+    call("touch_range", 2, GIB + 5 * BLOCK + 5, 3, data=True)
     call("decrease", 1, GIB + 3 * BLOCK, 9)
     walk.pair.compare()
     call("decrease", 2, BLOCK + 1, 0)
