@@ -65,7 +65,8 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         count = auto_host_count(list(need.values()), maxmem, config.usable_pages, make_policy(config.placement.policy))
         hosts = count.hosts
         why = f", which leave {count.unplaced} over" if count.unplaced else ""
-        notes.append(f"cluster.hosts=auto took {hosts} host{'s' if hosts != 1 else ''} of {config.cluster.host_mem_gib} GiB{why}")
+        noun = "host" if hosts == 1 else "hosts"
+        notes.append(f"cluster.hosts=auto took {hosts} {noun} of {config.cluster.host_mem_gib} GiB{why}")
     specs = tuple(HostSpec(host_id, config.host_ram_pages, config.usable_pages) for host_id in range(hosts))
     telemetry_s = config.study.telemetry_s
     # A run shorter than the grid is looked at once, at its end: ratios need a peak.

@@ -2,8 +2,8 @@
 
 What        `rate_over_ratio` draws one rate with its intervals on given axes; `overcommit_figure` the two prices of
             promising more than there is, crashes and swap, side by side.
-Symbols     static_ratio = sum of maxmem / U of the machines placed, whatever became of them: the axis. R is only the knob
-            that was turned.
+Symbols     static_ratio = sum of maxmem / U of the machines placed, whatever became of them: the axis. R is only the
+            knob that was turned.
 Departs     A cell in which nothing was ever seen has no interval over replications: it gets a hollow marker at 0 and a
             bar up to the exact one-sided bound.
 """
