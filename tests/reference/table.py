@@ -134,8 +134,9 @@ class Table:
                 if slot[0] != EMPTY:
                     yield top << 18, *slot, ORDER_1G
                 continue
-            for i in range(SLOTS):
-                yield from self.block_entries((top << 9) + i)
+            for i, below in enumerate(slot):
+                if below != EMPTY_LEAF:
+                    yield from self.block_entries((top << 9) + i)
 
     def block_entries(self, block: int) -> Iterator[tuple[int, int, int, int]]:
         """The non-empty entries that *begin* in one 2 MiB block; a 1 GiB entry begins in its first block."""
