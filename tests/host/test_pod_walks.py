@@ -5,6 +5,7 @@ balloon by range, with references, special pages, broken frames and moving targe
 """
 
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -166,17 +167,21 @@ def test_a_long_random_walk_leaves_the_same_state_on_both(seed: int, words: bool
     walk.go(STEPS)
 
 
-@pytest.mark.parametrize("p2m", ["ept", "pt"])
-@pytest.mark.parametrize("sp_2m", [True, False])
-def test_a_walk_through_entries_of_1_gib(p2m: str, sp_2m: bool) -> None:
-    """T1, T2, P6 step 2: promises and RAM of 1 GiB, shattered in the ways of both tables."""
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
+def test_a_walk_through_extents_of_1_gib(shape: dict[str, Any]) -> None:
+    """T1, T2, T4, P6 step 2: promises and RAM of 1 GiB, shattered in the ways of both tables, or never whole."""
     walk = Walk(7, words=False, host_pages=GIB + 3 * BLOCK)
     for dom, quota in ((1, GIB), (2, BLOCK + 30)):
-        walk.pair.create(dom, maxmem_pages=2 * GIB, max_pages=quota, p2m=p2m, sp_2m=sp_2m)
+        walk.pair.create(dom, maxmem_pages=2 * GIB, max_pages=quota, **shape)
     call = walk.pair.call
+    beyond = (0, 1, BLOCK, 2 * GIB, (1 << 27) - 1, 1 << 27, (1 << 28) + 3)
+    for gfn in beyond:  # before any entry was set
+        call("query", 1, gfn)
     assert call("populate", 1, GIB, 18) == 1
     call("set_pod_target", 2, BLOCK + 20)
     assert call("mark_pod_seq", 2, 0, 2, 18) == 2
+    for gfn in beyond:
+        call("query", 1, gfn)
     walk.pair.compare()
     call("touch_range", 2, GIB + 5 * BLOCK + 5, 3, data=True)
     call("decrease", 1, GIB + 3 * BLOCK, 9)
