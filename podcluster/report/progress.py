@@ -41,23 +41,26 @@ def rate(simulated_ns: int, wall_s: float) -> str:
 
 
 class LogLines:
-    """A line every `LINE_EVERY_S` seconds, none for what is over sooner."""
+    """A line every `LINE_EVERY_S` seconds, none for a study that is over sooner."""
 
     def __init__(self, every_s: float = LINE_EVERY_S) -> None:
         self._every_s = every_s
         self._title = ""
         self._hosts = self._duration_ns = 0
-        self._started_s = self._last_s = 0.0
+        self._started_s = 0.0
+        self._last_s: float | None = None
 
     def begin(self, title: str, hosts: int, requests: int, duration_ns: int) -> None:
-        """Start the clock of one run."""
+        """Start the clock of one run; that of the lines goes on, or short runs of a long sweep would say nothing."""
         self._title, self._hosts, self._duration_ns = title, hosts, duration_ns
-        self._started_s = self._last_s = time.monotonic()
+        self._started_s = time.monotonic()
+        if self._last_s is None:
+            self._last_s = self._started_s
 
     def update(self, now_ns: int, running: int, fates: Mapping[str, int]) -> None:
         """Say how far it is, if it is time to."""
         now_s = time.monotonic()
-        if now_s - self._last_s < self._every_s:
+        if self._last_s is not None and now_s - self._last_s < self._every_s:
             return
         self._last_s = now_s
         logger.info(

@@ -198,6 +198,21 @@ def test_log_lines_come_at_their_pace(caplog: pytest.LogCaptureFixture, monkeypa
     ]
 
 
+def test_a_sweep_of_short_runs_is_not_silent(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six runs of 4 s: a line after 10 s and one after 20, each of the run it falls into."""
+    now_s = [100.0]
+    monkeypatch.setattr("podcluster.report.progress.time.monotonic", lambda: now_s[0])
+    lines = LogLines(every_s=10.0)
+    with caplog.at_level(logging.INFO, "podcluster"):
+        for run in range(6):
+            lines.begin(f"run {run}", 1, 1, 60 * NS_PER_S)
+            for _ in range(4):
+                now_s[0] += 1.0
+                lines.update(30 * NS_PER_S, 1, {})
+            lines.end()
+    assert [message.split(":")[0] for message in caplog.messages] == ["run 2", "run 4"]
+
+
 def test_the_live_line_shows_and_goes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal (Rich is told that it is one): state on stderr, nothing on stdout, nothing after the end."""
     monkeypatch.setenv("FORCE_COLOR", "1")
