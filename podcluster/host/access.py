@@ -2,7 +2,7 @@
 
 What        Read and write of a word at a gfn, and sequences and lists of them in one call.
 Units       gfn in frames of 4 KiB; a word is 64 bits, passed as the int64 of the same bits.
-Source      golden.md section 7.
+Source      docs/golden-traces.md.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The balloon drivers: what hands the gap between maxmem and memory back to Xen, when, and how each gives up.
 
-What        `LinuxBalloon` (toolstack.md C1) and `WindowsBalloon` (C2), each a stream of its guest. They decide; pages
+What        `LinuxBalloon` (docs/model.md C1) and `WindowsBalloon` (C2), each a stream of its guest. They decide; pages
             are found and hypercalls made by the memory they are given.
 Units       Pages of 4 KiB; ns of simulated time.
 Symbols     goal   pages that the balloon is to hold: Linux static-max - target (C1.2), Windows the same without the

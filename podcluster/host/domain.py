@@ -11,7 +11,7 @@ Invariants  [Z1]    D = M - T after the build of a populate-on-demand guest, wha
             [B2.6]  E = M - V - 32 after the build.
             [B2.10] tot_pages of a running guest = T - 32 + x: the device model's pages are counted and are no entries.
             A build that fails leaves nothing behind: the host's free pages are what they were.
-Source      toolstack.md A4, A5, B1, B2, B3.1, B4.1, E3-E5, E7; the walk over memory is that of libxl's `meminit_hvm`.
+Source      docs/model.md A4, A5, B1, B2, B3.1, B4.1, E3-E5, E7; the walk over memory is that of libxl's `meminit_hvm`.
 Departs     The device model maps its video RAM at the start of the MMIO hole (gfn 0xF0000) with the ROMs behind it, or
             above all RAM where it is too large for the hole; the builder's 8 frames lie where libxl puts them (gfn
             0xFEFF8). All of these are written at once, so they always hold data and no sweep takes one. dom0 has a
@@ -46,7 +46,7 @@ HVM_EXTRA_KIB: Final = 2048  # LIBXL_HVM_EXTRA_MEMORY
 NEED_ROUND_KIB: Final = 2048
 SUPERPAGES_A_CALL: Final = 4  # the builder's 8 MiB
 
-# What the operator reads (toolstack.md E3-E5).
+# What the operator reads (docs/model.md E3-E5).
 CLAIM_REFUSED: Final = "Could not allocate memory for HVM guest as we cannot claim memory!"
 TARGET_REFUSED: Final = (
     "p2m_pod_set_cache_target: Unable to allocate page for PoD cache (target={target} cache={cache}); "

@@ -1,8 +1,8 @@
 """A guest's state in the form in which golden traces record it.
 
-What        The hashes and entry counts of golden.md section 3.
+What        The hashes and entry counts of docs/golden-traces.md.
 Units       gfn and frames of 4 KiB; all arithmetic modulo 2**64.
-Source      golden.md sections 3 and 8.
+Source      docs/golden-traces.md.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """The machine's free frames: a buddy allocator of orders 0 to 18.
 
 What        Allocation takes the lowest free block of the smallest order that will do and halves it downwards; freeing
-            goes frame by frame and merges with free buddies (golden.md section 4).
+            goes frame by frame and merges with free buddies (docs/golden-traces.md).
 Units       Frames of 4 KiB. A machine block is 512 frames, aligned.
 State       Because freeing merges at once, the allocator's state is a function of the *set* of free frames. A machine
             block that is free altogether is part of a block of order 9 to 18; otherwise its free frames are a row of

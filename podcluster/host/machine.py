@@ -1,11 +1,11 @@
 """One Xen host and its domains: the Python face of the kernels.
 
 What        `Machine` owns the arrays and offers the hypervisor's operations, by number of the domain: those of the
-            golden traces (one method each, named and answered as in golden.md section 7) and those the simulator
+            golden traces (one method each, named and answered as in docs/golden-traces.md) and those the simulator
             uses, whole ranges at a time.
 Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `descending` the direction in which it is
             walked.
-Rules       T1-T4, P1-P15 of pod.md; H1-H3 of toolstack.md.
+Rules       T1-T4, P1-P15 of docs/model.md; H1-H3 of docs/model.md.
 """
 
 from collections.abc import Iterable, Mapping
@@ -549,7 +549,7 @@ class Machine:
         return kept[1]
 
     def state_record(self, dom: int) -> dict[str, Any]:
-        """All fields of a golden state record (golden.md section 3)."""
+        """All fields of a golden state record (docs/golden-traces.md)."""
         g = self._domains[dom]
         r = dict(zip(g.rec.dtype.names or (), g.rec[0].item(), strict=True))
         return {

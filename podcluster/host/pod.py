@@ -4,8 +4,9 @@ What        P4 set target, P5 mark, P6 demand-populate, P7 recent list, and T3's
 Units       Frames of 4 KiB; an extent of order k is 2**k of them.
 Symbols     E entry_count   C cache_count   tot tot_pages   P populated = tot - C   B ballooned_to   T target   M
             maxmem
-Invariants  [POD-1] 0 <= P <= T <= B <= M   [POD-2] E = B - P   [POD-3] tot = P + C, in a regular life (pod.md); what
-            breaks one of them says so in `rec.irregular`. A populate and a sweep leave the debt E - C as it is.
+Invariants  [POD-1] 0 <= P <= T <= B <= M   [POD-2] E = B - P   [POD-3] tot = P + C, in a regular life
+            (docs/model.md); what breaks one of them says so in `rec.irregular`. A populate and a sweep leave the debt
+            E - C as it is.
 Departs     nowhere.
 """
 

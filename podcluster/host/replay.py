@@ -4,7 +4,7 @@ What        `replay_file` drives any `GoldenMachine`; `main` is `podcluster repl
 Units       As in the traces: frame numbers, gfns and sizes are 4 KiB pages.
 Compared    `ret` on every line; presence, absence and content of `oom`, `nomem`, `assert`; every field of every state
             record, must-match and diagnostic alike, after merging the differences guest by guest.
-Source      golden.md. A trace of another era or another format is refused, not half read.
+Source      docs/golden-traces.md. A trace of another era or another format is refused, not half read.
 """
 
 import gzip

@@ -43,7 +43,7 @@ def layout_of(machine: MachineRequest) -> Layout:
 
 
 def test_example_b1_numbers_before_the_build() -> None:
-    """Every quantity of the table of toolstack.md B-1, computed from the configuration."""
+    """Every quantity of the table of docs/model.md B-1, computed from the configuration."""
     numbers = Numbers.of(request(7, "linux", 1024, 2048), HostConfig(), GUEST)
     assert numbers.pod
     assert numbers.claim_pages == 260_064

@@ -1,4 +1,4 @@
-"""The hashes of golden.md section 3, and a view of one table that keeps them up to date.
+"""The hashes of docs/golden-traces.md, and a view of one table that keeps them up to date.
 
 The two order-free hashes change by the entries that changed; the ordered one is walked again from the lowest block that
 changed. Nothing here knows a rule of the PoD manager.

@@ -2,7 +2,7 @@
 
 Units       Frames of 4 KiB, numbered from 0. A block of order k is 2**k frames and starts at a multiple of 2**k.
 Invariants  Free blocks are disjoint; no two free buddies of an order below 18 lie side by side (they merge).
-Source      golden.md section 4.
+Source      docs/golden-traces.md.
 """
 
 from bisect import bisect_left, insort

@@ -3,7 +3,7 @@
 Units       Frames of 4 KiB. Contents are 512 words of 64 bits a frame; only non-zero words are kept.
 Invariants  [P15] every frame is free, owned by one domain, set aside, or retired; `tot_pages` of a domain counts the
             frames it owns that are not special.
-Source      golden.md sections 4 and 5; toolstack.md H2, H3 for claims.
+Source      docs/golden-traces.md; docs/model.md H2, H3 for claims.
 """
 
 from collections import deque

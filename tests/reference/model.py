@@ -4,7 +4,7 @@ What        The method names, arguments and returns of `podcluster.host.machine.
 Units       gfns, frames, sizes and counts are 4 KiB pages; words are 64-bit. Status of a guest access: 0 done,
             -1 nothing mapped there, -2 the guest crashed in it, -3 the guest was not running.
 Invariants  [P15] checked by `audit`. References, loose and special frames are told apart exactly as P15 does.
-Source      pod.md, golden.md; toolstack.md H for claims.
+Source      docs/model.md, docs/golden-traces.md; docs/model.md H for claims.
 Departs     Nowhere: it passes every golden trace, diagnostic fields included.
 """
 
