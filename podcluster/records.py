@@ -465,7 +465,10 @@ class CellRow:
     requests: int = column("1", "Machines asked for, all replications.")
     boots_started: int = column("1", "Builds begun, all replications.")
     domain_days: float = column("day", "Domain time, all replications.")
-    static_ratio: float = column("1", "Realised sum of maxmem / U of the machines placed, dead or alive (placed_ratio): mean over replications.")
+    static_ratio: float = column(
+        "1",
+        "Realised sum of maxmem / U of the machines placed, dead or alive (placed_ratio): mean over replications.",
+    )
     static_ratio_low: float | None = column("1", "Lower end of its interval over replications.")
     static_ratio_high: float | None = column("1", "Upper end of its interval over replications.")
     target_ratio: float = column("1", "Sum of targets / U: mean over time, then over replications.")

@@ -1,6 +1,7 @@
 """The populate-on-demand manager of one domain, rule by rule, the slow way.
 
-What        P1-P14 of docs/model.md as methods of `PodManager`, on a domain's record and the host's frames. No draws, no clock.
+What        P1-P14 of docs/model.md as methods of `PodManager`, on a domain's record and the host's frames. No draws,
+            no clock.
 Units       Every count is 4 KiB pages. An order-k extent is 2**k pages.
 Invariants  [POD-2], [POD-3] and P15 are audited by `model.ReferenceMachine.audit`.
 Departs     Nowhere from the golden traces. Other eras and the second promise (S1-S4) are not here; `PROMISED` is where

@@ -2,8 +2,8 @@
 
 Units       gfn and mfn are frame numbers of 4 KiB frames; an order-k entry covers 2**k of them.
 Shape       A slot is a leaf `(kind, mfn)` or a list of the 512 slots below it. `_root[g]` is the slot of GiB `g`.
-Rules       T1-T4 of docs/model.md, docs/golden-traces.md. Kinds other than RAM carry no frame (mfn -1), so that a second kind
-            of promise can be added without touching this file.
+Rules       T1-T4 of docs/model.md, docs/golden-traces.md. Kinds other than RAM carry no frame (mfn -1), so
+            that a second kind of promise can be added without touching this file.
 """
 
 from collections.abc import Iterator
