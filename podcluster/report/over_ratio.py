@@ -11,7 +11,7 @@ Departs     A cell in which nothing was ever seen has no interval over replicati
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+ASIDE: Final = 0.006  # of the axis: series that lie on one another are set side by side
+
+
 class Estimates(NamedTuple):
     """A number of each cell with the ends of its interval, nan where there is none."""
 
     value: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+
+    def moved(self, by: float) -> Estimates:
+        """The same, set aside."""
+        return Estimates(self.value + by, self.low + by, self.high + by)
 
     def arms(self, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Lengths of error bars down and up; 0 where there is no interval."""
@@ -60,12 +67,16 @@ def _plain(value: Any) -> str:
 def rate_over_ratio(axes: Axes, cells: Table, rate: str, *, label: str, by: Sequence[str] = ()) -> None:
     """Draw `rate` of each cell over its realised static_ratio, a series for each value of the axes `by`."""
     dress(axes)
-    for index, (_, keep) in enumerate(series_of(cells, by)):
+    ratios = numbers(cells, "static_ratio")
+    span = max(float(np.ptp(ratios)), 0.2)
+    series = series_of(cells, by)
+    for index, (_, keep) in enumerate(series):
         look: dict[str, Any] = {"color": colour_of(index), "capsize": 3}
         marker = marker_of(index)
         order = np.argsort(numbers(cells, "static_ratio", keep), kind="stable")
         x, y = (estimates(cells, which, keep, order) for which in ("static_ratio", rate))
         bound = numbers(cells, f"{rate}_upper", keep)[order]
+        x = x.moved((index - (len(series) - 1) / 2) * ASIDE * span)
         axes.plot(x.value, y.value, "-", color=colour_of(index), linewidth=1.0, alpha=0.5)
         seen = y.value > 0
         if seen.any():
@@ -80,9 +91,7 @@ def rate_over_ratio(axes: Axes, cells: Table, rate: str, *, label: str, by: Sequ
             axes.errorbar(x.value[none], zero, yerr=upper, fmt="none", linewidth=0.8, alpha=0.7, **look)
     axes.set_ylim(bottom=0)
     # Few replications have intervals far wider than the ratios lie apart: those run out of the picture.
-    ratios = numbers(cells, "static_ratio")
-    margin = 0.06 * max(float(np.ptp(ratios)), 0.2)
-    axes.set_xlim(float(ratios.min()) - margin, float(ratios.max()) + margin)
+    axes.set_xlim(float(ratios.min()) - 0.06 * span, float(ratios.max()) + 0.06 * span)
     axes.set_xlabel("realised static ratio (sum of maxmem / usable memory)")
     axes.set_ylabel(label)
 

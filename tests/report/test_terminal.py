@@ -16,7 +16,7 @@ from podcluster.config import Cell, Config
 from podcluster.io.load import load_results
 from podcluster.report import figure, terminal
 from podcluster.report.dataset import columns, provenance, rows
-from podcluster.report.progress import LiveLine, LogLines, clock, make_progress
+from podcluster.report.progress import LiveLine, LogLines, clock, make_progress, state
 from podcluster.report.summary import fate_card, signed_size, size, summary
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 from tests.report.conftest import SMALL
@@ -232,6 +232,12 @@ def test_progress_is_live_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
     """stderr decides."""
     monkeypatch.setattr("sys.stderr", io.StringIO())
     assert isinstance(make_progress(), LogLines)
+
+
+def test_those_who_live_to_the_end_are_running_before_and_after_it() -> None:
+    """The last step closes every domain: the line does not say that nobody runs."""
+    assert state(2, 60, Counter({"pod_oom": 1})) == "2 hosts, 60 running, 1 pod_oom"
+    assert state(1, 0, Counter({"running": 60, "pod_oom": 1})) == "1 host, 60 running, 1 pod_oom"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (599, "599 s"), (600, "0:10 h"), (90_061, "25:01 h")])
