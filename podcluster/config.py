@@ -105,7 +105,7 @@ class HostConfig:
     xen_mib: int | None = None  # Xen's own memory; None: RAM/128 + 64 MiB
     dom0_mib: int = 2048  # dom0's memory, fixed (dom0_mem= on Xen's command line, so no autoballoon)
     p2m: str = "ept"  # ept | pt: how a superpage splits
-    paging: str = "hap"  # hap | shadow: the size of the paging pool
+    paging: str = "hap"  # hap | shadow: pool size (B1.5); shadow is p2m=pt without 1 GiB entries (T1)
     superpages_1g: bool = True
     superpages_2m: bool = True
     scrub_on_free: bool = True
@@ -114,7 +114,7 @@ class HostConfig:
     claim_mode: bool = True  # xl.conf claim_mode: stake the memory before the build
     on_crash: str = "destroy"
     preempt: str = "never"  # whether Xen finds other work pending each time it looks
-    check: str = "epoch"  # audit every host at each epoch's end, after each step, or never
+    check: str = "epoch"  # epoch: sums of all domains and a recount of one in turn, everything at the end; step | off
 
     def __post_init__(self) -> None:
         self.check_ranges()
