@@ -126,7 +126,7 @@ preparations = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     shape=st.sampled_from(SHAPES),
     target=targets,
