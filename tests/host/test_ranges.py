@@ -259,6 +259,23 @@ def test_references_special_pages_and_page_tables_are_in_the_way(trio: Trio, way
     trio.run("balloon", pages(0, BLOCK), as_list=as_list)
 
 
+@pytest.mark.parametrize(
+    ("shape", "references", "entries_2m"), [(EPT, 1, 1), (PT, 1, 1), (SHADOW, 1, 0), (SHADOW, 2, 1), (SHADOW, 0, 0)]
+)
+def test_a_held_zero_page_is_let_be_or_tried_in_vain(
+    trio: Trio, shape: dict[str, Any], references: int, entries_2m: int
+) -> None:
+    """P9, P10: shadow paging lets one reference pass at first, and has shattered the superpage when it does not."""
+    trio.build(shape, BLOCK + 1)
+    trio.prepare("touch_range", DOM, 0, BLOCK, data=True)
+    trio.prepare("touch_range", DOM, 33, 1, data=False)
+    for identity in range(references):
+        assert trio.prepare("add_ref", DOM, 33, identity) == 0
+    trio.run("touch", [3 * BLOCK, 3 * BLOCK + 1], as_list=False, data=True)
+    assert trio.slow.entry_map(DOM)[1] == entries_2m
+    assert trio.slow.counters(DOM).crashed == (references > 0)
+
+
 def test_a_balloon_in_debt_steals_ram_until_the_debt_is_paid(trio: Trio, way: tuple[Way, bool]) -> None:
     """P12: RAM goes to the cache while there is debt, to the host afterwards; the stretch is cut where it ends."""
     pages, as_list = way
