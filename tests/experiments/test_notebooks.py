@@ -1,0 +1,86 @@
+"""Does every experiment's notebook run on a toy dataset of its own study, and answer in its first cell?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbclient
+import pytest
+
+from podcluster.cli import plan
+from podcluster.config import Cell
+from podcluster.study.runner import run_study
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = ROOT / "experiments"
+NAMES = sorted(folder.name for folder in EXPERIMENTS.iterdir() if (folder / "notebook.py").is_file())
+
+# The study itself, but small: these are laid over its configuration.
+TOY = (
+    "engine=inline",
+    "workload.machines=4",
+    "workload.boot_spread_s=30",
+    "study.duration_s=120",
+    "study.replications=2",
+    "cluster.host_mem_gib=64",
+)
+AXES = {"overcommit": ["overcommit=1,3", "guest=linux_no_driver,linux", "guest.page_cache.rate_mib_per_s=0,200"]}
+
+
+def toy_cells(name: str) -> list[Cell]:
+    """The experiment's cells at toy size."""
+    return plan([f"experiment={name}", *TOY, *AXES[name]], multirun=True)[0]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A notebook, executed as its reader would, on a dataset computed here."""
+    name = str(request.param)
+    folder = tmp_path_factory.mktemp(name)
+    cells = toy_cells(name)
+    assert len(cells) == 8
+    run_study(cells, out_dir=folder)
+    notebook = jupytext.read(EXPERIMENTS / name / "notebook.py")
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PODCLUSTER_RESULTS": str(folder), "PYTHONPATH": path}
+    client = nbclient.NotebookClient(
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(EXPERIMENTS / name)}}
+    )
+    return client.execute(env=environment)
+
+
+def outputs(cell: Any, kind: str) -> list[str]:
+    """What a cell shows of one kind."""
+    return [output["data"][kind] for output in cell.get("outputs", []) if kind in output.get("data", {})]
+
+
+@pytest.mark.slow
+def test_the_first_cell_answers(executed: Any) -> None:
+    """A table with a number, n and what ends it, before anything else."""
+    (answer,) = outputs(executed.cells[0], "text/markdown")
+    assert "safe up to a static ratio of" in answer
+    assert "guest linux, rate_mib_per_s 0" in answer
+    assert "boots in 2 replications" in answer
+
+
+@pytest.mark.slow
+def test_every_cell_runs_without_a_word_of_warning(executed: Any) -> None:
+    """No error, nothing on stderr, and a figure among the outputs."""
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert len(code) >= 3
+    for cell in code:
+        assert [output for output in cell.outputs if output.output_type in ("error", "stream")] == []
+    assert sum(len(outputs(cell, "image/png")) for cell in code) == 1
+
+
+def test_every_experiment_has_a_question_a_command_and_a_figure() -> None:
+    """README begins with its one question, names its command, and shows what to expect."""
+    assert NAMES, "no experiments found"
+    for name in NAMES:
+        text = (EXPERIMENTS / name / "README.md").read_text()
+        assert text.splitlines()[0].startswith("# ") and text.splitlines()[0].endswith("?")
+        assert f"podcluster -m experiment={name}" in text
+        assert "expected.png" in text and (EXPERIMENTS / name / "expected.png").is_file()
