@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except InvariantError as error:
         _say(f"a rule that must hold does not, please report it: {error}")
-        _say(f"version {__version__}; this command replays it: {_command(args)}")
+        _say(f"version {__version__}, commit {_commit()}; this command replays it: {_command(args)}")
         return EXIT_INVARIANT
     except PodclusterError as error:
         _say(str(error))
@@ -152,6 +152,12 @@ def _say(line: str) -> None:
 
 def _flat(text: str) -> str:
     return " ".join(text.split())
+
+
+def _commit() -> str:
+    from podcluster.io.provenance import commit
+
+    return commit() or "not known"
 
 
 def _command(args: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ Departs     nowhere.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from podcluster.host.heap import U0, U1
 from podcluster.host.kernel import kernel, routine
@@ -144,9 +143,9 @@ def word_write(h: HostState, g: DomainState, gfn: int, mfn: int, word: int, valu
 
 
 @kernel
-def words_rehash(h: HostState, larger: npt.NDArray[np.int64]) -> None:
-    """Move the words that still count into a larger hash, whose size is a power of two as well."""
-    size = larger.shape[0]
+def words_rehash(h: HostState, larger: HostState) -> None:
+    """Move the words that still count into the empty hash of the same host with more room; sizes are powers of two."""
+    size = larger.words.shape[0]
     kept = 0
     for at in range(h.words.shape[0]):
         key = h.words[at, 0]
@@ -154,10 +153,10 @@ def words_rehash(h: HostState, larger: npt.NDArray[np.int64]) -> None:
             continue
         mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
         to = np.int64(mixed >> np.uint64(20)) & (size - 1)
-        while larger[to, 0] != 0:
+        while larger.words[to, 0] != 0:
             to = (to + 1) & (size - 1)
-        larger[to, 0] = key
-        larger[to, 1] = h.words[at, 1]
-        larger[to, 2] = h.words[at, 2]
+        larger.words[to, 0] = key
+        larger.words[to, 1] = h.words[at, 1]
+        larger.words[to, 2] = h.words[at, 2]
         kept += 1
     h.rec[0].word_count = kept

@@ -11,6 +11,7 @@ Options     `_nrt=False` takes Numba's runtime out of a kernel: no allocation an
 """
 
 import hashlib
+import importlib
 import os
 import platform
 import shutil
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import numba
 import numpy as np
@@ -49,6 +50,11 @@ KERNEL_SOURCES = (
     "hashes.py",
 )
 """Every file of this folder that holds compiled code, or constants that compiled code has taken in."""
+
+KERNELS: dict[str, Any] = {}
+"""Every kernel that has been imported, by module and name."""
+
+KEPT_CACHES = 3
 
 SCALARS: dict[Any, Any] = {int: types.int64, bool: types.boolean, np.uint64: types.uint64}
 """What the scalar annotations of kernels mean to the compiler."""
@@ -86,7 +92,9 @@ def kernel(function: Function) -> Function:
     """Compile `function`, which Python and other kernels call, with the options that all share; its machine code is
     kept.
     """
-    return _compiled(function, {**OPTIONS, "cache": True})
+    dispatcher = _compiled(function, {**OPTIONS, "cache": True})
+    KERNELS[f"{function.__module__}:{function.__name__}"] = dispatcher
+    return dispatcher
 
 
 def routine(function: Function) -> Function:
@@ -120,22 +128,39 @@ def is_compiled() -> bool:
     return (cache_folder() / "DONE").is_file()
 
 
+def signature(function: Any) -> tuple[Any, ...]:
+    """The compiler's types of a kernel's arguments, from its annotations; arrays have one dimension."""
+    found = []
+    for name, annotation in function.__annotations__.items():
+        if name == "return":
+            continue
+        if annotation in SCALARS:
+            found.append(SCALARS[annotation])
+        elif hasattr(annotation, "_numba_type_"):
+            found.append(annotation._numba_type_)
+        else:
+            element = get_args(get_args(annotation)[1])[0]  # of npt.NDArray[element]
+            found.append(types.Array(numba.from_dtype(np.dtype(element)), 1, "C"))
+    return tuple(found)
+
+
 def compile_all() -> float:
-    """Compile every kernel that Python calls and return the seconds it took; old caches are removed.
+    """Compile every kernel and return the seconds it took.
 
-    The kernels are compiled by using them: a small guest lives its whole life on a small host.
+    The caches of the latest few states of the sources are kept, so that two versions can live side by side.
     """
-    from podcluster.host.machine import exercise
-
     started = time.perf_counter()
-    exercise()
+    importlib.import_module("podcluster.host.machine")  # which uses them all
+    assert KERNELS, "no kernel has registered"
+    for dispatcher in KERNELS.values():
+        dispatcher.compile(signature(dispatcher.py_func))
     seconds = time.perf_counter() - started
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "DONE").write_text(f"{seconds:.1f} s\n", encoding="utf-8")
-    for other in cache_root().iterdir():
-        if other != folder and other.is_dir():
-            shutil.rmtree(other, ignore_errors=True)
+    others = sorted(cache_root().iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in others[KEPT_CACHES:]:
+        shutil.rmtree(old, ignore_errors=True)
     return seconds
 
 
@@ -174,4 +199,5 @@ clz: Callable[[np.uint64], int] = _bit_instruction("ctlz")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # The module by its name, where the kernels have registered; run as a script this is another copy of it.
+    raise SystemExit(importlib.import_module("podcluster.host.kernel").main())

@@ -303,9 +303,8 @@ class Machine:
         if 2 * needed > size:
             while 2 * needed > size:
                 size *= 2
-            larger = np.zeros((size, 3), np.int64)
-            contents.words_rehash(h, larger)
-            self._h = h.replace(words=larger)
+            self._h = h.replace(words=np.zeros((size, 3), np.int64))
+            contents.words_rehash(h, self._h)
 
     # ---- whole pages, ranges at a time ------------------------------------------------------------------------------
 
@@ -629,7 +628,8 @@ def _signed(value: int) -> int:
 
 def _array(gfns: Iterable[int]) -> Gfns:
     if isinstance(gfns, np.ndarray):
-        return np.ascontiguousarray(gfns, np.int64)
+        # Kernels are compiled for arrays that may be written; those that Ray hands over may not.
+        return np.require(gfns, np.int64, ("C", "W"))
     return np.array(list(gfns), np.int64)
 
 
@@ -638,7 +638,7 @@ def _sequence(start: int, count: int, step: int) -> Gfns:
 
 
 def exercise() -> None:
-    """Use every kernel once: a guest's whole life on a small host. This is how the kernels get compiled."""
+    """Use every kernel once: a guest's whole life on a small host."""
     for words in (False, True):
         machine = Machine(1 << 14, scrub_on_free=not words, words=words)
         handle = machine.set_aside(1000)
