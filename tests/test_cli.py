@@ -248,7 +248,7 @@ def test_what_runs_gets_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             InvariantError("[POD-2] E == B - P violated: E=512, B - P=511 (host 3, domain 7, t=120.5 s, seed 7)"),
             70,
-            ["podcluster: a rule that must hold does not", f"podcluster: version {podcluster.__version__}"],
+            ["podcluster: a rule that must hold does not", f"podcluster: version {podcluster.__version__}, commit "],
         ),
     ],
 )
