@@ -150,7 +150,8 @@ def compile_all() -> float:
     The caches of the latest few states of the sources are kept, so that two versions can live side by side.
     """
     started = time.perf_counter()
-    importlib.import_module("podcluster.host.machine")  # which uses them all
+    import podcluster.host.machine  # noqa: F401  # it uses every kernel, and so makes them register
+
     assert KERNELS, "no kernel has registered"
     for dispatcher in KERNELS.values():
         dispatcher.compile(signature(dispatcher.py_func))
