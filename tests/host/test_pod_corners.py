@@ -97,3 +97,17 @@ def test_what_is_held_outlives_its_owner_and_goes_back_zeroed() -> None:
     assert pair.call("read", 2, 0, 3) == 0
     pair.compare()
     pair.audit()
+
+
+@pytest.mark.parametrize("flag", ["special", "shadowed_pt"])
+def test_flags_do_not_outlive_the_return_to_the_host(flag: str) -> None:
+    """golden.md 5: the frame comes back to a domain without them."""
+    pair = Pair(2 * BLOCK)
+    pair.create(1, maxmem_pages=BLOCK, max_pages=BLOCK, **EPT)
+    pair.call("populate", 1, 0, 0)
+    assert pair.call("set_flag", 1, 0, flag, True) == 0
+    assert pair.call("decrease", 1, 0, 0) == [1, 0]
+    pair.call("populate", 1, 0, 0)
+    assert pair.call("set_flag", 1, 0, flag, False) == 1, "already so"
+    pair.compare()
+    pair.audit()
