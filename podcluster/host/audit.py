@@ -17,22 +17,17 @@ import numpy.typing as npt
 from podcluster.errors import InvariantError
 from podcluster.host.heap import ALL, HEAP_ALL, U0, U1, span_mask
 from podcluster.host.kernel import ctz, kernel, popcount, routine
+from podcluster.host.lists import list_first, list_next
 from podcluster.host.rows import frame_of, row_count
 from podcluster.host.state import (
     ANY,
     BLOCK_PAGES,
-    CHUNK_NEXT,
-    CHUNK_SEGMENTS,
     DETAIL,
     EMPTY,
     EXTRA_REFERENCES,
     HEAD,
     KIND,
-    L_HEAD,
-    L_HEAD_AT,
     L_LENGTH,
-    L_TAIL,
-    L_TAIL_AT,
     LOOSE,
     LOOSE_FRAMES,
     ODD,
@@ -90,12 +85,11 @@ def _audit_list(
 ) -> int:
     """Entries on a list, noting its frames."""
     entries = 0
-    chunk = g.lists[which, L_HEAD]
-    at = g.lists[which, L_HEAD_AT]
+    position = list_first(g, which)
     pages = BLOCK_PAGES if which == SUPER else 1
-    while chunk != 0:
-        first = int(h.chunk[chunk, 2 * at])
-        signed = int(h.chunk[chunk, 2 * at + 1])
+    while position:
+        first = int(h.chunk[position >> 6, 2 * (position & 63)])
+        signed = int(h.chunk[position >> 6, 2 * (position & 63) + 1])
         size = abs(signed)
         entries += size
         low = first if signed > 0 else first - size + 1
@@ -106,12 +100,7 @@ def _audit_list(
             for mfn in range(low * pages, (low + size) * pages):
                 if h.attr[mfn] & SPECIAL:
                     out[F_SPECIAL_CACHED] += 1
-        if chunk == g.lists[which, L_TAIL] and at == g.lists[which, L_TAIL_AT]:
-            break
-        at += 1
-        if at == CHUNK_SEGMENTS:
-            chunk = int(h.chunk[chunk, CHUNK_NEXT])
-            at = 0
+        position = list_next(h, g, which, position)
     return entries
 
 

@@ -10,43 +10,21 @@ Departs     nowhere.
 
 import numpy as np
 
-from podcluster.host.heap import U0, U1
+from podcluster.host.heap import U1
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.rows import page_bit, row_give, row_own
+from podcluster.host.rows import page_bit, row_give, row_own, row_write
 from podcluster.host.state import ANY, HEAD, HEAD_WORDS, ONES, STALE_ANY, STALE_HEAD, ZEROS, DomainState, HostState
 
 
 @routine
 def contents_set(h: HostState, g: DomainState, b: int, wi: int, m: np.uint64, data: bool) -> None:
     """The pages of mask `m` now hold data in their heads (and so in all), or zeroes."""
-    head = int(g.blk[b, HEAD])
-    both = head == g.blk[b, ANY]
-    if data:
-        if h.row[head, wi] & m != m:
-            head = row_own(h, head)
-            g.blk[b, HEAD] = head
-            h.row[head, wi] |= m
-        if both:
-            g.blk[b, ANY] = head
-            return
-        any_row = int(g.blk[b, ANY])
-        if h.row[any_row, wi] & m != m:
-            any_row = row_own(h, any_row)
-            g.blk[b, ANY] = any_row
-            h.row[any_row, wi] |= m
+    both = g.blk[b, HEAD] == g.blk[b, ANY]
+    row_write(h, g, b, HEAD, wi, m, data)
+    if both:
+        g.blk[b, ANY] = g.blk[b, HEAD]
     else:
-        if h.row[head, wi] & m != U0:
-            head = row_own(h, head)
-            g.blk[b, HEAD] = head
-            h.row[head, wi] &= ~m
-        if both:
-            g.blk[b, ANY] = head
-            return
-        any_row = int(g.blk[b, ANY])
-        if h.row[any_row, wi] & m != U0:
-            any_row = row_own(h, any_row)
-            g.blk[b, ANY] = any_row
-            h.row[any_row, wi] &= ~m
+        row_write(h, g, b, ANY, wi, m, data)
 
 
 @routine
@@ -69,19 +47,14 @@ def contents_set_bits(h: HostState, g: DomainState, b: int, i: int, any_bit: boo
         return
     # Only ANY: the two rows part company here.
     head = int(g.blk[b, HEAD])
-    any_row = int(g.blk[b, ANY])
-    if head == any_row and head > ONES:
-        any_row = row_own(h, ZEROS)
+    if head == g.blk[b, ANY] and head > ONES:
+        copy = row_own(h, ZEROS)
         for wi in range(8):
-            h.row[any_row, wi] = h.row[head, wi]
-    else:
-        any_row = row_own(h, any_row)
-    g.blk[b, ANY] = any_row
-    head = row_own(h, head)
-    g.blk[b, HEAD] = head
+            h.row[copy, wi] = h.row[head, wi]
+        g.blk[b, ANY] = copy
     m = U1 << np.uint64(i & 63)
-    h.row[any_row, i >> 6] |= m
-    h.row[head, i >> 6] &= ~m
+    row_write(h, g, b, ANY, i >> 6, m, True)
+    row_write(h, g, b, HEAD, i >> 6, m, False)
 
 
 @routine

@@ -9,18 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
+from podcluster.host.lists import list_first, list_next
 from podcluster.host.rows import frame_of, page_bit
 from podcluster.host.state import (
-    CHUNK_NEXT,
-    CHUNK_SEGMENTS,
     G_POD,
     G_RAM,
     G_TABLE,
     KIND,
-    L_HEAD,
-    L_HEAD_AT,
-    L_TAIL,
-    L_TAIL_AT,
     POD,
     POD_ROW,
     RAM,
@@ -102,22 +97,16 @@ def hash_cache(h: HostState, g: DomainState) -> np.uint64:
     """Hash of the two cache lists in their order."""
     value = OFFSET
     for which in (SUPER, SINGLE):
-        chunk = g.lists[which, L_HEAD]
-        at = g.lists[which, L_HEAD_AT]
-        while chunk != 0:
-            first = int(h.chunk[chunk, 2 * at])
-            signed = int(h.chunk[chunk, 2 * at + 1])
+        position = list_first(g, which)
+        while position:
+            first = int(h.chunk[position >> 6, 2 * (position & 63)])
+            signed = int(h.chunk[position >> 6, 2 * (position & 63) + 1])
             direction = 1 if signed > 0 else -1
             for k in range(abs(signed)):
                 entry = first + direction * k
                 word = 1024 * entry + 1 if which == SUPER else 2 * entry
                 value = (value ^ np.uint64(word)) * PRIME
-            if chunk == g.lists[which, L_TAIL] and at == g.lists[which, L_TAIL_AT]:
-                break
-            at += 1
-            if at == CHUNK_SEGMENTS:
-                chunk = int(h.chunk[chunk, CHUNK_NEXT])
-                at = 0
+            position = list_next(h, g, which, position)
     return value
 
 

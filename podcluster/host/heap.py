@@ -47,39 +47,26 @@ def span_mask(first: int, count: int) -> np.uint64:
 
 
 @routine
-def _mark(h: HostState, order: int, index: int) -> None:
-    """Set bit `index` of the map of `order`."""
+def _mark(h: HostState, order: int, index: int, free: bool) -> None:
+    """Set bit `index` of the map of `order`, or clear it, up to the level where that changes nothing above."""
     r = h.rec[0]
     at = order * r.order_words
     size = r.level0
     for level in range(4):
         w = at + (index >> 6)
-        old = h.heap_bits[w]
-        h.heap_bits[w] = old | (U1 << np.uint64(index & 63))
-        if old != U0:
+        before = h.heap_bits[w]
+        one = U1 << np.uint64(index & 63)
+        after = before | one if free else before & ~one
+        h.heap_bits[w] = after
+        if before != U0 and after != U0:
             return
         at += size
         size = r.level1 if level == 0 else (r.level2 if level == 1 else r.level3)
         index >>= 6
-    r.orders |= 1 << order
-
-
-@routine
-def _unmark(h: HostState, order: int, index: int) -> None:
-    """Clear bit `index` of the map of `order`."""
-    r = h.rec[0]
-    at = order * r.order_words
-    size = r.level0
-    for level in range(4):
-        w = at + (index >> 6)
-        left = h.heap_bits[w] & ~(U1 << np.uint64(index & 63))
-        h.heap_bits[w] = left
-        if left != U0:
-            return
-        at += size
-        size = r.level1 if level == 0 else (r.level2 if level == 1 else r.level3)
-        index >>= 6
-    r.orders &= ~(1 << order)
+    if free:
+        r.orders |= 1 << order
+    else:
+        r.orders &= ~(1 << order)
 
 
 @routine
@@ -170,10 +157,7 @@ def _set_mask(h: HostState, mb: int, new: int) -> None:
     for k in range(9):
         bit = 1 << k
         if (old ^ new) & bit:
-            if new & bit:
-                _mark(h, k, mb)
-            else:
-                _unmark(h, k, mb)
+            _mark(h, k, mb, new & bit != 0)
     h.heap_masks[mb] = new
 
 
@@ -181,10 +165,10 @@ def _set_mask(h: HostState, mb: int, new: int) -> None:
 def _give_large(h: HostState, order: int, index: int) -> None:
     """Give back the block `index` of `order` >= 9, all of whose frames were in use, and merge it upwards."""
     while order < TOP_ORDER and _is_marked(h, order, index ^ 1):
-        _unmark(h, order, index ^ 1)
+        _mark(h, order, index ^ 1, False)
         index >>= 1
         order += 1
-    _mark(h, order, index)
+    _mark(h, order, index, True)
 
 
 @kernel
@@ -197,7 +181,7 @@ def heap_init(h: HostState) -> None:
         order = TOP_ORDER
         while (mb & ((1 << (order - 9)) - 1)) != 0 or mb + (1 << (order - 9)) > whole:
             order -= 1
-        _mark(h, order, mb >> (order - 9))
+        _mark(h, order, mb >> (order - 9), True)
         for k in range(mb, mb + (1 << (order - 9))):
             h.heap_masks[k] = HEAP_ALL
         mb += 1 << (order - 9)
@@ -223,11 +207,11 @@ def heap_take(h: HostState, order: int) -> int:
     if k < 9:
         page = _row_lowest(h, index, k)
     else:
-        _unmark(h, k, index)
+        _mark(h, k, index, False)
         while k > 9 and k > order:
             k -= 1
             index <<= 1
-            _mark(h, k, index + 1)
+            _mark(h, k, index + 1, True)
         if order >= 9:
             first = index << (order - 9)
             for mb in range(first, first + (1 << (order - 9))):

@@ -130,3 +130,21 @@ def list_pop(h: HostState, g: DomainState, which: int) -> int:
     entry = list_head(h, g, which)
     list_drop(h, g, which, 1)
     return entry
+
+
+@routine
+def list_first(g: DomainState, which: int) -> int:
+    """Where the head segment is, as chunk x 64 + place in it; 0 when the list is empty."""
+    return int(g.lists[which, L_HEAD] << 6 | g.lists[which, L_HEAD_AT]) if g.lists[which, L_LENGTH] else 0
+
+
+@routine
+def list_next(h: HostState, g: DomainState, which: int, position: int) -> int:
+    """Where the segment after the one at `position` is; 0 behind the last."""
+    chunk = position >> 6
+    at = position & 63
+    if chunk == g.lists[which, L_TAIL] and at == g.lists[which, L_TAIL_AT]:
+        return 0
+    if at + 1 == CHUNK_SEGMENTS:
+        return int(h.chunk[chunk, CHUNK_NEXT]) << 6
+    return position + 1

@@ -312,7 +312,7 @@ class Machine:
         """The guest overwrites whole pages with data or zeroes; pages done, holes included, up to the guest's death."""
         if self._h.rec["words"][0]:
             self._make_room_for_words(count)
-        first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
+        first, step = _walk(first_gfn, count, descending)
         return int(ranges.touch_range(self._h, self._changed(dom), first, count, step, data))
 
     def touch_list(self, dom: int, gfns: Iterable[int], *, data: bool) -> int:
@@ -324,7 +324,7 @@ class Machine:
 
     def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Give single pages back; pages done before the request stops."""
-        first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
+        first, step = _walk(first_gfn, count, descending)
         return int(ranges.balloon_range(self._h, self._changed(dom), first, count, step))
 
     def balloon_list(self, dom: int, gfns: Iterable[int]) -> int:
@@ -334,7 +334,7 @@ class Machine:
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Put real pages at gfns one by one (balloon deflation); pages done before the first failure."""
         g = self._reach(dom, first_gfn + count)
-        first, step = (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
+        first, step = _walk(first_gfn, count, descending)
         return int(ranges.populate_range(self._h, g, first, count, step))
 
     # ---- references, flags, broken frames ---------------------------------------------------------------------------
@@ -621,6 +621,11 @@ def _whole_gibs(pages: int) -> int:
     return max(-(-pages // (GIB_BLOCKS * BLOCK_PAGES)), 1) * GIB_BLOCKS
 
 
+def _walk(first_gfn: int, count: int, descending: bool) -> tuple[int, int]:
+    """(first page, step) of a range that is walked up or down."""
+    return (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
+
+
 def _signed(value: int) -> int:
     """The int64 of the same 64 bits."""
     return value - (1 << 64) if value >> 63 else value
@@ -635,44 +640,3 @@ def _array(gfns: Iterable[int]) -> Gfns:
 
 def _sequence(start: int, count: int, step: int) -> Gfns:
     return start + step * np.arange(count, dtype=np.int64)
-
-
-def exercise() -> None:
-    """Use every kernel once: a guest's whole life on a small host."""
-    for words in (False, True):
-        machine = Machine(1 << 14, scrub_on_free=not words, words=words)
-        handle = machine.set_aside(1000)
-        machine.create(1, maxmem_pages=8192, max_pages=8192)
-        machine.claim(1, 2048)
-        machine.set_pod_target(1, 2048)
-        machine.claim(1, 0)
-        machine.mark_pod(1, 0, 12)
-        machine.mark_pod_seq(1, 4096, 2, 9)
-        machine.end_build(1)
-        machine.populate_special(1, 8000)
-        machine.populate(1, 6144, 9)
-        machine.touch_range(1, 0, 1200, data=True)
-        machine.touch_list(1, [4096, 7], data=False)
-        if words:
-            machine.write(1, 1, 1, 1)
-            machine.read(1, 1, 1)
-            machine.write_seq(1, 1500, 10, 3, 0, 5)
-            machine.read_list(1, 0, [1, 2])
-        machine.add_ref(1, 3, 0)
-        machine.drop_ref(0, 1)
-        machine.shadow_ref(1, 3)
-        machine.set_flag(1, 4, "special", True)
-        machine.query(1, 5000)
-        machine.decrease(1, 2048, 9)
-        machine.offline(1, "single", 0)
-        machine.balloon_range(1, 4600, 20)
-        machine.balloon_list(1, [4620])
-        machine.populate_range(1, 4600, 3, descending=True)
-        machine.state_record(1)
-        machine.counters(1)
-        machine.audit(1)
-        machine.audit()
-        machine.set_max_pages(1, 8192)
-        machine.destroy(1)
-        machine.take_notes()
-        machine.release(handle)

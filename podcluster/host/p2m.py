@@ -13,7 +13,7 @@ import numpy as np
 from podcluster.host.contents import contents_set_bits
 from podcluster.host.heap import U0, U1, span_mask
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.rows import detail_give, detail_make, page_bit, row_give, row_is, row_own
+from podcluster.host.rows import detail_give, detail_make, page_bit, row_give, row_is, row_write
 from podcluster.host.state import (
     BASE,
     BLOCK_PAGES,
@@ -141,24 +141,13 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
             detail_give(h, g.blk[b, DETAIL])
             g.blk[b, DETAIL] = 0
     else:
-        ram_row = int(g.blk[b, RAM_ROW])
-        pod_row = int(g.blk[b, POD_ROW])
         while count > 0:
-            wi = i >> 6
             span = min(count, 64 - (i & 63))
             m = span_mask(i & 63, span)
-            want = m if kind == RAM else U0
-            if h.row[ram_row, wi] & m != want:
-                ram_row = row_own(h, ram_row)
-                h.row[ram_row, wi] = (h.row[ram_row, wi] & ~m) | want
-            want = m if kind == POD else U0
-            if h.row[pod_row, wi] & m != want:
-                pod_row = row_own(h, pod_row)
-                h.row[pod_row, wi] = (h.row[pod_row, wi] & ~m) | want
+            row_write(h, g, b, RAM_ROW, i >> 6, m, kind == RAM)
+            row_write(h, g, b, POD_ROW, i >> 6, m, kind == POD)
             i += span
             count -= span
-        g.blk[b, RAM_ROW] = ram_row
-        g.blk[b, POD_ROW] = pod_row
     g.rec[0].table_generation += 1
 
 
@@ -215,17 +204,10 @@ def forget_mapping(h: HostState, g: DomainState, b: int, i: int, mfn: int) -> No
     """The translation of a page changes: its shadow references are gone, its contents forgotten here."""
     h.attr[mfn] &= ~SHADOW_MASK
     contents_set_bits(h, g, b, i, False, False)
-    odd = int(g.blk[b, ODD])
-    if page_bit(h, odd, i):
-        odd = row_own(h, odd)
-        h.row[odd, i >> 6] &= ~(U1 << np.uint64(i & 63))
-        g.blk[b, ODD] = odd
+    row_write(h, g, b, ODD, i >> 6, U1 << np.uint64(i & 63), False)
 
 
 @routine
 def mark_odd(h: HostState, g: DomainState, gfn: int) -> None:
     """The frame at `gfn` has attributes from now on."""
-    b = gfn >> 9
-    odd = row_own(h, int(g.blk[b, ODD]))
-    h.row[odd, (gfn & 511) >> 6] |= U1 << np.uint64(gfn & 63)
-    g.blk[b, ODD] = odd
+    row_write(h, g, gfn >> 9, ODD, (gfn & 511) >> 6, U1 << np.uint64(gfn & 63), True)

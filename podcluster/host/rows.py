@@ -43,6 +43,17 @@ def row_own(h: HostState, row: int) -> int:
 
 
 @routine
+def row_write(h: HostState, g: DomainState, b: int, field: int, wi: int, m: np.uint64, on: bool) -> None:
+    """Set or clear the bits of `m` in the row that `field` of block `b` names; a shared row is copied first."""
+    row = int(g.blk[b, field])
+    want = m if on else U0
+    if h.row[row, wi] & m != want:
+        row = row_own(h, row)
+        g.blk[b, field] = row
+        h.row[row, wi] = (h.row[row, wi] & ~m) | want
+
+
+@routine
 def row_is(h: HostState, row: int, word: np.uint64) -> bool:
     """Whether all eight words of `row` equal `word`."""
     for wi in range(8):

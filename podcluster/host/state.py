@@ -31,7 +31,6 @@ RING_SLOTS = 32  # P7
 SWEEP_LIMIT = 1024  # P11
 SWEEP_BATCH = 16  # P10, P11
 HEAD_WORDS = 16  # P9, P10: the words that the first check reads
-PAGE_WORDS = 512
 
 # Kinds of a block (record field KIND), and of a single page where a kernel returns one.
 EMPTY = 0

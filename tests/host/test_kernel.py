@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from podcluster.host import kernel
-from podcluster.host.machine import exercise
+from podcluster.host.machine import Machine
 from podcluster.host.state import new_host_state
 
 MODULES = [
@@ -43,6 +43,47 @@ def test_kernels_do_not_count_references() -> None:
     # Without the option the runtime is there, so its absence below is the option's doing.
     assert "NRT_" in _call_sum({**options, "_nrt": True})
     assert not re.search(r"call[^\n]*@NRT_", _call_sum(kernel.OPTIONS))
+
+
+def exercise() -> None:
+    """Use every kernel once: a guest's whole life on a small host."""
+    for words in (False, True):
+        machine = Machine(1 << 14, scrub_on_free=not words, words=words)
+        handle = machine.set_aside(1000)
+        machine.create(1, maxmem_pages=8192, max_pages=8192)
+        machine.claim(1, 2048)
+        machine.set_pod_target(1, 2048)
+        machine.claim(1, 0)
+        machine.mark_pod(1, 0, 12)
+        machine.mark_pod_seq(1, 4096, 2, 9)
+        machine.end_build(1)
+        machine.populate_special(1, 8000)
+        machine.populate(1, 6144, 9)
+        machine.touch_range(1, 0, 1200, data=True)
+        machine.touch_list(1, [4096, 7], data=False)
+        if words:
+            machine.write(1, 1, 1, 1)
+            machine.read(1, 1, 1)
+            machine.write_seq(1, 1500, 10, 3, 0, 5)
+            machine.read_list(1, 0, [1, 2])
+        machine.add_ref(1, 3, 0)
+        machine.drop_ref(0, 1)
+        machine.shadow_ref(1, 3)
+        machine.set_flag(1, 4, "special", True)
+        machine.query(1, 5000)
+        machine.decrease(1, 2048, 9)
+        machine.offline(1, "single", 0)
+        machine.balloon_range(1, 4600, 20)
+        machine.balloon_list(1, [4620])
+        machine.populate_range(1, 4600, 3, descending=True)
+        machine.state_record(1)
+        machine.counters(1)
+        machine.audit(1)
+        machine.audit()
+        machine.set_max_pages(1, 8192)
+        machine.destroy(1)
+        machine.take_notes()
+        machine.release(handle)
 
 
 def test_every_kernel_is_compiled_once_and_as_annotated() -> None:
