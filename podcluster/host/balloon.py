@@ -24,10 +24,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from podcluster.host.streams import BALLOON, NEVER
 from podcluster.units import NS_PER_S
 
-NEVER: Final = 1 << 62
-RANK: Final = 4  # among the streams of a guest: after services, before demand
 LINUX_TRIES: Final = 4  # failed tries, then it is cancelled (C1.7)
 LINUX_DELAY_S_MAX: Final = 32
 LINUX_CANCELLED_NS: Final = 3600 * NS_PER_S
@@ -92,7 +91,7 @@ class BalloonOwner(Protocol):
 class Balloon:
     """What both drivers share: batches at a rate towards a goal."""
 
-    rank = RANK
+    rank = BALLOON
     ascending = False  # the order of pages in a hypercall
 
     def __init__(
@@ -122,6 +121,8 @@ class Balloon:
         self._phase = START
         self._anchor_ns = start_ns
         self._batches = 0  # since the anchor
+        self._progress_ns = start_ns
+        self._forgive()
 
     # -- as a stream -------------------------------------------------------------------------------------------------
 
@@ -248,24 +249,6 @@ class Balloon:
 
 class LinuxBalloon(Balloon):
     """`drivers/xen/balloon.c`: single pages from the top, 512 a hypercall, scrubbed or not, with back-off (C1)."""
-
-    def __init__(
-        self,
-        memory: BalloonMemory,
-        owner: BalloonOwner,
-        goal: Callable[[], int],
-        *,
-        start_ns: int,
-        pages_per_s: int,
-        batch_pages: int,
-        scrub: bool,
-    ) -> None:
-        super().__init__(
-            memory, owner, goal, start_ns=start_ns, pages_per_s=pages_per_s, batch_pages=batch_pages, scrub=scrub
-        )
-        self._tries = 0
-        self._delay_s = 1
-        self._progress_ns = start_ns
 
     def _succeeded(self, at_ns: int, batches: int, last_batch_pages: int) -> None:
         super()._succeeded(at_ns, batches, last_batch_pages)

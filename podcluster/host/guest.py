@@ -33,12 +33,25 @@ from dataclasses import dataclass
 from podcluster.config import GuestConfig, PageCacheConfig, Range
 from podcluster.host.guest_demand import DemandStream, HeldBooks
 from podcluster.host.guest_memory import GuestMemory
-from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, Stage, Stream, count_instants, slice_runs
+from podcluster.host.streams import (
+    BATCH_PAGES,
+    CACHE,
+    DEMAND,
+    DIRTY,
+    FIRMWARE,
+    KERNEL,
+    NEVER,
+    SCRUBBER,
+    SERVICES,
+    Pace,
+    Stage,
+    Stream,
+    count_instants,
+    slice_runs,
+)
 from podcluster.records import Cause, Demand, EventKind, Fate
 from podcluster.rng import stream
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages, s_to_ns
-
-FIRMWARE, KERNEL, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, CACHE = range(8)  # ranks
 
 
 @dataclass(frozen=True, slots=True)

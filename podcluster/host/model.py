@@ -323,29 +323,18 @@ class HostModel:
         return Resident(request, built, memory, guest, balloon)
 
     def _balloon(self, cfg: GuestConfig, built: toolstack.Domain, memory: GuestMemory, guest: Guest) -> Balloon | None:
-        start_ns = guest.kernel_start_ns + guest.boot.balloon_start_ns
-        pages_per_s, batch_pages = guest.boot.balloon_pages_per_s, cfg.balloon.batch_pages
-        if cfg.balloon.driver == "linux":
-            return LinuxBalloon(
-                memory,
-                guest,
-                lambda: built.pages_to_balloon_out,
-                start_ns=start_ns,
-                pages_per_s=pages_per_s,
-                batch_pages=batch_pages,
-                scrub=cfg.balloon.scrub,
-            )
-        if cfg.balloon.driver == "windows":
-            return WindowsBalloon(
-                memory,
-                guest,
-                lambda: built.pages_to_balloon_out_less_video,
-                start_ns=start_ns,
-                pages_per_s=pages_per_s,
-                batch_pages=batch_pages,
-                scrub=cfg.balloon.scrub,
-            )
-        return None
+        if cfg.balloon.driver == "none":
+            return None
+        linux = cfg.balloon.driver == "linux"
+        return (LinuxBalloon if linux else WindowsBalloon)(
+            memory,
+            guest,
+            lambda: built.pages_to_balloon_out if linux else built.pages_to_balloon_out_less_video,
+            start_ns=guest.kernel_start_ns + guest.boot.balloon_start_ns,
+            pages_per_s=guest.boot.balloon_pages_per_s,
+            batch_pages=cfg.balloon.batch_pages,
+            scrub=cfg.balloon.scrub,
+        )
 
     def _set_target(self, resident: Resident, command: SetTarget) -> None:
         domain, before = resident.domain, resident.domain.target_pages

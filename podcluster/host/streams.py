@@ -21,6 +21,9 @@ from podcluster.units import NS_PER_S
 NEVER: Final = 1 << 62
 BATCH_PAGES: Final = 512
 
+FIRMWARE, KERNEL, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, CACHE = range(8)
+"""Ranks of a guest's streams: what acts first of two at one instant."""
+
 
 class Stream(Protocol):
     """Something in a guest that acts at instants."""
