@@ -19,7 +19,7 @@ from hashlib import sha256
 from typing import Any
 
 from podcluster.errors import ConfigError
-from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
+from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB, gib_to_pages
 
 Range = list[float]
 AxisValue = bool | int | float | str
@@ -399,7 +399,7 @@ class Config:
     @property
     def host_ram_pages(self) -> int:
         """RAM of one host [pages]."""
-        return self.cluster.host_mem_gib * PAGES_PER_GIB
+        return gib_to_pages(self.cluster.host_mem_gib)
 
     @property
     def usable_pages(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from podcluster.placement.index import HostIndex, fits, rejection
+from podcluster.placement.index import HostIndex, fits, rejected_by
 from podcluster.records import HostView, Rejected
 
 
@@ -16,12 +16,7 @@ class BestFit:
         fitting = [view for view in views if fits(request_pages, request_maxmem_pages, view)]
         if fitting:
             return min(fitting, key=lambda view: (view.usable_pages - view.committed_pages, view.host_id)).host_id
-        return rejection(
-            request_pages,
-            request_maxmem_pages,
-            max((view.usable_pages for view in views), default=0),
-            max((view.usable_pages - view.committed_pages for view in views), default=0),
-        )
+        return rejected_by(request_pages, request_maxmem_pages, views)
 
     def place_indexed(self, request_pages: int, request_maxmem_pages: int, index: HostIndex) -> int | Rejected:
         """The same from an index [pages]."""

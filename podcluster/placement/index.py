@@ -36,6 +36,16 @@ def rejection(request_pages: int, request_maxmem_pages: int, most_usable_pages: 
     )
 
 
+def rejected_by(request_pages: int, request_maxmem_pages: int, views: Sequence[HostView]) -> Rejected:
+    """Say why none of `views` fits."""
+    return rejection(
+        request_pages,
+        request_maxmem_pages,
+        max((view.usable_pages for view in views), default=0),
+        max((view.usable_pages - view.committed_pages for view in views), default=0),
+    )
+
+
 class HostIndex:
     """Hosts by uncommitted memory, in host_id order; `commit` and `release` keep it up to date.
 
