@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from podcluster.config import GuestConfig, PageCacheConfig, Range
 from podcluster.host.guest_demand import DemandStream, HeldBooks
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.guest_stats import GuestStats
 from podcluster.host.streams import (
     BATCH_PAGES,
     CACHE,
@@ -407,7 +408,24 @@ class Guest:
         """`Initial ballooning failed!` (C1.8)."""
         self.end = End(at_ns, "guest_panic", "boot_barrier")
 
-    # -- what the host's books ask -----------------------------------------------------------------------------------
+    # -- what others ask ---------------------------------------------------------------------------------------------
+
+    def stats(self, at_ns: int) -> GuestStats | None:
+        """What the guest says of its memory at `at_ns`, once all it does before is done; None until its services are
+        up, for nobody in it speaks before [GT-1].
+        """
+        if self.boot_done_ns is None:
+            return None
+        memory, held = self.memory, self.held
+        return GuestStats(
+            total_pages=memory.visible_pages,
+            free_pages=memory.free,
+            cache_pages=memory.cache,
+            used_pages=memory.kernel_pages + memory.resident,
+            swapped_pages=held.swapped,
+            swap_pages=held.swap_pages,
+            wanted_pages=self._demand.at(at_ns),
+        )
 
     def wanted_pages(self, t_ns: int) -> int:
         """W(t) of a guest that is up; of one that boots, what it has taken so far."""

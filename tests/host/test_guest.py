@@ -279,6 +279,23 @@ def test_demand_drops_page_cache_before_it_swaps() -> None:
     assert rig.guest.held.held == 100 * MIB - rig.memory.kernel_pages
 
 
+def test_what_a_guest_says_of_itself_adds_up() -> None:
+    """GT-1 along a life of page cache, growth beyond what it has, and swap; silence until its services are up."""
+    rig = Rig("linux_no_driver", 128, 128, demand=curve((0, 20), (40, 20), (60, 130), (90, 130), (100, 30)), hold_ns=0)
+    assert rig.run_to(1).guest.stats(s_to_ns(1)) is None
+    swapped = []
+    for at_s in range(10, 120, 5):
+        told = rig.run_to(at_s).guest.stats(s_to_ns(at_s))
+        assert told is not None
+        assert told.total_pages == told.used_pages + told.cache_pages + told.free_pages == 120 * MIB - 32
+        assert min(told.used_pages, told.cache_pages, told.free_pages) >= 0
+        assert told.wanted_pages == rig.guest.wanted_pages(s_to_ns(at_s))
+        assert told.swapped_pages <= told.swap_pages == 16 * MIB
+        swapped.append(told.swapped_pages)
+    assert max(swapped) == 130 * MIB - (120 * MIB - 32)
+    assert swapped[0] == swapped[-1] == 0
+
+
 # -- held memory ------------------------------------------------------------------------------------------------------
 
 
