@@ -56,7 +56,7 @@ VERBS = {
     "replay": Verb(
         "podcluster.host.replay", "main", "FILE...", "golden traces of Xen against our host, a line per file"
     ),
-    "bench": Verb("podcluster.host.bench", "main", "NAME", "a benchmark; one JSON object as the last line"),
+    "bench": Verb("podcluster.bench.command", "main", "NAME", "a benchmark; one JSON object as the last line"),
     "digest": Verb("podcluster.io.digest", "main", "DIR", "one SHA-256 per table and one over all; --diff A B"),
     "figure": Verb("podcluster.report.figure", "main", "DIR", "draw the figure of a run again from its results"),
 }

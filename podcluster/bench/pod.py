@@ -7,24 +7,21 @@ Units       As the keys say: `_per_s` operations or pages per second, `_s` secon
 Source      The cases are the ones that the hypervisor's own code and a prototype were measured with.
 """
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from podcluster.errors import ConfigError
 from podcluster.host.machine import Machine
 from podcluster.units import PAGES_PER_GIB, SUPERPAGE_PAGES
 
-USAGE = "usage: podcluster bench pod [--repeat N] [--quick] [--out FILE]"
+REPEAT = 15
 BOUNDS = {
     "populate_2m_per_s": (">=", 50e6),
     "touch_4k_random_per_s": (">=", 60e6),
@@ -138,7 +135,7 @@ def start_seconds() -> float:
         return _seconds(lambda: subprocess.run(command, check=True, capture_output=True))
 
 
-def measure_pod(repeat: int, *, quick: bool) -> dict[str, Any]:
+def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
     """All figures of the pod benchmark; `quick` leaves out compilation and start-up."""
     figures: dict[str, Any] = {}
     spread: dict[str, list[float]] = {}
@@ -160,38 +157,3 @@ def measure_pod(repeat: int, *, quick: bool) -> dict[str, Any]:
         figures["start_s"] = statistics.median(measured)
         spread["start_s"] = [min(measured), max(measured)]
     return {**figures, "repeat": repeat, "spread": spread}
-
-
-def main(argv: Sequence[str]) -> int:
-    """`podcluster bench pod`: figures on standard error, one JSON object as the last line of standard output."""
-    repeat, quick, out = 15, False, None
-    rest = list(argv)
-    if "-h" in rest or "--help" in rest:
-        sys.stdout.write(USAGE + "\n")
-        return 0
-    if not rest or rest.pop(0) != "pod":
-        raise ConfigError(f"bench: no such benchmark: {argv[0] if argv else '(none)'}; there is: pod ({USAGE})")
-    while rest:
-        option = rest.pop(0)
-        if option == "--quick":
-            quick = True
-        elif option == "--repeat" and rest and rest[0].isdigit() and int(rest[0]) > 0:
-            repeat = int(rest.pop(0))
-        elif option == "--out" and rest:
-            out = Path(rest.pop(0))
-            if not out.parent.is_dir():
-                raise ConfigError(f"bench --out: the folder of {out} is not there; make it first")
-        else:
-            raise ConfigError(f"bench pod: option {option} is unknown or lacks its value; {USAGE}")
-    figures = measure_pod(repeat, quick=quick)
-    for key, (relation, bound) in BOUNDS.items():
-        if key in figures:
-            value = figures[key]
-            kept = value >= bound if relation == ">=" else value <= bound
-            verdict = "kept" if kept else "MISSED"
-            sys.stderr.write(f"{key:24} {value:>16,.6g}   bound {relation} {bound:,.6g}: {verdict}\n")
-    line = json.dumps({"benchmark": "pod", **figures})
-    if out is not None:
-        out.write_text(line + "\n", encoding="utf-8")
-    sys.stdout.write(line + "\n")
-    return 0

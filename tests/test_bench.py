@@ -1,0 +1,38 @@
+"""The verb `bench`: its options and its figures' form; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from podcluster.bench import command
+from podcluster.bench.pod import BOUNDS
+from podcluster.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["nothing"], ["pod", "--repeat", "0"], ["pod", "--repeat", "x"], ["pod", "--out", "no/such/folder/f.json"]],
+)
+def test_a_mistake_is_one_line(argv: list[str]) -> None:
+    """Whatever is wrong with the command line is a ConfigError of one line that begins with the verb."""
+    with pytest.raises(ConfigError) as caught:
+        command.parse(argv)
+    assert str(caught.value).startswith("bench")
+    assert "\n" not in str(caught.value)
+
+
+def test_options() -> None:
+    """Options are read as they are meant."""
+    options = command.parse(["pod", "--repeat", "3", "--quick", "--out", "figures.json"])
+    assert (options.name, options.repeat, options.quick, options.out) == ("pod", 3, True, Path("figures.json"))
+
+
+def test_a_bound_is_judged_both_ways() -> None:
+    """The verdict beside a figure follows the relation of its bound, and figures without a bound have no line."""
+    text = command.show({"start_s": 1.0, "compile_s": 50.0, "repeat": 3}, BOUNDS)
+    kept, missed = [line for line in text.splitlines() if "start_s" in line or "compile_s" in line][::-1]
+    assert kept.startswith("start_s") and kept.endswith("kept")
+    assert missed.startswith("compile_s") and missed.endswith("MISSED")
+    assert "repeat" not in text
