@@ -31,7 +31,7 @@ TOOLSTACKS = ("xl",)
 ERAS = ("today",)
 P2M_KINDS = ("ept", "pt")
 PAGING_KINDS = ("hap", "shadow")
-ON_CRASH = ("destroy",)
+ON_CRASH = ("destroy", "restart", "preserve")
 PREEMPT_MODES = ("never", "always")
 CHECKS = ("epoch", "step", "off")
 BALLOON_DRIVERS = ("linux", "windows", "none")
@@ -112,7 +112,9 @@ class HostConfig:
     extra_ram_pages: int = 24  # video RAM aside, counted pages that the device model adds to a guest (17 to 30 in logs)
     pod_target_less_hole: bool = True  # the builder takes the 32 pages of the VGA hole off the PoD target
     claim_mode: bool = True  # xl.conf claim_mode: stake the memory before the build
-    on_crash: str = "destroy"
+    on_crash: str = "destroy"  # destroy | restart: builds it again, with its full debt | preserve: keeps its memory
+    restart_delay_s: float = 2  # from a crash to the build that follows it
+    max_restarts: int | None = None  # of one domain; None: for ever, as xl
     preempt: str = "never"  # whether Xen finds other work pending each time it looks
     check: str = "epoch"  # epoch: sums of all domains and a recount of one in turn, everything at the end; step | off
 
@@ -130,6 +132,9 @@ class HostConfig:
         _one_of("host.paging", self.paging, PAGING_KINDS)
         _between("host.extra_ram_pages", self.extra_ram_pages, 0, 256)  # the 1 MiB that libxl leaves above the target
         _one_of("host.on_crash", self.on_crash, ON_CRASH)
+        _between("host.restart_delay_s", self.restart_delay_s, 0)
+        if self.max_restarts is not None:
+            _between("host.max_restarts", self.max_restarts, 0)
         _one_of("host.preempt", self.preempt, PREEMPT_MODES)
         _one_of("host.check", self.check, CHECKS)
 

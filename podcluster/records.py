@@ -93,6 +93,7 @@ EventKind = Literal[
     "oom_kill",
     "shut_down",
     "destroy",
+    "restart",
     "host_failed",
 ]
 EVENT_KINDS: Final[tuple[EventKind, ...]] = (
@@ -109,6 +110,7 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "oom_kill",
     "shut_down",
     "destroy",
+    "restart",
     "host_failed",
 )
 
@@ -409,6 +411,7 @@ class RunRow:
     conditional_on: str = column("-", "Data that every number here is conditional on; empty when drawn.", label=True)
     machines_left_out: int = column("1", "Machines of the source that took no part.")
     requests: int = column("1", "Machines asked for.")
+    restarts: int = column("1", "Starts beyond these: of domains that crashed, by host.on_crash=restart.")
     boots_started: int = column("1", "Builds begun.")
     boots_done: int = column("1", "Guests that came up.")
     static_ratio_mean: float = column("1", "Mean over time of sum of maxmem / U: what was promised.")
@@ -493,9 +496,9 @@ class CellRow:
     crash_per_domain_day_low_pooled: float | None = column("1/day", "Lower end of the pooled Poisson interval.")
     crash_per_domain_day_high_pooled: float | None = column("1/day", "Upper end of the pooled Poisson interval.")
     crash_per_domain_day_design_effect: float | None = column("1", "Variance over replications over Poisson's.")
-    start_refused: float | None = column("1", "(rejected + build_failed) / requests, all replications.")
+    start_refused: float | None = column("1", "(rejected + build_failed) / starts asked for, all replications.")
     start_refused_numerator: int = column("1", "Boot attempts rejected or not built.")
-    start_refused_denominator: int = column("1", "Machines asked for.")
+    start_refused_denominator: int = column("1", "Starts asked for: machines, and restarts after a crash.")
     start_refused_low: float | None = column("1", "Lower end of the interval over replications.")
     start_refused_high: float | None = column("1", "Upper end of the interval over replications.")
     start_refused_upper: float | None = column("1", "Exact one-sided upper bound (Clopper-Pearson).")

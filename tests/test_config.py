@@ -38,6 +38,8 @@ MISTAKES = [
     ("host.paging=none", "host.paging must be one of hap, shadow"),
     ("host.extra_ram_pages=300", "host.extra_ram_pages must be between 0 and 256"),
     ("host.on_crash=rename", "host.on_crash must be one of destroy"),
+    ("host.restart_delay_s=-1", "host.restart_delay_s must be >= 0"),
+    ("host.max_restarts=-1", "host.max_restarts must be >= 0"),
     ("host.preempt=often", "host.preempt must be one of never, always"),
     ("host.check=often", "host.check must be one of epoch, step, off"),
     ("guest.os_class='a b'", "guest.os_class must be a name"),

@@ -9,7 +9,8 @@ Invariants  [EP-1] epochs without arrival or departure are merged, which changes
                    merged away.
             [EP-2] a placement keeps committed + need_memory <= U and maxmem <= U of its host, counting what the same
                    epoch placed before.
-            [EP-3] every request ends in exactly one `domains` row.
+            [EP-3] every request has a `domains` row for each of its attempts, which count from 1 without gaps; only a
+                   crash with `host.on_crash=restart` has a next one.
             [EP-4] commit_ratio <= 1.
 Departs     A scheduler counts its own placements of the running epoch at once, though no host has reported them: real
             ones do too. Time begins just after 0: what arrives at 0 is started at 1 ns.
@@ -67,7 +68,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.views: dict[int, HostView] = {}
-        self.running: dict[int, int] = {}  # domain_id -> host_id
+        self.host_of: dict[int, int] = {}  # domain_id -> host_id of those that a host took
+        self.running = 0  # domains alive at the end of the last step
         self.rows: list[DomainRow] = []
         self.hosts: list[HostRow] = []
         self.fates: Counter[str] = Counter()
@@ -76,7 +78,6 @@ class Ledger:
     def end(self, rows: Iterable[DomainRow]) -> None:
         """Take the rows of domains that ended."""
         for row in rows:
-            self.running.pop(row.domain_id, None)
             self.fates[row.fate] += 1
             self.rows.append(row)
 
@@ -105,8 +106,8 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
             next_arrival += 1
         while ledger.departures and ledger.departures[0][0] <= until_ns:
             at_ns, domain_id = heapq.heappop(ledger.departures)
-            if domain_id in ledger.running:
-                commands.setdefault(ledger.running[domain_id], []).append(StopDomain(at_ns, domain_id))
+            # Also to a domain that has crashed: it may have been, or be about to be, built again.
+            commands.setdefault(ledger.host_of[domain_id], []).append(StopDomain(at_ns, domain_id))
         if until_ns == end_ns:
             for spec in plan.specs:
                 commands.setdefault(spec.host_id, []).append(Close(end_ns))
@@ -114,12 +115,26 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
         _take(pool.advance(until_ns, ordered), plan, ledger, peaks, sink)
         now_ns = until_ns
         steps += 1
-        progress.update(now_ns, len(ledger.running), ledger.fates)
-    if len(ledger.rows) != len(arrivals):
-        raise InvariantError(f"[EP-3] one row per request violated: {len(arrivals)} requests, {len(ledger.rows)} rows")
+        progress.update(now_ns, ledger.running, ledger.fates)
+    _check_attempts(arrivals, ledger.rows)
     row = run_row(plan, workload, ledger, peaks, pool, time.monotonic() - started_s)
     sink.write("runs", [row])
     return RunOutcome(row, steps)
+
+
+def _check_attempts(arrivals: Sequence[MachineRequest], rows: Sequence[DomainRow]) -> None:
+    """Every request has come to its end, and every attempt is accounted for [EP-3]."""
+    last = Counter[int]()
+    for domain_id, attempt in sorted((row.domain_id, row.attempt) for row in rows):
+        last[domain_id] += 1
+        if attempt != last[domain_id]:
+            raise InvariantError(f"[EP-3] attempts without gaps violated: domain {domain_id}, attempt {attempt}")
+    missing = [request.domain_id for request in arrivals if request.domain_id not in last]
+    if missing or len(last) != len(arrivals):
+        raise InvariantError(
+            f"[EP-3] a row for every request violated: {len(arrivals)} requests, {len(last)} domains in rows, none of "
+            f"{missing[:5]}"
+        )
 
 
 def _due(arrivals: Sequence[MachineRequest], next_arrival: int, ledger: Ledger, end_ns: int) -> int:
@@ -168,7 +183,7 @@ def _place(
         sink.write("events", [EventRow(at_ns, NO_HOST, request.domain_id, request.attempt, "reject", answer.reason)])
         return
     index.commit(answer, need_pages)  # [EP-2]
-    ledger.running[request.domain_id] = answer
+    ledger.host_of[request.domain_id] = answer
     commands.setdefault(answer, []).append(StartDomain(at_ns, request))
     if request.departure_ns is not None and request.departure_ns <= plan.duration_ns:
         heapq.heappush(ledger.departures, (max(request.departure_ns, at_ns + 1), request.domain_id))
@@ -192,6 +207,7 @@ def rejection(request: MachineRequest, at_ns: int, cause: str) -> DomainRow:
 def _take(reports: Sequence[HostReport], plan: Plan, ledger: Ledger, peaks: SamplePeaks, sink: Sink) -> None:
     """Fold one step's reports, which come in host_id order [CL-1]."""
     totals: dict[int, SampleRow] = {}
+    ledger.running = sum(report.view.domains for report in reports)
     for report in reports:
         ledger.views[report.host_id] = report.view
         ledger.end(report.domains)
@@ -235,6 +251,7 @@ def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, 
     """The `runs` row: ratios from the hosts' means and the samples' peaks, counts from the domains."""
     usable_pages = sum(spec.usable_pages for spec in plan.specs)
     booted = [row for row in ledger.rows if row.boot_start_ns is not None]
+    first = [row for row in booted if row.attempt == 1]
     departures_ns = {request.domain_id: request.departure_ns for request in workload.requests}
     delays = [row.boot_delay_ns for row in booted if row.boot_delay_ns is not None]
     domain_ns = sum(row.end_ns - row.boot_start_ns for row in booted if row.boot_start_ns is not None)
@@ -264,11 +281,12 @@ def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, 
         conditional_on=workload.conditional_on,
         machines_left_out=sum(workload.left_out.values()),
         requests=len(workload.requests),
+        restarts=sum(row.attempt > 1 for row in ledger.rows),
         boots_started=len(booted),
         boots_done=sum(row.boot_done_ns is not None for row in booted),
         static_ratio_mean=mean_ratio("promised_pages_mean"),
         static_ratio_max=peak_of(booted, "maxmem_pages") / usable_pages,
-        placed_ratio=placed_peak(booted, departures_ns, plan.duration_ns) / usable_pages,
+        placed_ratio=placed_peak(first, departures_ns, plan.duration_ns) / usable_pages,
         target_ratio_mean=mean_ratio("target_pages_mean"),
         target_ratio_max=max(peak_of(booted, "memory_pages"), peaks.target_pages) / usable_pages,
         commit_ratio_mean=mean_ratio("owned_pages_mean"),

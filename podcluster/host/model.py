@@ -10,6 +10,8 @@ Invariants  [HM-1] what `advance` reports does not depend on how a span of time 
             [HM-2] sum of tot_pages + paging pools + what Xen and dom0 have + free = RAM, checked at each audit.
             [HM-3] debt >= 0 from the end of the build of every domain.
             [HM-4] time never runs backwards: nothing is carried out before what was.
+            [HM-5] a domain that is built again after a crash is a new domain with the next attempt: a build like any
+                   other, at its own instant, with its full debt (G14).
 Coalescing  Why it is exact. Every populate is served from the domain's own cache, and every frame that a sweep or a
             steal gains goes into it: while a guest only touches memory, neither the host's heap nor another domain is
             read or changed. Touches of different guests therefore commute, and a guest may be run ahead of the others,
@@ -31,7 +33,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from podcluster.config import GuestConfig, HostConfig
@@ -60,9 +62,10 @@ from podcluster.records import (
     StopDomain,
 )
 from podcluster.rng import stream
-from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES, pages_to_mib
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES, pages_to_mib, s_to_ns
 
 OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
+TOOLSTACK: Final = 0  # in the queue, in place of a domid: an act of the host's own, before those of guests
 
 MakeMachine = Callable[[HostConfig, int], Mechanism]
 
@@ -143,6 +146,9 @@ class HostModel:
         self._domid_of: dict[int, int] = {}  # domain_id -> domid
         self._queue: list[tuple[int, int, int]] = []  # (instant, domid, stamp)
         self._stamp = 0
+        self._acts: dict[int, Callable[[int], None]] = {}  # the host's own, by stamp
+        self._restarts: dict[int, int] = {}  # domain_id -> stamp of the build that is to follow its crash
+        self._preserved: dict[int, Resident] = {}  # by domain_id: crashed, and kept with all that they own
         self._changed: dict[int, None] = {}  # domids to audit, in order
         self._committed_pages = 0
         self._rows: list[DomainRow] = []
@@ -224,6 +230,10 @@ class HostModel:
         queue = self._queue
         while queue and queue[0][0] < before_ns:
             at_ns, domid, stamp = heapq.heappop(queue)
+            if domid == TOOLSTACK:
+                if stamp in self._acts:
+                    self._acts.pop(stamp)(at_ns)
+                continue
             resident = self._residents.get(domid)
             if resident is None or resident.queued != stamp:
                 continue
@@ -248,6 +258,16 @@ class HostModel:
         if at_ns < NEVER:
             heapq.heappush(self._queue, (at_ns, resident.domain.domid, self._stamp))
 
+    def _later(self, at_ns: int, act: Callable[[int], None]) -> int:
+        """Let the host itself do something at `at_ns`; the stamp takes it back (`self._acts.pop`).
+
+        It is one more act of the queue, so what it takes from the heap or gives to it comes in order of time [HM-1].
+        """
+        self._stamp += 1
+        self._acts[self._stamp] = act
+        heapq.heappush(self._queue, (at_ns, TOOLSTACK, self._stamp))
+        return self._stamp
+
     # -- commands ----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, command: Command) -> None:
@@ -255,6 +275,10 @@ class HostModel:
             self._start(command.at_ns, command.request)
         elif isinstance(command, Close):
             self._close(command.at_ns)
+        elif isinstance(command, StopDomain) and command.domain_id in self._restarts:
+            self._acts.pop(self._restarts.pop(command.domain_id))
+        elif isinstance(command, StopDomain) and command.domain_id in self._preserved:
+            self._destroy(self._preserved.pop(command.domain_id), command.at_ns)
         elif command.domain_id in self._domid_of:  # else it ended by itself before the cluster could know
             resident = self._residents[self._domid_of[command.domain_id]]
             if isinstance(command, StopDomain):
@@ -353,7 +377,7 @@ class HostModel:
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def _end_by_itself(self, resident: Resident) -> None:
-        """Xen, or its own kernel, has ended a guest: `on_crash=destroy`."""
+        """Xen, or its own kernel, has ended a guest; what becomes of its domain is for `host.on_crash` to say."""
         end = resident.guest.end
         assert end is not None
         oom = resident.memory.oom
@@ -361,21 +385,47 @@ class HostModel:
         kind: EventKind = "pod_oom" if end.fate == "pod_oom" else "guest_panic"
         self._event(end.at_ns, resident.request, resident.domain.domid, kind, line or end.cause)
         self._died += 1
-        self._retire(resident, end.at_ns, end.fate, end.cause)
+        preserve = self._cfg.on_crash == "preserve"
+        self._retire(resident, end.at_ns, end.fate, end.cause, preserve=preserve)
+        most = self._cfg.max_restarts
+        if self._cfg.on_crash == "restart" and (most is None or resident.request.attempt <= most):
+            self._restart(resident.request, end.at_ns + s_to_ns(self._cfg.restart_delay_s))
 
-    def _retire(self, resident: Resident, at_ns: int, fate: Fate, cause: str) -> None:
-        """Write a domain's row and give back all that it had."""
+    def _restart(self, request: MachineRequest, at_ns: int) -> None:
+        """Build a crashed domain again at `at_ns`: its whole target must be free again, and its debt is whole again
+        (G14).
+        """
+        again = replace(request, attempt=request.attempt + 1, arrival_ns=at_ns)
+
+        def build(now_ns: int) -> None:
+            del self._restarts[request.domain_id]
+            text = f"attempt {again.attempt}, {self._cfg.restart_delay_s:g} s after its crash"
+            self._event(now_ns, again, TOOLSTACK, "restart", text)
+            self._start(now_ns, again)
+
+        self._restarts[request.domain_id] = self._later(at_ns, build)
+
+    def _retire(self, resident: Resident, at_ns: int, fate: Fate, cause: str, *, preserve: bool = False) -> None:
+        """Write a domain's row, and give back all that it had unless it is to be preserved."""
         domid, request = resident.domain.domid, resident.request
         self._rows.append(
             self._row(
                 request, resident.guest.boot_start_ns, at_ns, fate, cause, resident, self._machine.counters(domid)
             )
         )
-        self._reach(at_ns)
-        toolstack.destroy(self._machine, resident.domain)
         del self._residents[domid]
         del self._domid_of[request.domain_id]
         self._changed.pop(domid, None)
+        if preserve:
+            self._preserved[request.domain_id] = resident
+        else:
+            self._destroy(resident, at_ns)
+
+    def _destroy(self, resident: Resident, at_ns: int) -> None:
+        """Give back all that a domain had."""
+        domid, request = resident.domain.domid, resident.request
+        self._reach(at_ns)
+        toolstack.destroy(self._machine, resident.domain)
         self._committed_pages -= resident.domain.numbers.need_pages
         self._promised.at(at_ns, self._promised.now - request.maxmem_pages)
         self._target.at(at_ns, self._target.now - resident.domain.target_pages)
@@ -560,7 +610,8 @@ class HostModel:
 
     def _audit_sums(self) -> None:
         aside = self._spec.ram_pages - self._spec.usable_pages
-        pools = sum(resident.domain.numbers.paging_pages for resident in self._residents.values())
+        standing = (*self._residents.values(), *self._preserved.values())
+        pools = sum(resident.domain.numbers.paging_pages for resident in standing)
         total = self._owned.now + pools + aside + self._machine.free_pages
         if total != self._spec.ram_pages:
             raise InvariantError(

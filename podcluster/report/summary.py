@@ -82,7 +82,7 @@ def ratio_table(runs: Sequence[dict[str, Any]]) -> Table:
 def fate_table(runs: Sequence[dict[str, Any]]) -> Table:
     """How many ended how."""
     table = new_table("", "fate", "machines", "share")
-    requests = sum(run["requests"] for run in runs)
+    requests = sum(run["requests"] + run["restarts"] for run in runs)
     for fate in FATES:
         count = sum(run[f"fate_{fate}"] for run in runs)
         if count or fate in ("running", "pod_oom"):
@@ -142,7 +142,7 @@ def rate_table(cell: dict[str, Any]) -> Table:
     level = f"{cell['confidence']:.0%}"
     over = f"{level} over {cell['replications']} replications" if cell["replications"] > 1 else "one replication"
     table = new_table("rates", "rate", "", "counted", over, f"at most ({level})")
-    counts = {"crash_per_boot": "boots", "crash_per_domain_day": "domain-days", "start_refused": "requests"}
+    counts = {"crash_per_boot": "boots", "crash_per_domain_day": "domain-days", "start_refused": "starts"}
     for name, unit in counts.items():
         if cell[name] is None:
             table.add_row(name, "-", f"no {unit}", "-", "-")

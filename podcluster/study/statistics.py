@@ -176,7 +176,8 @@ def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
         return math.fsum(map(pick, runs)) / count
 
     boots = [run.boots_started for run in runs]
-    asked = [run.requests for run in runs]
+    requests = [run.requests for run in runs]
+    asked = [run.requests + run.restarts for run in runs]
     crashes = [run.fate_pod_oom for run in runs]
     refused = [run.fate_rejected + run.fate_build_failed for run in runs]
     days = [run.domain_s / DAY_S for run in runs]
@@ -196,7 +197,7 @@ def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
         conditional_on=runs[0].conditional_on,
         hosts_mean=mean(lambda run: run.hosts),
         usable_pages_mean=mean(lambda run: run.usable_pages),
-        requests=sum(asked),
+        requests=sum(requests),
         boots_started=sum(boots),
         domain_days=math.fsum(days),
         static_ratio=static,
