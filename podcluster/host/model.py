@@ -36,6 +36,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
 from podcluster.config import GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host import domain as toolstack
@@ -43,6 +45,7 @@ from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
 from podcluster.host.guest import Boot, Guest
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.mechanism import Counted, Mechanism
+from podcluster.host.observed import DemandGrid, Level
 from podcluster.host.streams import NEVER
 from podcluster.records import (
     Close,
@@ -55,6 +58,7 @@ from podcluster.records import (
     HostRow,
     HostSpec,
     HostView,
+    Int64Array,
     MachineRequest,
     SampleRow,
     SetTarget,
@@ -89,29 +93,6 @@ class Resident:
     queued: int = 0  # stamp of its entry in the queue; older entries are void
 
 
-@dataclass(slots=True)
-class Level:
-    """A quantity over time: its peak, its least, its integral [page ns]."""
-
-    now: int = 0
-    peak: int = 0
-    least: int = 1 << 62
-    area: int = 0
-    since_ns: int = 0
-
-    def at(self, t_ns: int, value: int) -> None:
-        """It has been as it was until `t_ns`, and is `value` from there."""
-        self.area += self.now * (t_ns - self.since_ns)
-        self.since_ns = t_ns
-        self.now = value
-        self.peak = max(self.peak, value)
-        self.least = min(self.least, value)
-
-    def mean(self, t_ns: int) -> float:
-        """Its mean from 0 to `t_ns`."""
-        return (self.area + self.now * (t_ns - self.since_ns)) / t_ns if t_ns else float(self.now)
-
-
 class HostModel:
     """One Xen host, simulated to the page."""
 
@@ -141,6 +122,10 @@ class HostModel:
         self._now_ns = 0
         self._reached_ns = 0  # instant of the latest thing that touched the heap, or of the clock [HM-4]
         self._next_look_ns = self._grid_ns
+        self._wants = DemandGrid(self._grid_ns)  # of guests that are up
+        self._booting: dict[int, Resident] = {}
+        self._promises: dict[int, tuple[int, int]] = {}  # (C, E) by domid, as of its latest act
+        self._cached = self._promised_pages = 0  # their sums
         self._next_domid = 1
         self._residents: dict[int, Resident] = {}  # by domid
         self._domid_of: dict[int, int] = {}  # domain_id -> domid
@@ -213,7 +198,11 @@ class HostModel:
         guests.
         """
         while self._next_look_ns < before_ns:
-            self._look(self._next_look_ns)
+            quiet_ns = min(self._next_act_ns(), before_ns - 1)
+            if quiet_ns < self._next_look_ns:
+                self._drain(self._next_look_ns)
+                quiet_ns = self._next_look_ns
+            self._look_until(quiet_ns)
         self._drain(before_ns)
         self._reached_ns = max(self._reached_ns, before_ns - 1)
 
@@ -250,6 +239,17 @@ class HostModel:
                 self._heap_changed(at_ns, resident)
             self._acted(domid)
             self._enqueue(resident)
+
+    def _next_act_ns(self) -> int:
+        """When a guest acts next."""
+        queue = self._queue
+        while queue:
+            at_ns, domid, stamp = queue[0]
+            resident = self._residents.get(domid)
+            if resident is not None and resident.queued == stamp:
+                return at_ns
+            heapq.heappop(queue)
+        return NEVER
 
     def _enqueue(self, resident: Resident) -> None:
         self._stamp += 1
@@ -300,7 +300,7 @@ class HostModel:
             self._rows.append(self._row(request, at_ns, at_ns, "build_failed", built.cause, None, None))
             return
         resident = self._boot(at_ns, request, cfg, built)
-        self._residents[domid] = resident
+        self._residents[domid] = self._booting[domid] = resident
         self._domid_of[request.domain_id] = domid
         self._committed_pages += built.numbers.need_pages
         self._promised.at(at_ns, self._promised.now + request.maxmem_pages)
@@ -415,6 +415,11 @@ class HostModel:
         )
         del self._residents[domid]
         del self._domid_of[request.domain_id]
+        self._booting.pop(domid, None)
+        self._wants.remove(domid, self._next_look_ns // self._grid_ns)
+        cached, promised = self._promises.pop(domid)
+        self._cached -= cached
+        self._promised_pages -= promised
         self._changed.pop(domid, None)
         if preserve:
             self._preserved[request.domain_id] = resident
@@ -545,44 +550,69 @@ class HostModel:
         self._owned_of[domid] = owned
         self._free.at(at_ns, self._machine.free_pages)
 
+    def _look_until(self, last_ns: int) -> None:
+        """Look at the whole host at each instant of the grid up to `last_ns`, before which no guest acts.
+
+        An instant comes before what guests do then.
+        """
+        grid_ns, first_ns = self._grid_ns, self._next_look_ns
+        while first_ns <= last_ns:
+            demanded = self._wants.sums(first_ns // grid_ns, (last_ns - first_ns) // grid_ns + 1)
+            self._observe(first_ns, demanded + self._demanded_by_booting())
+            first_ns += len(demanded) * grid_ns
+        self._next_look_ns = first_ns
+
     def _look(self, at_ns: int) -> None:
-        """Look at the whole host at one instant, before what guests do then."""
+        """Look at the whole host at one instant, which need not be of the grid, before what guests do then."""
         self._drain(at_ns)
-        self._reach(at_ns)
+        demanded = sum(resident.guest.wanted_pages(at_ns) for resident in self._residents.values())
+        self._observe(at_ns, np.array([demanded], dtype=np.int64))
         self._next_look_ns = (at_ns // self._grid_ns + 1) * self._grid_ns
-        populated = demanded = cache = entries = 0
-        for domid, resident in self._residents.items():
-            memory = resident.memory
-            in_cache = memory.entry_count - memory.debt
-            cache += in_cache
-            entries += memory.entry_count
-            populated += self._owned_of[domid] - in_cache
-            demanded += resident.guest.wanted_pages(at_ns)
-        self._populated.at(at_ns, populated)
-        self._demanded.at(at_ns, demanded)
+
+    def _demanded_by_booting(self) -> int:
+        return sum(resident.guest.wanted_pages(0) for resident in self._booting.values())
+
+    def _observe(self, first_ns: int, demanded: Int64Array) -> None:
+        """Take down what is seen at instants of the grid between which nothing but demand changes."""
+        grid_ns = self._grid_ns
+        self._reach(first_ns + (len(demanded) - 1) * grid_ns)
+        populated = self._owned.now - self._cached
+        self._populated.at(first_ns, populated)
+        self._demanded.at_each(first_ns, grid_ns, demanded)
         if not self._telemetry_ns:
             return
-        self._samples.append(
-            SampleRow(
-                t_ns=at_ns,
-                host_id=self._spec.host_id,
-                promised_pages=self._promised.now,
-                target_pages=self._target.now,
-                owned_pages=self._owned.now,
-                populated_pages=populated,
-                demanded_pages=demanded,
-                cache_pages=cache,
-                entry_pages=entries,
-                free_pages=self._machine.free_pages,
-                domains_running=len(self._residents),
-                deaths=self._died,
+        for i, wanted in enumerate(demanded.tolist()):
+            self._samples.append(
+                SampleRow(
+                    t_ns=first_ns + i * grid_ns,
+                    host_id=self._spec.host_id,
+                    promised_pages=self._promised.now,
+                    target_pages=self._target.now,
+                    owned_pages=self._owned.now,
+                    populated_pages=populated,
+                    demanded_pages=wanted,
+                    cache_pages=self._cached,
+                    entry_pages=self._promised_pages,
+                    free_pages=self._machine.free_pages,
+                    domains_running=len(self._residents),
+                    deaths=self._died,
+                )
             )
-        )
 
     # -- audits ------------------------------------------------------------------------------------------------------
 
     def _acted(self, domid: int) -> None:
-        """Something has happened to a domain: audit it now, or in its turn."""
+        """Something has happened to a domain: see what changed, audit it now or in its turn."""
+        resident = self._residents[domid]
+        memory = resident.memory
+        cached, promised = self._promises.get(domid, (0, 0))
+        now = (memory.entry_count - memory.debt, memory.entry_count)
+        self._promises[domid] = now
+        self._cached += now[0] - cached
+        self._promised_pages += now[1] - promised
+        if domid in self._booting and resident.guest.boot_done_ns is not None:
+            del self._booting[domid]
+            self._wants.add(domid, resident.request.demand, resident.guest.boot_done_ns)
         if self._cfg.check == "step":
             self._audit(domid)
         else:
