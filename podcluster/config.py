@@ -35,6 +35,8 @@ ON_CRASH = ("destroy", "restart", "preserve")
 PREEMPT_MODES = ("never", "always")
 CHECKS = ("epoch", "step", "off")
 BALLOON_DRIVERS = ("linux", "windows", "none")
+BALLOON_GENERATIONS = ("new", "old")
+FAULTS = ("none", "stuck", "intermittent", "slow", "lying")
 SCRUBBERS = ("none", "zero")
 ALLOC_ORDERS = ("descending", "random")
 FAMILIES = ("one", "synthetic", "bitbrains")
@@ -155,6 +157,10 @@ class BalloonConfig:
     batch_pages: int  # pages per hypercall
     scrub: bool  # writes each page before handing it back (and so populates it first)
     boot_barrier: bool  # user space waits until the first target is reached
+    generation: str = "new"  # new | old: when it gives up (Linux, C1.7), what it calls slow (Windows, C2.5)
+    reserve_mib: float | None = None  # memory that the OS keeps from the balloon; None: the OS's own rule
+    deflate_on_oom: bool = False  # takes pages back where an application would be killed (C1.10); linux
+    contiguous: bool = False  # prefers whole 2 MiB of free memory (C2.4); windows
 
     def __post_init__(self) -> None:
         self.check()
@@ -162,9 +168,59 @@ class BalloonConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         _one_of("guest.balloon.driver", self.driver, BALLOON_DRIVERS)
+        _one_of("guest.balloon.generation", self.generation, BALLOON_GENERATIONS)
+        if self.reserve_mib is not None:
+            _between("guest.balloon.reserve_mib", self.reserve_mib, 0)
         _range("guest.balloon.start_s", self.start_s)
         _range("guest.balloon.rate_pages_per_s", self.rate_pages_per_s, 1)
         _between("guest.balloon.batch_pages", self.batch_pages, 1, PAGES_PER_GIB)
+
+
+@dataclass(kw_only=True)
+class SwapConfig:
+    """A swap device: its room, and what a request costs. It serves one request at a time."""
+
+    mib: int  # room; 0: none, then an application is killed instead
+    latency_us: float  # of one request
+    mib_per_s: float
+    cluster_pages: int = 8  # pages that one request moves: readahead on the way in
+    reuse_s: float = 60  # a guest at full speed comes back to each page of its working set once in this time
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _between("guest.swap.mib", self.mib, 0)
+        _between("guest.swap.latency_us", self.latency_us, 0)
+        _between("guest.swap.mib_per_s", self.mib_per_s, 0.001)
+        _between("guest.swap.cluster_pages", self.cluster_pages, 1, 4096)
+        _between("guest.swap.reuse_s", self.reuse_s, 0.001)
+
+
+@dataclass(kw_only=True)
+class FaultConfig:
+    """What is wrong with a guest, and with how many of its class; drawn per domain, the same at every boot of it."""
+
+    kind: str = "none"  # none | stuck | intermittent | slow: of the balloon; lying: of what the guest says of itself
+    share: float = 1.0  # of the guests of this class
+    once_ballooned: bool = False  # the balloon's faults set in when its first target is reached, not before
+    period_s: float = 60  # intermittent: it moves during the first awake_s of each period
+    awake_s: float = 1
+    rate_pages_per_s: int = 64  # slow
+    factor: float = 2.0  # lying: says it uses and wants this times what it does
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _one_of("guest.fault.kind", self.kind, FAULTS)
+        _between("guest.fault.share", self.share, 0, 1)
+        _between("guest.fault.period_s", self.period_s, 0.001)
+        _between("guest.fault.awake_s", self.awake_s, 0.001, self.period_s)
+        _between("guest.fault.rate_pages_per_s", self.rate_pages_per_s, 1)
+        _between("guest.fault.factor", self.factor, 0)
 
 
 @dataclass(kw_only=True)
@@ -206,10 +262,10 @@ class GuestConfig:
     alloc_block_pages: int = 512  # the allocator takes untouched memory in blocks of this many pages
     alloc_order: str = "descending"  # descending | random: in which order it takes them
     dirty_all: bool = False  # a stream that writes data to every page once booted
-    swap_mib: int  # room in swap; 0: none, then an application is killed instead
-    swap_mib_per_s: float
+    swap: SwapConfig
     balloon: BalloonConfig
     page_cache: PageCacheConfig
+    fault: FaultConfig = field(default_factory=FaultConfig)
 
     def __post_init__(self) -> None:
         self.check()
@@ -238,12 +294,6 @@ class GuestConfig:
         _range("guest.scrub_start_s", self.scrub_start_s)
         _between("guest.alloc_block_pages", self.alloc_block_pages, 1, PAGES_PER_GIB)
         _one_of("guest.alloc_order", self.alloc_order, ALLOC_ORDERS)
-        _between("guest.swap_mib", self.swap_mib, 0)
-        if self.swap_mib and not self.swap_mib_per_s > 0:
-            _fail(
-                "guest.swap_mib_per_s", "above 0 where guest.swap_mib is", self.swap_mib_per_s, "try guest.swap_mib=0"
-            )
-        _between("guest.swap_mib_per_s", self.swap_mib_per_s, 0)
 
 
 @dataclass(kw_only=True)

@@ -219,8 +219,8 @@ class Guest:
         self.held = HeldBooks(
             memory,
             demand,
-            swap_pages=cfg.swap_mib * PAGES_PER_MIB,
-            swap_pages_per_s=max(1, mib_to_pages(cfg.swap_mib_per_s)),
+            swap_pages=cfg.swap.mib * PAGES_PER_MIB,
+            swap_pages_per_s=max(1, mib_to_pages(cfg.swap.mib_per_s)),
             on_kill=self._killed,
         )
         self._firmware = self._stage(FIRMWARE, self._write_firmware, self._firmware_done)

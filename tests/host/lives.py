@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from podcluster.config import BalloonConfig, GuestConfig, HostConfig, PageCacheConfig
+from podcluster.config import BalloonConfig, FaultConfig, GuestConfig, HostConfig, PageCacheConfig, SwapConfig
 from podcluster.host.model import HostModel
 from podcluster.records import (
     Close,
@@ -30,7 +30,15 @@ DRIVERS = {
 KINDS = tuple(DRIVERS)
 
 
-def guest_config(kind: str = "linux", *, balloon: Any = None, page_cache: Any = None, **changed: Any) -> GuestConfig:
+def guest_config(
+    kind: str = "linux",
+    *,
+    balloon: Any = None,
+    page_cache: Any = None,
+    swap: Any = None,
+    fault: Any = None,
+    **changed: Any,
+) -> GuestConfig:
     """A guest class like the one of that name in conf/guest, but small: 4-6 MiB of kernel, 3-5 of services."""
     windows = kind == "windows"
     fields: dict[str, Any] = {
@@ -45,12 +53,12 @@ def guest_config(kind: str = "linux", *, balloon: Any = None, page_cache: Any = 
         "scrub_rate_mib_per_s": [200, 400],
         "scrub_start_s": [0.1, 0.2],
         "alloc_order": "random" if windows else "descending",
-        "swap_mib": 16,
-        "swap_mib_per_s": 4,
+        "swap": SwapConfig(**{"mib": 16, "latency_us": 0, "mib_per_s": 4, **(swap or {})}),
         "balloon": BalloonConfig(
             **{"start_s": [0.5, 1], "rate_pages_per_s": [10_000, 20_000], **DRIVERS[kind], **(balloon or {})}
         ),
         "page_cache": PageCacheConfig(**{"rate_mib_per_s": 20, **(page_cache or {})}),
+        "fault": FaultConfig(**(fault or {})),
     }
     return GuestConfig(**{**fields, **changed})
 

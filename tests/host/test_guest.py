@@ -199,7 +199,7 @@ def test_descriptors_follow_maxmem_whatever_the_target() -> None:
 @pytest.mark.parametrize("kind", ["linux_no_driver", "windows"])
 def test_the_guests_own_count_is_what_the_machine_holds(kind: str) -> None:
     """GM-3 against the machine's content bits: the same number of pages with data, from books that never ask."""
-    rig = Rig(kind, 100, 128, curve((0, 10), (30, 60)), may_skip=False, swap_mib=0)
+    rig = Rig(kind, 100, 128, curve((0, 10), (30, 60)), may_skip=False, swap={"mib": 0})
     for until_s in range(1, 40, 3):
         rig.run_to(until_s)
         assert rig.memory.nonzero_pages == rig.machine.counters(1).nonzero_pages
@@ -427,7 +427,7 @@ def test_a_short_burst_keeps_the_device_busy_after_it() -> None:
         until_s=200,
         demand=curve((0, 20), (100, 20), (101, 68), (102, 20)),
         page_cache={"rate_mib_per_s": 0},
-        swap_mib_per_s=1,
+        swap={"mib_per_s": 1},
     )
     assert 12 * NS_PER_S < row.swap_ns < 12.5 * NS_PER_S
 
@@ -435,10 +435,10 @@ def test_a_short_burst_keeps_the_device_busy_after_it() -> None:
 def test_without_room_in_swap_an_application_is_killed_once_an_excursion() -> None:
     """G3: the domain lives; two excursions above room and swap are two kills, however long each is."""
     demand = curve((0, 20), (30, 90), (60, 90), (70, 20), (90, 90), (120, 90))
-    row = one_life("linux_no_driver", 64, 64, until_s=150, demand=demand, swap_mib=8)
+    row = one_life("linux_no_driver", 64, 64, until_s=150, demand=demand, swap={"mib": 8})
     assert (row.fate, row.oom_kills) == ("running", 2)
     assert row.swapped_pages_peak == 8 * MIB
-    none = one_life("linux_no_driver", 64, 64, until_s=150, demand=demand, swap_mib=0)
+    none = one_life("linux_no_driver", 64, 64, until_s=150, demand=demand, swap={"mib": 0})
     assert (none.oom_kills, none.swap_ns, none.swapped_pages_peak) == (2, 0, 0)
 
 

@@ -51,7 +51,7 @@ def guest_classes(draw: st.DrawFn) -> list[Any]:
             alloc_order=draw(st.sampled_from(["descending", "random"])),
             alloc_block_pages=draw(st.sampled_from([64, 512])),
             dirty_all=draw(st.integers(0, 9)) == 0,
-            swap_mib=draw(st.sampled_from([0, 8])),
+            swap={"mib": draw(st.sampled_from([0, 8]))},
         )
         for kind in KINDS
     ]
