@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from podcluster.host.lock import Lock
 from podcluster.host.streams import BALLOON, NEVER
 from podcluster.units import NS_PER_S
 
@@ -38,6 +39,8 @@ START, WORK, FINISH, CANCELLED, STALLED = range(5)
 
 class BalloonMemory(Protocol):
     """The pages a driver works on."""
+
+    lock: Lock  # what its hypercalls wait for
 
     @property
     def debt(self) -> int:
@@ -100,7 +103,6 @@ class Balloon:
         owner: BalloonOwner,
         goal: Callable[[], int],
         *,
-        start_ns: int,
         pages_per_s: int,
         batch_pages: int,
         scrub: bool,
@@ -109,7 +111,7 @@ class Balloon:
 
         `scrub`: each page is zeroed before it is given back, and so populated first (C1.5).
         """
-        self.next_ns = start_ns
+        self.next_ns = NEVER  # until its guest's kernel starts it
         self._scrub = scrub
         self.gave_up = 0
         self._memory = memory
@@ -119,10 +121,20 @@ class Balloon:
         self._pages_per_s = pages_per_s
         self._batch_pages = batch_pages
         self._phase = START
-        self._anchor_ns = start_ns
+        self._anchor_ns = 0
         self._batches = 0  # since the anchor
-        self._progress_ns = start_ns
+        self._progress_ns = 0
+        self._lock = memory.lock
         self._forgive()
+
+    def start(self, at_ns: int) -> None:
+        """Plan its first page for `at_ns`."""
+        self.next_ns = self._progress_ns = at_ns
+
+    def postpone(self, ns: int) -> None:
+        """Begin later than planned, if it is planned and has not begun."""
+        if self._phase == START and self.next_ns < NEVER:
+            self.start(self.next_ns + ns)
 
     # -- as a stream -------------------------------------------------------------------------------------------------
 
@@ -137,6 +149,10 @@ class Balloon:
             return False
         pages = min(self.need, self._batch_pages, self._memory.available)
         return pages < 0 or self._memory.debt < pages
+
+    def enters_xen(self) -> bool:
+        """While it gives or takes pages; its timers are nothing to Xen."""
+        return self._phase == WORK and self._lock.timed
 
     def run(self, last_ns: int, *, single: bool) -> None:
         """Act at each instant up to `last_ns`, until the host's heap comes in or another stream's plans are changed."""
@@ -183,25 +199,29 @@ class Balloon:
         return self._anchor_ns + pages * NS_PER_S // self._pages_per_s
 
     def _work(self, last_ns: int, *, single: bool) -> None:
-        at_ns, need = self.next_ns, self.need
+        need = self.need
+        at_ns = self._lock.enter(self.next_ns)
         if need < 0:
             got = self._memory.deflate(min(-need, self._batch_pages))
+            self._anchor_ns += self._lock.leave()
             if got:
                 self._owner.balloon_gave_room(at_ns)
                 self._succeeded(at_ns, 1, got)
             else:
                 self._failed(at_ns, progress=False)
             return
-        batches = 1 if single else self._batches_by(last_ns)
+        batches = 1 if single or self._lock.timed else self._batches_by(last_ns)
         asked = min(need, batches * self._batch_pages)
         pages = min(asked, self._memory.available)
         if pages:
             _, complete = self._memory.inflate(
                 pages, batch_pages=self._batch_pages, scrub=self._scrub, ascending=self.ascending
             )
+            late_ns = self._lock.leave()
             if self._memory.crashed:
-                self._owner.die(self._crash_instant(need - self.need))
+                self._owner.die(max(at_ns, self._crash_instant(need - self.need)))
                 return
+            self._anchor_ns += late_ns
             if not complete:
                 self._owner.balloon_bug(at_ns)
                 return
@@ -226,10 +246,10 @@ class Balloon:
         self._forgive()
         self._batches += batches
         if self.need:
-            self.next_ns = self._instant(self._batches * self._batch_pages)
+            self.next_ns = max(at_ns, self._instant(self._batches * self._batch_pages))
         else:
             self._phase = FINISH
-            self.next_ns = self._instant((self._batches - 1) * self._batch_pages + last_batch_pages)
+            self.next_ns = max(at_ns, self._instant((self._batches - 1) * self._batch_pages + last_batch_pages))
 
     def _again(self, at_ns: int) -> None:
         """Go on with a batch at `at_ns`, whatever the rate said before."""

@@ -29,64 +29,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from podcluster.config import GuestConfig, PageCacheConfig, Range
+from podcluster.config import GuestConfig
+from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_demand import DemandStream, HeldBooks
+from podcluster.host.guest_fill import CacheStream, DirtyStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.guest_stats import GuestStats
-from podcluster.host.streams import (
-    BATCH_PAGES,
-    CACHE,
-    DEMAND,
-    DIRTY,
-    FIRMWARE,
-    KERNEL,
-    NEVER,
-    SCRUBBER,
-    SERVICES,
-    Pace,
-    Stage,
-    Stream,
-    count_instants,
-    slice_runs,
-)
+from podcluster.host.streams import DEMAND, FIRMWARE, KERNEL, NEVER, SCRUBBER, SERVICES, Pace, Stage, Stream, slice_runs
 from podcluster.records import Cause, Demand, EventKind, Fate
-from podcluster.rng import stream
-from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages, s_to_ns
+from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """What was drawn for one boot; each draw has a stream of its own, so that a new one moves no other."""
+class Driver(Stream, Protocol):
+    """A balloon driver, as its guest knows it."""
 
-    firmware_ns: int
-    kernel_pages: int
-    kernel_ns: int
-    services_pages: int
-    services_ns: int
-    write_pages_per_s: int
-    scrub_start_ns: int
-    balloon_start_ns: int
-    balloon_pages_per_s: int
+    def start(self, at_ns: int) -> None:
+        """Plan its first page for `at_ns`."""
 
-    @classmethod
-    def draw(cls, cfg: GuestConfig, seed: int, domain_id: int, attempt: int) -> Boot:
-        """Draw from the ranges of `cfg`."""
-
-        def between(name: str, ends: Range) -> float:
-            return float(stream(seed, "domain", domain_id, attempt, name).uniform(ends[0], ends[1]))
-
-        return cls(
-            firmware_ns=s_to_ns(between("firmware", cfg.firmware_s)),
-            kernel_pages=mib_to_pages(between("kernel_size", cfg.kernel_mib)),
-            kernel_ns=s_to_ns(between("kernel", cfg.kernel_s)),
-            services_pages=mib_to_pages(between("services_size", cfg.services_mib)),
-            services_ns=s_to_ns(between("services", cfg.services_s)),
-            write_pages_per_s=max(1, mib_to_pages(between("scrub_rate", cfg.scrub_rate_mib_per_s))),
-            scrub_start_ns=s_to_ns(between("scrub_start", cfg.scrub_start_s)),
-            balloon_start_ns=s_to_ns(between("balloon_start", cfg.balloon.start_s)),
-            balloon_pages_per_s=max(1, int(between("balloon_rate", cfg.balloon.rate_pages_per_s))),
-        )
+    def postpone(self, ns: int) -> None:
+        """Begin later than planned, if it is planned and has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,96 +59,6 @@ class End:
     at_ns: int
     fate: Fate
     cause: Cause
-
-
-class DirtyStream:
-    """Once booted, an application writes data to all the memory there is, as fast as the guest can."""
-
-    rank = DIRTY
-
-    def __init__(self, memory: GuestMemory, held: HeldBooks, pages_per_s: int, on_death: Callable[[int], None]) -> None:
-        self.next_ns = NEVER
-        self._memory = memory
-        self._held = held
-        self._pages_per_s = pages_per_s
-        self._on_death = on_death
-        self._anchor_ns = 0
-        self._batches = 0
-
-    def touches_heap(self) -> bool:
-        """Never: populating takes from the domain's own cache."""
-        return False
-
-    def start(self, at_ns: int) -> None:
-        """Begin."""
-        self._anchor_ns = self.next_ns = at_ns
-
-    def _instant(self, batch: int) -> int:
-        return self._anchor_ns + batch * BATCH_PAGES * NS_PER_S // self._pages_per_s
-
-    def run(self, last_ns: int, *, single: bool) -> None:
-        """Take all that is free or page cache, batch by batch; done when nothing is left."""
-        batches = 1 if single else count_instants(self._instant, self._batches, last_ns)
-        done = self._held.grow(min(batches * BATCH_PAGES, self._memory.available), self.next_ns)
-        if self._memory.crashed:
-            self._on_death(self._instant(self._batches + done // BATCH_PAGES))
-            return
-        self._held.floor = self._held.held
-        self._batches += batches
-        self.next_ns = self._instant(self._batches) if self._memory.available else NEVER
-
-
-class CacheStream:
-    """Page cache grows into free memory, until too little is free or it has its share (G4)."""
-
-    rank = CACHE
-
-    def __init__(self, memory: GuestMemory, cfg: PageCacheConfig, on_death: Callable[[int], None]) -> None:
-        self.next_ns = NEVER
-        self._memory = memory
-        self._pages_per_s = mib_to_pages(cfg.rate_mib_per_s)
-        self._floor_share = cfg.floor_share
-        self._max_share = cfg.max_share_of_free
-        self._on_death = on_death
-        self._started = False
-        self._anchor_ns = 0
-        self._batches = 0
-
-    @property
-    def limit(self) -> int:
-        """Most page cache beside what is held now: a share of what is not held, and enough of the guest left free."""
-        memory = self._memory
-        most = int(self._max_share * memory.available)
-        return min(most, memory.available - int(self._floor_share * memory.visible_pages))
-
-    def touches_heap(self) -> bool:
-        """Never: populating takes from the domain's own cache."""
-        return False
-
-    def start(self, at_ns: int) -> None:
-        """Begin."""
-        self._started = self._pages_per_s > 0
-        self.wake(at_ns)
-
-    def wake(self, at_ns: int) -> None:
-        """More may be free than before: go on if it is enough."""
-        if self._started and self.next_ns == NEVER and self._memory.cache < self.limit:
-            self._anchor_ns = self.next_ns = at_ns
-            self._batches = 0
-
-    def _instant(self, batch: int) -> int:
-        return self._anchor_ns + batch * BATCH_PAGES * NS_PER_S // self._pages_per_s
-
-    def run(self, last_ns: int, *, single: bool) -> None:
-        """Grow batch by batch; sleep at the limit."""
-        memory, limit = self._memory, self.limit
-        batches = 1 if single else count_instants(self._instant, self._batches, last_ns)
-        done = memory.fill_cache(min(batches * BATCH_PAGES, max(0, limit - memory.cache)))
-        if memory.crashed:
-            self._on_death(self._instant(self._batches + done // BATCH_PAGES))
-            return
-        self._batches += batches
-        self.next_ns = self._instant(self._batches) if memory.cache < limit else NEVER
 
 
 class Guest:
@@ -210,6 +83,8 @@ class Guest:
         self.boot_delay_ns: int | None = None
         self.end: End | None = None
         self.wake_balloon: Callable[[int], None] = lambda _: None
+        self._lock = memory.lock
+        self._balloon: Driver | None = None
         self._demand = demand
         self._on_event = on_event
         self._scrubs = cfg.scrubber == "zero"
@@ -223,8 +98,15 @@ class Guest:
             swap_pages_per_s=max(1, mib_to_pages(cfg.swap.mib_per_s)),
             on_kill=self._killed,
         )
-        self._firmware = self._stage(FIRMWARE, self._write_firmware, self._firmware_done)
-        self._kernel = self._stage(KERNEL, self._write_kernel, self._kernel_done, lambda _: memory.has_room_for_kernel)
+        self._firmware = self._stage(FIRMWARE, self._write_firmware, self._firmware_done, interrupts=False)
+        self._kernel = self._stage(
+            KERNEL,
+            self._write_kernel,
+            self._kernel_done,
+            lambda _: memory.has_room_for_kernel,
+            on_late=self._kernel_late,
+            interrupts=False,
+        )
         self._scrubber = self._stage(SCRUBBER, self._write_zeroes, lambda _: None)
         self._services = self._stage(SERVICES, self._write_services, self._services_done, self.held.fits)
         self._wants = DemandStream(
@@ -250,32 +132,34 @@ class Guest:
         write: Callable[[int, int, int], int],
         on_done: Callable[[int], None],
         at_once: Callable[[int], bool] = lambda _: True,
+        *,
+        on_late: Callable[[int], None] = lambda _: None,
+        interrupts: bool = True,
     ) -> Stage:
         return Stage(
             rank,
+            self._lock,
             write=write,
             died=lambda: self.memory.crashed,
             on_death=self.die,
             on_done=on_done,
+            on_late=on_late,
             at_once=at_once,
+            interrupts=interrupts,
         )
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def add_stream(self, one: Stream) -> None:
-        """Let the balloon driver join."""
-        self._streams.append(one)
+    def add_balloon(self, driver: Driver) -> None:
+        """Let a balloon driver join; it begins when the kernel comes to it."""
+        self._balloon = driver
+        self._streams.append(driver)
         self._streams.sort(key=lambda other: other.rank)
-
-    @property
-    def kernel_start_ns(self) -> int:
-        """When the kernel takes over from the firmware (tk)."""
-        return self.boot_start_ns + self.boot.firmware_ns
 
     @property
     def next_ns(self) -> int:
         """When anything happens next; its end, if it has one."""
-        return min(one.next_ns for one in self._streams) if self.end is None else self.end.at_ns
+        return self._ready_ns(self._first()) if self.end is None else self.end.at_ns
 
     @property
     def next_touches_heap(self) -> bool:
@@ -284,8 +168,16 @@ class Guest:
         """
         return self.end is not None or self._first().touches_heap()
 
+    def _ready_ns(self, one: Stream) -> int:
+        """When a stream's next act can begin [LK-1]."""
+        due_ns, free_ns = one.next_ns, self._lock.free_ns
+        return due_ns if due_ns >= free_ns or not one.enters_xen() else free_ns
+
     def _first(self) -> Stream:
-        return min(self._streams, key=lambda one: one.next_ns)  # the first of equals has the lowest rank
+        """Who acts next: who can begin first, then whose instant is first, then who is first in the list."""
+        if not self._lock.free_ns:  # nobody waits for it
+            return min(self._streams, key=lambda one: one.next_ns)
+        return min(self._streams, key=lambda one: (self._ready_ns(one), one.next_ns))
 
     def step(self) -> None:
         """Do the next thing only."""
@@ -293,18 +185,22 @@ class Guest:
         first.run(first.next_ns, single=True)
 
     def run(self, last_ns: int) -> None:
-        """Do everything up to and including `last_ns`; stop before what may touch the host's heap, and at the guest's
-        end.
+        """Do everything that begins up to and including `last_ns`; stop before what may touch the host's heap, and at
+        the guest's end.
         """
         while self.end is None:
             first = self._first()
-            if first.next_ns > last_ns or first.touches_heap():
+            if self._ready_ns(first) > last_ns or first.touches_heap():
                 return
-            bound = last_ns
+            # It may go on until another's instant. Nobody that does not wait for the lock has one before it is free,
+            # or it would be first: so that these instants alone say whose turn it is, whatever Xen takes meanwhile.
+            bound, before = last_ns, True
             for other in self._streams:
-                if other is not first:
-                    bound = min(bound, other.next_ns if other.rank > first.rank else other.next_ns - 1)
-            first.run(bound, single=False)
+                if other is first:
+                    before = False
+                else:
+                    bound = min(bound, other.next_ns - before)
+            first.run(max(bound, first.next_ns), single=False)
 
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""
@@ -317,12 +213,21 @@ class Guest:
         return self.memory.write(slice_runs(self.memory.firmware, first, pages), data=True, descending=False)
 
     def _firmware_done(self, at_ns: int) -> None:
+        """The kernel takes over (tk)."""
         boot = self.boot
         pages = self.memory.kernel_pages - sum(count for _, count in self.memory.firmware)
         self._kernel.start(Pace(at_ns, boot.kernel_ns, pages))
         if self._scrubs:
             start_ns = at_ns + boot.scrub_start_ns
             self._scrubber.start(Pace.at_rate(start_ns, self.memory.ram_pages, boot.write_pages_per_s))
+        if self._balloon is not None:
+            self._balloon.start(at_ns + boot.balloon_start_ns)
+
+    def _kernel_late(self, ns: int) -> None:
+        """Xen held the kernel up: what it has not come to yet waits as well."""
+        self._scrubber.postpone(ns)
+        if self._balloon is not None:
+            self._balloon.postpone(ns)
 
     def _write_kernel(self, first: int, pages: int, at_ns: int) -> int:
         memory = self.memory
@@ -352,15 +257,16 @@ class Guest:
     def _start_services(self) -> None:
         at_ns = max(self._kernel_done_ns, self._barrier_open_ns)
         if at_ns < NEVER:
-            self.boot_delay_ns = at_ns - self._kernel_done_ns
             self._services.start(Pace(at_ns, self.boot.services_ns, self.boot.services_pages))
 
     def _write_services(self, first: int, pages: int, at_ns: int) -> int:
         return self.held.grow(pages, at_ns)
 
     def _services_done(self, at_ns: int) -> None:
+        boot = self.boot
         self.boot_done_ns = at_ns
-        self.held.floor = self.boot.services_pages
+        self.boot_delay_ns = at_ns - self.boot_start_ns - boot.firmware_ns - boot.kernel_ns - boot.services_ns
+        self.held.floor = boot.services_pages
         self._on_event(at_ns, "boot_done", f"up {(at_ns - self.boot_start_ns) / NS_PER_S:.3f} s after its build")
         self._wants.start(at_ns)
         if self._dirties:

@@ -155,6 +155,7 @@ class DemandStream:
         self.rank = rank
         self.next_ns = NEVER
         self._memory = memory
+        self._lock = memory.lock
         self._held = held
         self._demand = demand
         self._t = demand.t_ns
@@ -174,10 +175,15 @@ class DemandStream:
         self._base = 0  # W that what was held at its start amounts to
         self._growth = 0  # pages to grow by in it
         self._grown = 0
+        self._late_ns = 0  # how long Xen has held it up in this piece
 
     def touches_heap(self) -> bool:
         """Never: populating takes from the domain's own cache."""
         return False
+
+    def enters_xen(self) -> bool:
+        """While it grows; the end of a piece is nothing to Xen."""
+        return self._lock.faults and self._grown < self._growth
 
     def start(self, at_ns: int) -> None:
         """The guest is up: from here it wants what the curve says."""
@@ -189,19 +195,22 @@ class DemandStream:
         while self.next_ns <= last_ns:
             if self._grown >= self._growth:
                 shrank = self._plan(self.next_ns)
-                if shrank or single:
+                if shrank or single or self._lock.faults:
                     return
                 continue
             first = self._grown
             upto = min(first + BATCH_PAGES, self._growth)
-            if not single and self._held.fits(self._growth - first):
+            if not (single or self._lock.faults) and self._held.fits(self._growth - first):
                 upto = self._batched_by(last_ns)
-            done = self._held.grow(upto - first, self.next_ns)
+            began_ns = self._lock.enter(self.next_ns)
+            done = self._held.grow(upto - first, began_ns)
+            late_ns = self._lock.leave()
             if self._memory.crashed:
-                self._on_death(self._due((first + done) // BATCH_PAGES * BATCH_PAGES))
+                self._on_death(max(began_ns, self._due((first + done) // BATCH_PAGES * BATCH_PAGES)))
                 return
+            self._late_ns += late_ns
             self._grown = upto
-            self._next_batch()
+            self._next_batch(began_ns)
             if single:
                 return
 
@@ -215,10 +224,10 @@ class DemandStream:
             held.killed = False
         self._from_ns = now_ns
         self._k = int(np.searchsorted(self._t, now_ns, side="right")) - 1
-        self._base, self._grown = held.held + kernel_pages, 0
+        self._base, self._grown, self._late_ns = held.held + kernel_pages, 0, 0
         self._until_ns = self._piece_end(now_ns)
         self._growth = 0 if held.killed else self._count_growth()
-        self._next_batch()
+        self._next_batch(now_ns)
         if shrank:
             self._on_release(now_ns)
         return shrank
@@ -279,7 +288,7 @@ class DemandStream:
 
     def _reached(self, page: int) -> int:
         """When the guest, writing as fast as it can, is at page number `page` of the growth."""
-        return self._from_ns + page * NS_PER_S // self._pages_per_s
+        return self._from_ns + self._late_ns + page * NS_PER_S // self._pages_per_s
 
     def _due(self, page: int) -> int:
         """When page number `page` of the growth is written [GD-2]."""
@@ -288,12 +297,12 @@ class DemandStream:
         wanted_ns = ta - (-rise * (tb - ta) // (wb - wa)) if wb > wa and rise > 0 else ta
         return max(self._reached(page), wanted_ns)
 
-    def _next_batch(self) -> None:
+    def _next_batch(self, now_ns: int) -> None:
         due_ns = self._due(self._grown) if self._grown < self._growth else NEVER
         if due_ns >= self._until_ns:  # this piece is over first: the next one sees what is missing
             self._growth = self._grown
             due_ns = self._until_ns
-        self.next_ns = due_ns
+        self.next_ns = max(now_ns, due_ns)
 
     def _batched_by(self, last_ns: int) -> int:
         """Pages of the growth in batches due by `last_ns` and before the piece ends; the next batch is."""

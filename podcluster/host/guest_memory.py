@@ -34,6 +34,7 @@ from typing import Final
 import numpy as np
 
 from podcluster.host.domain import Layout, Run
+from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
@@ -219,11 +220,14 @@ class GuestMemory:
         block_pages: int,
         rng: np.random.Generator | None,
         may_skip: bool,
+        lock: Lock | None = None,
     ) -> None:
         """`image_pages` of kernel at 16 MiB, `descriptor_pages` wherever the allocator puts them.
 
-        `rng` for random blocks, None for highest gfn first; `may_skip`: [G12] may be used.
+        `rng` for random blocks, None for highest gfn first; `may_skip`: [G12] may be used. `lock` None: nothing that
+        Xen does takes time.
         """
+        self.lock = lock or Lock(None, domid)
         self._machine = machine
         self._domid = domid
         self._may_skip = may_skip
@@ -315,6 +319,8 @@ class GuestMemory:
         self.entry_count = self._machine.entry_count(self._domid)
         self.debt = self._machine.debt_pages(self._domid)
         self.inert = self._may_skip and self.entry_count == 0  # [G12]
+        if self.inert:
+            self.lock.faults = False
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

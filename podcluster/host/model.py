@@ -42,7 +42,8 @@ from podcluster.config import GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host import domain as toolstack
 from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
-from podcluster.host.guest import Boot, Guest
+from podcluster.host.guest import Guest
+from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.mechanism import Counted, Mechanism
 from podcluster.host.observed import DemandGrid, Level
@@ -342,7 +343,7 @@ class HostModel:
         )
         balloon = self._balloon(cfg, built, memory, guest)
         if balloon is not None:
-            guest.add_stream(balloon)
+            guest.add_balloon(balloon)
             guest.wake_balloon = balloon.memory_freed
         return Resident(request, built, memory, guest, balloon)
 
@@ -354,7 +355,6 @@ class HostModel:
             memory,
             guest,
             lambda: built.pages_to_balloon_out if linux else built.pages_to_balloon_out_less_video,
-            start_ns=guest.kernel_start_ns + guest.boot.balloon_start_ns,
             pages_per_s=guest.boot.balloon_pages_per_s,
             batch_pages=cfg.balloon.batch_pages,
             scrub=cfg.balloon.scrub,

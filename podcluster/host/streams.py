@@ -3,10 +3,10 @@
 What        `Stream`, the interface that a guest's clock merges; `Pace`, pages spread evenly over a time; `Stage`, a
             stream of so many pages with something to follow.
 Units       Pages of 4 KiB; ns of simulated time.
-Invariants  [GS-1] the instant of every batch is a function of where its stream was anchored, in integers: to stop
-                   between any two batches and go on later changes nothing, nor does doing many batches of one stream at
-                   once while nothing else is due in the guest. A batch happens whole, at the instant its first page is
-                   due.
+Invariants  [GS-1] the instant of every batch is a function of where its stream is anchored, in integers, and the anchor
+                   moves only by what Xen took for its own batches [LK-2]: to stop between any two batches and go on
+                   later changes nothing, nor does doing many batches of one stream at once while nothing else is due in
+                   the guest. A batch happens whole, at the instant its first page is due, or when the lock is free.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from podcluster.host.domain import Run
+from podcluster.host.lock import Lock
 from podcluster.units import NS_PER_S
 
 NEVER: Final = 1 << 62
@@ -42,6 +43,9 @@ class Stream(Protocol):
     def touches_heap(self) -> bool:
         """Whether its next act may take from the host's heap or give to it."""
 
+    def enters_xen(self) -> bool:
+        """Whether its next act may, and so waits for the lock [LK-1]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -55,6 +59,10 @@ class Pace:
     def at_rate(cls, start_ns: int, pages: int, pages_per_s: int) -> Pace:
         """So many pages at a rate."""
         return cls(start_ns, pages * NS_PER_S // pages_per_s, pages)
+
+    def later(self, ns: int) -> Pace:
+        """The same, held up by so much."""
+        return Pace(self.start_ns + ns, self.span_ns, self.pages)
 
     @property
     def end_ns(self) -> int:
@@ -86,18 +94,27 @@ class Stage:
     def __init__(
         self,
         rank: int,
+        lock: Lock,
         *,
         write: Callable[[int, int, int], int],
         died: Callable[[], bool],
         on_death: Callable[[int], None],
         on_done: Callable[[int], None],
+        on_late: Callable[[int], None] = lambda _: None,
         at_once: Callable[[int], bool] = lambda _: True,
+        vcpu: int = 0,
+        interrupts: bool = True,
     ) -> None:
-        """`write(first page number, pages, instant)` returns pages done; `at_once(pages)`: whether so many can be one
-        write of many batches.
+        """`write(first page number, pages, instant)` returns pages done; `on_late(ns)`: Xen has held it up;
+        `at_once(pages)`: whether so many can be one write of many batches. It runs on `vcpu`, its interrupts enabled or
+        not.
         """
         self.rank = rank
         self.next_ns = NEVER
+        self._lock = lock
+        self._vcpu = vcpu
+        self._interrupts = interrupts
+        self._on_late = on_late
         self._write = write
         self._died = died
         self._on_death = on_death
@@ -115,6 +132,15 @@ class Stage:
         """Never: populating takes from the domain's own cache."""
         return False
 
+    def enters_xen(self) -> bool:
+        """While it writes."""
+        return self._lock.faults and self._done < self._pace.pages
+
+    def postpone(self, ns: int) -> None:
+        """Begin later than planned, if it is planned and not begun."""
+        if not self._done and self.next_ns < NEVER:
+            self.start(self._pace.later(ns))
+
     def run(self, last_ns: int, *, single: bool) -> None:
         """Write the batches due; when all are written, wait for the end of the stage."""
         first = self._done
@@ -123,16 +149,21 @@ class Stage:
             self._on_done(at_ns)
             return
         upto = min(first + BATCH_PAGES, self._pace.pages)
-        if not single:
+        if not (single or self._lock.faults):
             many = self._pace.batched_by(last_ns)
             if self._at_once(many - first):
                 upto = many
-        done = self._write(first, upto - first, self.next_ns)
+        began_ns = self._lock.enter(self.next_ns, vcpu=self._vcpu, interrupts=self._interrupts)
+        done = self._write(first, upto - first, began_ns)
+        late_ns = self._lock.leave()
         if self._died():
-            self._on_death(self._pace.batch_instant(first + done))
+            self._on_death(max(began_ns, self._pace.batch_instant(first + done)))
             return
+        if late_ns:
+            self._pace = self._pace.later(late_ns)
+            self._on_late(late_ns)
         self._done = upto
-        self.next_ns = self._pace.instant(upto)
+        self.next_ns = max(began_ns, self._pace.instant(upto))
 
 
 def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> int:

@@ -9,6 +9,7 @@ from podcluster.host import domain as toolstack
 from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
 from podcluster.host.domain import Domain
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.lock import Lock
 from podcluster.host.machine import Machine
 from podcluster.records import SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, s_to_ns
@@ -27,6 +28,7 @@ class Pages:
         self.crashed = False
         self.full = False
         self.batches: list[int] = []
+        self.lock = Lock(None, 1)
 
     def inflate(self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool) -> tuple[int, bool]:
         self.batches += [min(batch_pages, pages - done) for done in range(0, pages, batch_pages)]
@@ -80,11 +82,15 @@ class Goal:
 
 
 def linux(pages: Pages, owner: Owner, goal: Goal, rate: int = 5120) -> LinuxBalloon:
-    return LinuxBalloon(pages, owner, goal, start_ns=0, pages_per_s=rate, batch_pages=512, scrub=False)
+    driver = LinuxBalloon(pages, owner, goal, pages_per_s=rate, batch_pages=512, scrub=False)
+    driver.start(0)
+    return driver
 
 
 def windows(pages: Pages, owner: Owner, goal: Goal, rate: int = 81_850) -> WindowsBalloon:
-    return WindowsBalloon(pages, owner, goal, start_ns=0, pages_per_s=rate, batch_pages=8185, scrub=False)
+    driver = WindowsBalloon(pages, owner, goal, pages_per_s=rate, batch_pages=8185, scrub=False)
+    driver.start(0)
+    return driver
 
 
 def run(driver: Balloon, until_s: float) -> None:
@@ -231,7 +237,8 @@ def test_a_raised_target_lets_the_driver_ask_for_pages() -> None:
 def test_a_target_before_the_driver_runs_is_read_when_it_does() -> None:
     """No watch fires in a guest whose driver is not loaded."""
     pages, owner, goal = Pages(10_000, 10_000), Owner(), Goal(2000)
-    driver = LinuxBalloon(pages, owner, goal, start_ns=s_to_ns(5), pages_per_s=5120, batch_pages=512, scrub=False)
+    driver = LinuxBalloon(pages, owner, goal, pages_per_s=5120, batch_pages=512, scrub=False)
+    driver.start(s_to_ns(5))
     goal.pages = 1000
     driver.target_changed(s_to_ns(1))
     run(driver, 60)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from podcluster.config import HostConfig
 from podcluster.host import domain as toolstack
 from podcluster.host.domain import ABOVE_VGA, VGA_HOLE, Domain
-from podcluster.host.guest import Boot, Guest
+from podcluster.host.guest import Guest
+from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_demand import DemandStream, HeldBooks, above, union_length
 from podcluster.host.guest_memory import Allocator, GuestMemory, PageSet, shuffled_blocks
 from podcluster.host.machine import Machine

@@ -1,0 +1,122 @@
+"""What fills a guest that is up with data: an application that dirties everything, and page cache.
+
+What        `FillStream`, batches at a rate while there is room; `DirtyStream`, `CacheStream`.
+Units       Pages of 4 KiB; ns of simulated time.
+Invariants  [GS-1] batch k happens at anchor + k batch / rate, in integers; time in Xen moves the anchor [LK-2].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from podcluster.config import PageCacheConfig
+from podcluster.host.guest_demand import HeldBooks
+from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, count_instants
+from podcluster.units import NS_PER_S, mib_to_pages
+
+
+class FillStream:
+    """Batches of data at a rate, while there is room for them."""
+
+    rank: int
+
+    def __init__(self, memory: GuestMemory, pages_per_s: int, on_death: Callable[[int], None]) -> None:
+        self.next_ns = NEVER
+        self._memory = memory
+        self._lock = memory.lock
+        self._pages_per_s = pages_per_s
+        self._on_death = on_death
+        self._anchor_ns = 0
+        self._batches = 0
+
+    @property
+    def room(self) -> int:
+        """Pages that there is room for now."""
+        raise NotImplementedError
+
+    def _fill(self, pages: int, at_ns: int) -> int:
+        """Write them; pages done."""
+        raise NotImplementedError
+
+    def touches_heap(self) -> bool:
+        """Never: populating takes from the domain's own cache."""
+        return False
+
+    def enters_xen(self) -> bool:
+        """While an access may still find an entry."""
+        return self._lock.faults
+
+    def start(self, at_ns: int) -> None:
+        """Begin."""
+        self._anchor_ns = self.next_ns = at_ns
+        self._batches = 0
+
+    def _instant(self, batch: int) -> int:
+        return self._anchor_ns + batch * BATCH_PAGES * NS_PER_S // self._pages_per_s
+
+    def run(self, last_ns: int, *, single: bool) -> None:
+        """Fill batch by batch; sleep where there is no room left."""
+        lock = self._lock
+        batches = 1 if single or lock.faults else count_instants(self._instant, self._batches, last_ns)
+        began_ns = lock.enter(self.next_ns)
+        done = self._fill(min(batches * BATCH_PAGES, self.room), began_ns)
+        late_ns = lock.leave()
+        if self._memory.crashed:
+            self._on_death(max(began_ns, self._instant(self._batches + done // BATCH_PAGES)))
+            return
+        self._anchor_ns += late_ns
+        self._batches += batches
+        self.next_ns = max(began_ns, self._instant(self._batches)) if self.room else NEVER
+
+
+class DirtyStream(FillStream):
+    """Once booted, an application writes data to all the memory there is, as fast as the guest can."""
+
+    rank = DIRTY
+
+    def __init__(self, memory: GuestMemory, held: HeldBooks, pages_per_s: int, on_death: Callable[[int], None]) -> None:
+        super().__init__(memory, pages_per_s, on_death)
+        self._held = held
+
+    @property
+    def room(self) -> int:
+        """All that is free or page cache."""
+        return self._memory.available
+
+    def _fill(self, pages: int, at_ns: int) -> int:
+        done = self._held.grow(pages, at_ns)
+        self._held.floor = self._held.held
+        return done
+
+
+class CacheStream(FillStream):
+    """Page cache grows into free memory, until too little is free or it has its share (G4)."""
+
+    rank = CACHE
+
+    def __init__(self, memory: GuestMemory, cfg: PageCacheConfig, on_death: Callable[[int], None]) -> None:
+        super().__init__(memory, mib_to_pages(cfg.rate_mib_per_s), on_death)
+        self._floor_share = cfg.floor_share
+        self._max_share = cfg.max_share_of_free
+        self._started = False
+
+    @property
+    def room(self) -> int:
+        """Up to a share of what is not held, and while enough of the guest is free."""
+        memory = self._memory
+        most = int(self._max_share * memory.available)
+        return max(0, min(most, memory.available - int(self._floor_share * memory.visible_pages)) - memory.cache)
+
+    def _fill(self, pages: int, at_ns: int) -> int:
+        return self._memory.fill_cache(pages)
+
+    def start(self, at_ns: int) -> None:
+        """Begin."""
+        self._started = self._pages_per_s > 0
+        self.wake(at_ns)
+
+    def wake(self, at_ns: int) -> None:
+        """More may be free than before: go on if it is enough."""
+        if self._started and self.next_ns == NEVER and self.room:
+            super().start(at_ns)
