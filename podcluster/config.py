@@ -19,20 +19,20 @@ from hashlib import sha256
 from typing import Any
 
 from podcluster.errors import ConfigError
-from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB, gib_to_pages
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, gib_to_pages
 
 Range = list[float]
 AxisValue = bool | int | float | str
 
 MIB_PER_GIB = 1024
 MAX_SEED = 2**63 - 1
+MAX_RING_SLOTS = 4096
 
 TOOLSTACKS = ("xl",)
 ERAS = ("today",)
 P2M_KINDS = ("ept", "pt")
 PAGING_KINDS = ("hap", "shadow")
 ON_CRASH = ("destroy", "restart", "preserve")
-PREEMPT_MODES = ("never", "always")
 CHECKS = ("epoch", "step", "off")
 BALLOON_DRIVERS = ("linux", "windows", "none")
 BALLOON_GENERATIONS = ("new", "old")
@@ -61,6 +61,12 @@ def _between(key: str, value: float, low: float, high: float | None = None) -> N
         rule = f">= {low}" if high is None else f"between {low} and {high}"
         nearest = low if high is None or not (value > high) else high
         _fail(key, rule, value, f"try {key}={nearest}")
+
+
+def _rate(key: str, value: float) -> None:
+    """A rate from 0 (never) to infinity (always)."""
+    if not value >= 0:
+        _fail(key, ">= 0 (.inf: always)", value, f"try {key}=0")
 
 
 def _range(key: str, value: Range, low: float = 0, high: float | None = None) -> None:
@@ -99,6 +105,28 @@ class ClusterConfig:
 
 
 @dataclass(kw_only=True)
+class CostConfig:
+    """Time that the hypervisor takes, in ns of simulated time (G6); 0: none."""
+
+    look_ns: int = 100  # a gfn looked up in the guest's table
+    check_nonzero_ns: int = 100  # the first 128 bytes of a frame read
+    check_zero_ns: int = 1000  # a frame unmapped, flushed and read whole
+    populate_4k_ns: int = 3000  # a demand populate of one page
+    populate_2m_ns: int = 3000  # of a superpage
+    zero_4k_ns: int = 400  # a frame cleared, or filled with a pattern
+    splinter_ns: int = 20_000  # an entry cut into 512
+    hypercall_ns: int = 1000  # a hypercall, without what it does
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        for name, value in vars(self).items():
+            _between(f"host.costs.{name}", value, 0, NS_PER_S)
+
+
+@dataclass(kw_only=True)
 class HostConfig:
     """One Xen host: its toolstack, what Xen and dom0 keep for themselves, and how the hypervisor maps guests."""
 
@@ -117,7 +145,11 @@ class HostConfig:
     on_crash: str = "destroy"  # destroy | restart: builds it again, with its full debt | preserve: keeps its memory
     restart_delay_s: float = 2  # from a crash to the build that follows it
     max_restarts: int | None = None  # of one domain; None: for ever, as xl
-    preempt: str = "never"  # whether Xen finds other work pending each time it looks
+    costs: CostConfig = field(default_factory=CostConfig)
+    softirq_per_s: float = 0  # other work that arrives for a vCPU's CPU while Xen serves it (G7); .inf: always some
+    ring_slots: int | None = None  # records in the recent list (P7); None: as the era says
+    sweep_wraps: bool = False  # not Xen: a sweep that reaches the bottom empty-handed goes on at the top
+    scrubbed_pod: bool = False  # not Xen: the toolstack registers the guest's scrub pattern (S1)
     check: str = "epoch"  # epoch: sums of all domains and a recount of one in turn, everything at the end; step | off
 
     def __post_init__(self) -> None:
@@ -137,7 +169,10 @@ class HostConfig:
         _between("host.restart_delay_s", self.restart_delay_s, 0)
         if self.max_restarts is not None:
             _between("host.max_restarts", self.max_restarts, 0)
-        _one_of("host.preempt", self.preempt, PREEMPT_MODES)
+        _rate("host.softirq_per_s", self.softirq_per_s)
+        slots = self.ring_slots
+        if slots is not None and (not 1 <= slots <= MAX_RING_SLOTS or slots & (slots - 1)):
+            _fail("host.ring_slots", f"a power of two up to {MAX_RING_SLOTS}", slots, "try host.ring_slots=32")
         _one_of("host.check", self.check, CHECKS)
 
     def xen_mib_of(self, host_mem_gib: int) -> int:
@@ -262,6 +297,7 @@ class GuestConfig:
     alloc_block_pages: int = 512  # the allocator takes untouched memory in blocks of this many pages
     alloc_order: str = "descending"  # descending | random: in which order it takes them
     dirty_all: bool = False  # a stream that writes data to every page once booted
+    irq_per_s: float = 0  # interrupts for a vCPU while the guest has them enabled (G7); .inf: always one
     swap: SwapConfig
     balloon: BalloonConfig
     page_cache: PageCacheConfig
@@ -294,6 +330,7 @@ class GuestConfig:
         _range("guest.scrub_start_s", self.scrub_start_s)
         _between("guest.alloc_block_pages", self.alloc_block_pages, 1, PAGES_PER_GIB)
         _one_of("guest.alloc_order", self.alloc_order, ALLOC_ORDERS)
+        _rate("guest.irq_per_s", self.irq_per_s)
 
 
 @dataclass(kw_only=True)
@@ -464,12 +501,20 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they are written into the metadata of results."""
-        return asdict(self)
+        found: dict[str, Any] = plain(asdict(self))
+        return found
 
     def digest(self) -> str:
         """Name this configuration in 12 hex digits; equal configurations have equal names."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return sha256(text.encode()).hexdigest()[:12]
+
+
+def plain(value: Any) -> Any:
+    """Nested plain values with infinity, which JSON does not know, as the text `.inf`."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return ".inf" if value == float("inf") else value
 
 
 @dataclass(kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from podcluster.host.machine import Machine
+from podcluster.host.written import DATA, ZERO
 from podcluster.units import PAGES_PER_GIB, SUPERPAGE_PAGES
 
 REPEAT = 15
@@ -55,7 +56,7 @@ def populate_2m() -> float:
     """Case (a): demand-populate 4,096 entries of 2 MiB by range; populates per second."""
     machine = _promised(8, 8)
     pages = 8 * PAGES_PER_GIB
-    seconds = _seconds(lambda: machine.touch_range(1, 0, pages, data=True))
+    seconds = _seconds(lambda: machine.touch_range(1, 0, pages, content=DATA))
     done = machine.counters(1).populated_2m
     assert done == 4096, f"{done} populates"
     return done / seconds
@@ -65,7 +66,7 @@ def touch_4k_random() -> float:
     """Case (b): first touch of 262,144 entries of 4 KiB in random order, by list; touches per second."""
     machine = _promised(1, 1, small=True)
     order = np.random.default_rng(1).permutation(PAGES_PER_GIB)
-    seconds = _seconds(lambda: machine.touch_list(1, order, data=True))
+    seconds = _seconds(lambda: machine.touch_list(1, order, content=DATA))
     done = machine.counters(1).populated_4k
     assert done == PAGES_PER_GIB, f"{done} populates"
     return done / seconds
@@ -75,7 +76,7 @@ def scrub_boot() -> float:
     """Case (c): zeroes over 4 GiB with a target of 1 GiB, ascending, by range; seconds."""
     machine = _promised(4, 1)
     pages = 4 * PAGES_PER_GIB
-    seconds = _seconds(lambda: machine.touch_range(1, 0, pages, data=False))
+    seconds = _seconds(lambda: machine.touch_range(1, 0, pages, content=ZERO))
     assert not machine.crashed(1)
     return seconds
 
@@ -91,14 +92,14 @@ def sweep() -> float:
     machine.create(1, maxmem_pages=ram + PAGES_PER_GIB, max_pages=ram, sp_1g=False, sp_2m=False)
     machine.set_pod_target(1, ram)
     machine.mark_pod_seq(1, 0, (ram + PAGES_PER_GIB) // SUPERPAGE_PAGES, 9)
-    machine.touch_range(1, 0, ram, data=True)
+    machine.touch_range(1, 0, ram, content=DATA)
     zeroes = np.random.default_rng(2).choice(ram, ram // 100_000, replace=False)
-    machine.touch_list(1, zeroes, data=False)
+    machine.touch_list(1, zeroes, content=ZERO)
     # The recent list would find the latest pages first: what is touched here is dirty, and rolls it over.
     state = machine.state_record(1)
     assert state["pod_count"] == 0
     touched = np.arange(ram, ram + len(zeroes) + 1, dtype=np.int64)
-    seconds = _seconds(lambda: machine.touch_list(1, touched, data=True))
+    seconds = _seconds(lambda: machine.touch_list(1, touched, content=DATA))
     state = machine.state_record(1)
     assert state["crashed"] and state["ev"][2] == len(zeroes), state
     return ram / seconds
@@ -107,13 +108,13 @@ def sweep() -> float:
 def bytes_per_gib() -> tuple[float, float]:
     """Bytes of a domain's arrays per GiB of maxmem: intact and half dirty; splintered out of order."""
     intact = _promised(4, 4)
-    intact.touch_range(1, 0, 4 * PAGES_PER_GIB, data=True)
+    intact.touch_range(1, 0, 4 * PAGES_PER_GIB, content=DATA)
     # Half of every block zero again: contents that differ within a block cost their row.
     for block in range(4 * PAGES_PER_GIB // SUPERPAGE_PAGES):
-        intact.touch_range(1, block * SUPERPAGE_PAGES, SUPERPAGE_PAGES // 2, data=False)
+        intact.touch_range(1, block * SUPERPAGE_PAGES, SUPERPAGE_PAGES // 2, content=ZERO)
     assert intact.entry_map(1)[1] == 4 * PAGES_PER_GIB // SUPERPAGE_PAGES
     split = _promised(1, 1, small=True)
-    split.touch_list(1, np.random.default_rng(3).permutation(PAGES_PER_GIB), data=True)
+    split.touch_list(1, np.random.default_rng(3).permutation(PAGES_PER_GIB), content=DATA)
     assert split.entry_map(1)[0] == PAGES_PER_GIB
     return intact.memory_bytes() / 4, float(split.memory_bytes())
 

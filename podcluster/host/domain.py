@@ -27,6 +27,7 @@ from typing import Final
 from podcluster.config import GuestConfig, HostConfig
 from podcluster.errors import ConfigError
 from podcluster.host.mechanism import Mechanism
+from podcluster.host.written import DATA
 from podcluster.records import Cause, MachineRequest
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES, kib_to_pages, pages_to_kib
 
@@ -319,7 +320,7 @@ def _device_model(machine: Mechanism, domid: int, layout: Layout) -> BuildFailed
         if machine.populate_range(domid, first, count) != count:
             return BuildFailed("no_memory", DEVICE_MODEL_SHORT.format(pages=layout.extra_pages))
     for first, count in layout.extra:
-        machine.touch_range(domid, first, count, data=True)
+        machine.touch_range(domid, first, count, content=DATA)
     return None
 
 

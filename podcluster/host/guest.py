@@ -21,7 +21,7 @@ Invariants  [GS-1] streams.py: batches at instants, no result depends on where t
                    balloon ever does.
 Departs     W counts the guest as a whole, so what services and applications want is W less the kernel's pages. A guest
             writes memory it is given for the first time at `scrub_rate_mib_per_s`, for demand too. What the hypervisor
-            does takes no time (G6), and sweeps are never interrupted unless `host.preempt` says always (G7). One
+            does takes no time (G6), and sweeps are never interrupted unless `host.softirq_per_s` is infinite (G7). One
             zeroing stream, whatever the number of vCPUs.
 """
 
@@ -38,6 +38,7 @@ from podcluster.host.guest_fill import CacheStream, DirtyStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.guest_stats import GuestStats
 from podcluster.host.streams import DEMAND, FIRMWARE, KERNEL, NEVER, SCRUBBER, SERVICES, Pace, Stage, Stream, slice_runs
+from podcluster.host.written import DATA
 from podcluster.records import Cause, Demand, EventKind, Fate
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages
 
@@ -210,7 +211,7 @@ class Guest:
     # -- the boot ----------------------------------------------------------------------------------------------------
 
     def _write_firmware(self, first: int, pages: int, at_ns: int) -> int:
-        return self.memory.write(slice_runs(self.memory.firmware, first, pages), data=True, descending=False)
+        return self.memory.write(slice_runs(self.memory.firmware, first, pages), content=DATA, descending=False)
 
     def _firmware_done(self, at_ns: int) -> None:
         """The kernel takes over (tk)."""
@@ -232,7 +233,7 @@ class Guest:
     def _write_kernel(self, first: int, pages: int, at_ns: int) -> int:
         memory = self.memory
         image = slice_runs(memory.image, first, pages)
-        done = memory.write(image, data=True, descending=False)
+        done = memory.write(image, content=DATA, descending=False)
         left = pages - sum(count for _, count in image)
         if memory.crashed or not left:
             return done

@@ -36,6 +36,7 @@ import numpy as np
 from podcluster.host.domain import Layout, Run
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
+from podcluster.host.written import DATA, ZERO
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
@@ -324,13 +325,13 @@ class GuestMemory:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def write(self, runs: Sequence[Run], *, data: bool, descending: bool) -> int:
-        """Overwrite whole pages with data or zeroes, run after run; pages done, fewer only if the guest died in the
-        next.
+    def write(self, runs: Sequence[Run], *, content: int, descending: bool) -> int:
+        """Overwrite whole pages with ZERO, DATA or PATTERN, run after run; pages done, fewer only if the guest died
+        in the next.
         """
         done = 0
         for first, count in runs:
-            n = self._touch(first, count, data=data, descending=descending)
+            n = self._touch(first, count, content=content, descending=descending)
             done += n
             if n < count:
                 break
@@ -339,14 +340,14 @@ class GuestMemory:
         self._watch()
         return done
 
-    def _touch(self, first: int, count: int, *, data: bool, descending: bool) -> int:
+    def _touch(self, first: int, count: int, *, content: int, descending: bool) -> int:
         n = count
         if not self.inert:
-            n = self._machine.touch_range(self._domid, first, count, data=data, descending=descending)
+            n = self._machine.touch_range(self._domid, first, count, content=content, descending=descending)
             if n < count:
                 self._crash()
         written = first + count - n if descending else first
-        if data:
+        if content != ZERO:
             self._nonzero.add(written, n)
         else:
             self._nonzero.remove(written, n)
@@ -368,7 +369,7 @@ class GuestMemory:
         fresh = pages - spare
         if fresh <= 0:
             return pages
-        done = self.write(self._allocator.take(fresh), data=True, descending=True)
+        done = self.write(self._allocator.take(fresh), content=DATA, descending=True)
         return spare + done
 
     @property
@@ -415,7 +416,7 @@ class GuestMemory:
             for b in self._away.gaps(*a)
             for run in self._reserved.gaps(*b)
         ]
-        done = self.write(free, data=False, descending=False)
+        done = self.write(free, content=ZERO, descending=False)
         if not self.crashed:
             return None
         for start, pages in free:
@@ -457,7 +458,7 @@ class GuestMemory:
     def _scrub(self, runs: Sequence[Run], *, descending: bool) -> bool:
         """Zero pages that are about to be given back; whether the guest lived through it."""
         for at, (first, count) in enumerate(runs):
-            done = self._machine.touch_range(self._domid, first, count, data=False, descending=descending)
+            done = self._machine.touch_range(self._domid, first, count, content=ZERO, descending=descending)
             if done < count:
                 self._crash()
                 zeroed = (first + count - done if descending else first, done)

@@ -21,7 +21,6 @@ from podcluster.host.state import (
     RAM,
     RAM_ROW,
     RING_EMPTY,
-    RING_SLOTS,
     RING_SUPER,
     SINGLE,
     SUPER,
@@ -114,7 +113,7 @@ def hash_cache(h: HostState, g: DomainState) -> np.uint64:
 def hash_ring(g: DomainState) -> np.uint64:
     """Hash of the recent list in slot order."""
     value = OFFSET
-    for slot in range(RING_SLOTS):
+    for slot in range(g.ring.shape[0]):
         record = g.ring[slot]
         word = np.uint64(0xFFFFFFFFFFFFFFFF)
         if record != RING_EMPTY:

@@ -32,6 +32,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 KERNEL_SOURCES = (
     "kernel.py",
     "layout.py",
+    "written.py",
     "state.py",
     "heap.py",
     "rows.py",

@@ -15,7 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.errors import InvariantError
-from podcluster.host import access, audit, contents, frames, hashes, heap, p2m, pod, ranges, reservation, teardown
+from podcluster.host import (
+    access,
+    audit,
+    contents,
+    frames,
+    hashes,
+    heap,
+    p2m,
+    pod,
+    ranges,
+    reclaim,
+    reservation,
+    teardown,
+)
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -25,6 +38,7 @@ from podcluster.host.state import (
     GIB_BLOCKS,
     L_LENGTH,
     RAM_ABOVE_TARGET,
+    RING_SLOTS,
     SHADOWED_PT,
     SINGLE,
     SPECIAL,
@@ -66,13 +80,16 @@ class Machine:
     """A host of `host_pages` frames, all of them free, without domains.
 
     `words`: keep the words of pages, so that reads return what was written (golden traces); else only whether pages
-    are zero.
+    are zero. `ring_slots`: records in the recent list of each domain (P7), a power of two.
     """
 
-    def __init__(self, host_pages: int, *, scrub_on_free: bool = True, words: bool = False) -> None:
+    def __init__(
+        self, host_pages: int, *, scrub_on_free: bool = True, words: bool = False, ring_slots: int = RING_SLOTS
+    ) -> None:
         self._gfn_blocks = 0
         self._h = new_host_state(host_pages, scrub_on_free=scrub_on_free, words=words, gfn_blocks=0)
         heap.heap_init(self._h)
+        self._ring_slots = ring_slots
         self._domains: dict[int, DomainState] = {}
         self._maxmem: dict[int, int] = {}
         self._table_hashes: dict[int, tuple[int, dict[str, Any]]] = {}
@@ -113,7 +130,7 @@ class Machine:
             return self.create(dom, **self._header_guests[dom])
         blocks = _whole_gibs(maxmem_pages)
         self._reserve(blocks)
-        g = new_domain_state(blocks)
+        g = new_domain_state(blocks, self._ring_slots)
         shadow = paging == "shadow"
         g.rec["max_pages"] = max_pages
         g.rec["shadow"] = shadow
@@ -173,6 +190,19 @@ class Machine:
         """Host-wide: `always` there is pending work when the hypervisor polls for it, or `never`."""
         self._h.rec["preempt"] = mode == "always"
         return 0
+
+    def set_clock(self, dom: int, now_ns: int) -> None:
+        """The vCPU that acts next does so at `now_ns` (G6)."""
+        self._domains[dom].rec["now_ns"] = now_ns
+
+    def clock(self, dom: int) -> int:
+        """Simulated time by now: `set_clock`'s, and what Xen has taken since."""
+        return int(self._domains[dom].rec["now_ns"][0])
+
+    def set_interrupts(self, dom: int, enabled: bool, vcpu: int) -> None:
+        """The vCPU that acts next, and whether it has interrupts enabled (G7)."""
+        r = self._domains[dom].rec
+        r["irqs_on"], r["vcpu"] = enabled, vcpu
 
     def end_build(self, dom: int) -> None:
         """The builder is done: from here on the debt is not negative, and the equations count from here.
@@ -308,19 +338,19 @@ class Machine:
 
     # ---- whole pages, ranges at a time ------------------------------------------------------------------------------
 
-    def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
-        """The guest overwrites whole pages with data or zeroes; pages done, holes included, up to the guest's death."""
+    def touch_range(self, dom: int, first_gfn: int, count: int, *, content: int, descending: bool = False) -> int:
+        """The guest overwrites whole pages with ZERO, DATA or PATTERN; pages done, holes included, up to its death."""
         if self._h.rec["words"][0]:
             self._make_room_for_words(count)
         first, step = _walk(first_gfn, count, descending)
-        return int(ranges.touch_range(self._h, self._changed(dom), first, count, step, data))
+        return int(ranges.touch_range(self._h, self._changed(dom), first, count, step, content))
 
-    def touch_list(self, dom: int, gfns: Iterable[int], *, data: bool) -> int:
+    def touch_list(self, dom: int, gfns: Iterable[int], *, content: int) -> int:
         """The guest overwrites listed pages; pages done, up to the guest's death."""
         listed = _array(gfns)
         if self._h.rec["words"][0]:
             self._make_room_for_words(len(listed))
-        return int(ranges.touch_list(self._h, self._changed(dom), listed, data))
+        return int(ranges.touch_list(self._h, self._changed(dom), listed, content))
 
     def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Give single pages back; pages done before the request stops."""
@@ -491,6 +521,15 @@ class Machine:
     def crashed(self, dom: int) -> bool:
         """Whether the domain has run out of PoD memory."""
         return bool(self._domains[dom].rec["crashed"][0])
+
+    def hazard(self, dom: int) -> tuple[int, int, int]:
+        """Zero pages that a check would take back now, by why the last sweep left them: above its start (wrap), below
+        where it was cut off (preemption), out of any sweep's reach (ring).
+        """
+        out = np.zeros(3, np.int64)
+        reclaim.hazard(self._h, self._domains[dom], out)
+        wrap, preempt, ring = out.tolist()
+        return wrap, preempt, ring
 
     def take_notes(self) -> dict[str, Any]:
         """What happened since the last call: `oom` {dom, tot, ents, curr}, `nomem` {target, cache}, `assert` 1."""

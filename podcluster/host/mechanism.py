@@ -81,6 +81,22 @@ class Mechanism(Protocol):
     def set_preempt(self, mode: str) -> int:
         """`always` or `never`: whether there is other work whenever Xen looks."""
 
+    def set_clock(self, dom: int, now_ns: int) -> None:
+        """The vCPU that acts next does so at `now_ns` (G6)."""
+
+    def clock(self, dom: int) -> int:
+        """Simulated time by now: what `set_clock` said, and what Xen has taken since."""
+
+    def set_interrupts(self, dom: int, enabled: bool, vcpu: int) -> None:
+        """The vCPU that acts next, and whether it has interrupts enabled, so that they count as pending work (G7)."""
+
+    def hazard(self, dom: int) -> tuple[int, int, int]:
+        """At a death out of PoD memory: zero pages that were left, by why no sweep took them.
+
+        (above where the last sweep began: wrap; below where it was cut off: preemption; beyond the highest gfn touched,
+        or gfn 0, where no sweep ever looks: ring, for the recent list alone could have had them).
+        """
+
     def claim(self, dom: int, pages: int) -> int:
         """Stake `pages` (final size); 0 cancels. 0, -12 or -22."""
 
@@ -99,8 +115,10 @@ class Mechanism(Protocol):
     def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Give single gfns back; pages done."""
 
-    def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
-        """Overwrite whole pages with data or zeroes; pages done, fewer only if the guest died in the next one."""
+    def touch_range(self, dom: int, first_gfn: int, count: int, *, content: int, descending: bool = False) -> int:
+        """Overwrite whole pages with ZERO, DATA or PATTERN (written.py); pages done, fewer only if the guest died in
+        the next one.
+        """
 
     def set_aside(self, pages: int) -> int:
         """Take frames for Xen, dom0 or a pool: a handle > 0, or -12."""

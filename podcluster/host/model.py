@@ -78,8 +78,9 @@ MakeMachine = Callable[[HostConfig, int], Mechanism]
 def make_machine(host: HostConfig, ram_pages: int) -> Mechanism:
     """The real machine; imported here so that what needs no pages compiles nothing."""
     from podcluster.host.machine import Machine
+    from podcluster.host.state import RING_SLOTS
 
-    return Machine(ram_pages, scrub_on_free=host.scrub_on_free)
+    return Machine(ram_pages, scrub_on_free=host.scrub_on_free, ring_slots=host.ring_slots or RING_SLOTS)
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class HostModel:
         self._grid_ns = telemetry_ns or OBSERVE_NS
         self._coalesce = host.check != "step" if coalesce is None else coalesce
         self._machine = machine(host, spec.ram_pages)
-        self._machine.set_preempt(host.preempt)
+        self._machine.set_preempt("always" if host.softirq_per_s == float("inf") else "never")
         if spec.ram_pages > spec.usable_pages and self._machine.set_aside(spec.ram_pages - spec.usable_pages) < 0:
             raise InvariantError(f"[HM-2] usable <= RAM violated: {spec}")
         self._now_ns = 0

@@ -28,7 +28,6 @@ from podcluster.host.state import (
     POD_ROW,
     RAM,
     RAM_ROW,
-    RING_SLOTS,
     RING_SUPER,
     TARGET_LOWERED,
     DomainState,
@@ -112,7 +111,7 @@ def remember(g: DomainState, record: int) -> None:
     """P7: put a record into the ring."""
     r = g.rec[0]
     g.ring[r.mrp_idx] = record
-    r.mrp_idx = (r.mrp_idx + 1) & (RING_SLOTS - 1)
+    r.mrp_idx = (r.mrp_idx + 1) & (g.ring.shape[0] - 1)
 
 
 @routine

@@ -41,7 +41,6 @@ from podcluster.host.state import (
     POD_ROW,
     RAM,
     RAM_ROW,
-    RING_SLOTS,
     RING_SUPER,
     SINGLE,
     SUPER,
@@ -50,10 +49,11 @@ from podcluster.host.state import (
     DomainState,
     HostState,
 )
+from podcluster.host.written import ZERO
 
 
 @routine
-def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, data: bool) -> None:
+def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, content: int) -> None:
     """The RAM pages low .. high - 1 of block `b` are written."""
     if low >= high:
         return
@@ -62,21 +62,21 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, data:
         for i in range(low, high):
             if page_bit(h, row, i):
                 mfn = frame_of(h, g, b, i)
-                if data:
+                if content != ZERO:
                     word_write(h, g, (b << 9) + i, mfn, 0, 1)
                 else:
                     words_clear(h, mfn)
                     contents_set(h, g, b, i >> 6, U1 << np.uint64(i & 63), False)
         return
     if high - low == BLOCK_PAGES and row == ONES:
-        contents_uniform(h, g, b, ONES if data else ZEROS)
+        contents_uniform(h, g, b, ONES if content != ZERO else ZEROS)
         return
     i = low
     while i < high:
         span = min(high - i, 64 - (i & 63))
         m = span_mask(i & 63, span) & h.row[row, i >> 6]
         if m != U0:
-            contents_set(h, g, b, i >> 6, m, data)
+            contents_set(h, g, b, i >> 6, m, content != ZERO)
         i += span
 
 
@@ -99,13 +99,13 @@ def _next_pod(h: HostState, row: int, i: int, end: int, step: int) -> int:
 
 
 @routine
-def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: int, data: bool) -> int:
+def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: int, content: int) -> int:
     """Populate up to `blocks` whole `pod` entries of 2 MiB from block `b` on, without debt; how many it did."""
     r = g.rec[0]
     done = 0
     idx = r.mrp_idx
     offset = 0 if step > 0 else BLOCK_PAGES - 1
-    contents = ONES if data else ZEROS
+    contents = ONES if content != ZERO else ZEROS
     while done < blocks and g.lists[SUPER, L_LENGTH] > 0:
         first = list_head(h, g, SUPER)
         signed = list_head_signed(h, g, SUPER)
@@ -120,7 +120,7 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
             g.blk[b, HEAD] = contents
             g.blk[b, ANY] = contents
             g.ring[idx] = (b << 9) | RING_SUPER
-            idx = (idx + 1) & (RING_SLOTS - 1)
+            idx = (idx + 1) & (g.ring.shape[0] - 1)
             used += 1
             b += step
         if used == 0:
@@ -151,7 +151,7 @@ def _populate_small(h: HostState, g: DomainState, b: int, i: int, end: int, step
 
 
 @kernel
-def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int, data: bool) -> int:
+def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int, content: int) -> int:
     """Write whole pages from `first` on; pages done, fewer than `count` only where the domain is dead."""
     r = g.rec[0]
     r.generation += 1
@@ -169,14 +169,14 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             continue
         low = i if step > 0 else i - here + 1
         if kind == RAM:
-            _write_span(h, g, b, low, low + here, data)
+            _write_span(h, g, b, low, low + here, content)
             done += here
             continue
         easy = r.entry_count <= r.cache_count and r.odd_cached == 0
         if kind == POD:
             slot = np.int64(g.gib[b >> 9])
             if easy and here == BLOCK_PAGES and slot == G_TABLE and r.sp_2m and h.rec[0].words == 0:
-                blocks = _populate_supers(h, g, b, (count - done) // BLOCK_PAGES, step, data)
+                blocks = _populate_supers(h, g, b, (count - done) // BLOCK_PAGES, step, content)
                 if blocks > 0:
                     done += blocks * BLOCK_PAGES
                     continue
@@ -187,12 +187,12 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
         end = i + here * step
         if easy:
             _populate_small(h, g, b, i, end, step)
-            _write_span(h, g, b, low, low + here, data)
+            _write_span(h, g, b, low, low + here, content)
             done += here
             continue
         while i != end:
             at = _next_pod(h, int(g.blk[b, POD_ROW]), i, end, step)
-            _write_span(h, g, b, i if step > 0 else at + 1, at if step > 0 else i + 1, data)
+            _write_span(h, g, b, i if step > 0 else at + 1, at if step > 0 else i + 1, content)
             done += abs(at - i)
             i = at
             if at == end:
@@ -200,7 +200,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             if not demand_populate(h, g, (b << 9) + at, 0):
                 return done
             # The page is RAM now: the write comes with the next stretch. What was reclaimed may be this very block.
-            _write_span(h, g, b, at, at + 1, data)
+            _write_span(h, g, b, at, at + 1, content)
             done += 1
             i += step
             if g.blk[b, KIND] != TABLE:
@@ -247,7 +247,7 @@ def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], 
             set_pages(h, g, gfn, 1, RAM, mfn)
             contents_set(h, g, b, wi, m, True)
         g.ring[idx] = gfn
-        idx = (idx + 1) & (RING_SLOTS - 1)
+        idx = (idx + 1) & (g.ring.shape[0] - 1)
         top = max(top, gfn)
         used += 1
     if used:
@@ -262,7 +262,7 @@ def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], 
 
 
 @kernel
-def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], data: bool) -> int:
+def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], content: int) -> int:
     """Write whole pages in the order of `gfns`; pages done, fewer only where the domain dies or is not running."""
     r = g.rec[0]
     r.generation += 1
@@ -270,7 +270,7 @@ def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], data: 
     while k < gfns.shape[0]:
         if r.crashed or r.dying:
             return k
-        if data and r.entry_count <= r.cache_count and r.odd_cached == 0 and h.rec[0].words == 0:
+        if content != ZERO and r.entry_count <= r.cache_count and r.odd_cached == 0 and h.rec[0].words == 0:
             used = _populate_listed(h, g, gfns, k)
             if used:
                 k += used
@@ -278,7 +278,7 @@ def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], data: 
         gfn = gfns[k]
         mfn = allocating_lookup(h, g, gfn)
         if mfn >= 0:
-            _write_span(h, g, gfn >> 9, gfn & 511, (gfn & 511) + 1, data)
+            _write_span(h, g, gfn >> 9, gfn & 511, (gfn & 511) + 1, content)
         elif r.crashed:
             return k
         k += 1
@@ -361,7 +361,7 @@ def _give_back(h: HostState, g: DomainState, b: int, i: int, n: int, step: int, 
             run_release(h, g, mfn if step > 0 else mfn - run + 1, run)
         k += run
     low = i if step > 0 else i - n + 1
-    _write_span(h, g, b, low, low + n, False)
+    _write_span(h, g, b, low, low + n, ZERO)
     set_pages(h, g, (b << 9) + low, n, EMPTY, 0)
     g.rec[0].ballooned_to -= n
 

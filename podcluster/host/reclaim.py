@@ -11,11 +11,12 @@ Departs     nowhere.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from podcluster.host.cache import cache_add_run, cache_add_super
 from podcluster.host.contents import contents_uniform
 from podcluster.host.heap import ALL, U0, U1, span_mask
-from podcluster.host.kernel import ctz, popcount, routine
+from podcluster.host.kernel import ctz, kernel, popcount, routine
 from podcluster.host.p2m import forget_mapping, open_block, set_block, set_pages
 from podcluster.host.rows import detail_give, frame_of, page_bit, row_give, row_is
 from podcluster.host.state import (
@@ -38,7 +39,6 @@ from podcluster.host.state import (
     REF_MASK,
     REF_SHIFT,
     RING_EMPTY,
-    RING_SLOTS,
     RING_SUPER,
     SHADOW_MASK,
     SHADOW_SHIFT,
@@ -174,7 +174,7 @@ def eager_reclaim(h: HostState, g: DomainState) -> None:
     """P8: look at the oldest record of the recent list, and at more only while the cache is empty."""
     r = g.rec[0]
     at = r.mrp_idx
-    for _ in range(RING_SLOTS):
+    for _ in range(g.ring.shape[0]):
         record = g.ring[at]
         if record != RING_EMPTY:
             g.ring[at] = RING_EMPTY
@@ -187,7 +187,7 @@ def eager_reclaim(h: HostState, g: DomainState) -> None:
                 i = record & 511
                 if page_bit(h, int(g.blk[b, RAM_ROW]), i) and not page_bit(h, int(g.blk[b, HEAD]), i):
                     reclaim_page(h, g, b, i)
-        at = (at + 1) & (RING_SLOTS - 1)
+        at = (at + 1) & (g.ring.shape[0] - 1)
         if r.cache_count > 0:
             return
 
@@ -267,4 +267,41 @@ def emergency_sweep(h: HostState, g: DomainState) -> int:
         gfn -= 1
     _check_batch(h, g, held)
     r.reclaim_single = max(gfn - 1, 0)
+    r.sweep_from = start
+    r.sweep_to = max(gfn, 0)
     return int(start - max(gfn, 0))
+
+
+@routine
+def _count_reclaimable(h: HostState, g: DomainState, low: int, high: int) -> int:
+    """RAM pages in [low, high] that a check would take back now (P10)."""
+    found = 0
+    gfn = low
+    end = min(high + 1, g.rec[0].blocks << 9)
+    while gfn < end:
+        b = gfn >> 9
+        i = gfn & 511
+        span = min(end - gfn, 64 - (i & 63))
+        left = h.row[g.blk[b, RAM_ROW], i >> 6] & ~h.row[g.blk[b, ANY], i >> 6] & span_mask(i & 63, span)
+        if int(g.blk[b, ODD]) == ZEROS:
+            found += popcount(left)
+            left = U0
+        while left != U0:
+            k = (i & ~63) + ctz(left)
+            left &= left - U1
+            mfn = frame_of(h, g, b, k)
+            if not page_bit(h, int(g.blk[b, ODD]), k) or (_refs_allow(h, g, mfn) and h.attr[mfn] & REF_MASK == 0):
+                found += 1
+        gfn += span
+    return found
+
+
+@kernel
+def hazard(h: HostState, g: DomainState, out: npt.NDArray[np.int64]) -> None:
+    """Reclaimable pages by why the last sweep left them: above where it began; below where it was cut off; out of any
+    sweep's reach (beyond the highest gfn touched, and gfn 0).
+    """
+    r = g.rec[0]
+    out[0] = _count_reclaimable(h, g, r.sweep_from + 1, r.max_guest)
+    out[1] = _count_reclaimable(h, g, 1, r.sweep_to - 1)
+    out[2] = _count_reclaimable(h, g, 0, 0) + _count_reclaimable(h, g, r.max_guest + 1, (r.blocks << 9) - 1)

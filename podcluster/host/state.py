@@ -27,7 +27,7 @@ from podcluster.host.layout import Arrays, fields
 BLOCK_PAGES = 512
 GIB_PAGES = 1 << 18
 GIB_BLOCKS = 512
-RING_SLOTS = 32  # P7
+RING_SLOTS = 32  # P7, unless the host is told otherwise
 SWEEP_LIMIT = 1024  # P11
 SWEEP_BATCH = 16  # P10, P11
 HEAD_WORDS = 16  # P9, P10: the words that the first check reads
@@ -153,6 +153,11 @@ DOMAIN_RECORD = _record(
     "nomem_target",
     "nomem_cache",
     "asserted",
+    "now_ns",  # simulated time of the vCPU that acts (G6)
+    "vcpu",  # which one that is (G7)
+    "irqs_on",  # whether it has interrupts enabled
+    "sweep_from",  # the gfn at which the last sweep began, and the one at which it stopped (0: at the bottom)
+    "sweep_to",
     "stream_ok",  # what a sequence of accesses returns beside its status
     "stream_holes",
     "stream_sum",
@@ -228,7 +233,7 @@ class DomainState(Arrays):
     rec: npt.NDArray[Any]  # DOMAIN_RECORD[1]
     blk: npt.NDArray[np.int32]  # [block, 8]
     gib: npt.NDArray[np.int32]  # [GiB] kind of the 1 GiB slot
-    ring: npt.NDArray[np.int64]  # [32] recent list: gfn, | RING_SUPER for a superpage, RING_EMPTY
+    ring: npt.NDArray[np.int64]  # [slots] recent list: gfn, | RING_SUPER for a superpage, RING_EMPTY
     lists: npt.NDArray[np.int64]  # [4, 16] where the segments of each list are; the last row is a sweep's scratch
 
 
@@ -302,7 +307,7 @@ def grown(array: npt.NDArray[Any], length: int, used: int) -> npt.NDArray[Any]:
     return larger
 
 
-def new_domain_state(blocks: int) -> DomainState:
+def new_domain_state(blocks: int, ring_slots: int) -> DomainState:
     """A domain with `blocks` blocks of address space (a multiple of 512), all of it unmapped."""
     rec = np.zeros(1, DOMAIN_RECORD)
     rec["blocks"] = blocks
@@ -310,6 +315,6 @@ def new_domain_state(blocks: int) -> DomainState:
         rec=rec,
         blk=sparse_zeros((blocks, BLOCK_FIELDS), np.int32),
         gib=np.zeros(-(-blocks // GIB_BLOCKS), np.int32),
-        ring=np.full(RING_SLOTS, RING_EMPTY, np.int64),
+        ring=np.full(ring_slots, RING_EMPTY, np.int64),
         lists=np.zeros((LISTS + 1, LIST_FIELDS), np.int64),
     )

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from podcluster import __version__, rng
 from podcluster.cluster.progress import Progress, Silent
-from podcluster.config import Cell, Config, EngineConfig
+from podcluster.config import Cell, Config, EngineConfig, plain
 from podcluster.errors import InvariantError, PodclusterError
 from podcluster.io import load, provenance, results
 from podcluster.records import MachineTable, RunRow, Sink
@@ -108,7 +108,7 @@ def describe(cell: Cell) -> str:
 def cell_name(cell: Cell) -> str:
     """Name a cell by what its results are a function of [SY-1]; 12 hex digits."""
     config = replace(cell.config, engine=EngineConfig(), study=replace(cell.config.study, figure=True))
-    text = json.dumps([config.to_dict(), cell.axes], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps([config.to_dict(), plain(cell.axes)], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256(text.encode()).hexdigest()[:12]
 
 

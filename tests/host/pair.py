@@ -12,9 +12,9 @@ WORDS = (0, 15, 16, 511)  # ends of what the quick zero check reads and of what 
 class Pair:
     """One host twice. `call` compares what an operation returns and notes, `compare` all the state there is."""
 
-    def __init__(self, host_pages: int, *, scrub_on_free: bool = True, words: bool = True) -> None:
-        self.fast = Machine(host_pages, scrub_on_free=scrub_on_free, words=words)
-        self.slow = ReferenceMachine(host_pages, scrub_on_free=scrub_on_free)
+    def __init__(self, host_pages: int, *, scrub_on_free: bool = True, words: bool = True, **host: Any) -> None:
+        self.fast = Machine(host_pages, scrub_on_free=scrub_on_free, words=words, **host)
+        self.slow = ReferenceMachine(host_pages, scrub_on_free=scrub_on_free, **host)
         self.words = words
         self.doms: list[int] = []
         self.running: set[int] = set()
@@ -42,6 +42,7 @@ class Pair:
             assert not differ, f"domain {dom}: kernels and reference differ in {differ}"
             assert tuple(self.fast.counters(dom)) == tuple(self.slow.counters(dom)), f"counters of domain {dom}"
             assert self.fast.entry_map(dom) == self.slow.entry_map(dom), f"entry map of domain {dom}"
+            assert self.fast.hazard(dom) == self.slow.hazard(dom), f"hazards of domain {dom}"
             assert self.fast.q_dump(dom) == self.slow.q_dump(dom)
             if self.words:
                 self._compare_contents(dom)

@@ -7,6 +7,7 @@ import pytest
 from podcluster.errors import InvariantError
 from podcluster.host.machine import Machine
 from podcluster.host.state import ANY, BASE, SINGLE, SUPER
+from podcluster.host.written import DATA
 
 GUEST = 7
 
@@ -18,7 +19,7 @@ def booted() -> Machine:
     machine.set_pod_target(GUEST, 2048)
     machine.mark_pod_seq(GUEST, 0, 8, 9)
     machine.end_build(GUEST)
-    machine.touch_range(GUEST, 0, 700, data=True)
+    machine.touch_range(GUEST, 0, 700, content=DATA)
     machine.balloon_range(GUEST, 3000, 100)
     machine.audit()
     return machine
@@ -96,7 +97,7 @@ def test_negative_debt_is_an_error_from_the_end_of_the_build_on() -> None:
 def test_the_operators_key_and_the_log_line() -> None:
     machine = booted()
     assert machine.q_dump(GUEST) == f"PoD entries={machine.entry_count(GUEST)} cachesize=1024"
-    machine.touch_range(GUEST, 0, 4096, data=True)
+    machine.touch_range(GUEST, 0, 4096, content=DATA)
     assert machine.oom_line(machine.take_notes()["oom"]) == (
         "p2m_pod_demand_populate: Dom7 out of PoD memory! (tot=2048 ents=1948 dom7)"
     )

@@ -11,6 +11,7 @@ from podcluster.errors import ConfigError
 from podcluster.host import domain as toolstack
 from podcluster.host.domain import BuildFailed, Domain, Layout, Numbers, extents, need_memory_pages
 from podcluster.host.machine import Machine
+from podcluster.host.written import DATA
 from podcluster.records import MachineRequest
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
 from tests.host.lives import guest_config, request
@@ -284,7 +285,7 @@ def test_destruction_gives_everything_back(memory_mib: int, maxmem_mib: int) -> 
     machine = Machine(128 * MIB)
     free = machine.free_pages
     domain = built(machine, memory_mib, maxmem_mib)
-    machine.touch_range(1, 0x200, 5000, data=True)
+    machine.touch_range(1, 0x200, 5000, content=DATA)
     machine.balloon_range(1, 0x400, 900)
     toolstack.destroy(machine, domain)
     assert machine.free_pages == free

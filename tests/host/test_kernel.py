@@ -12,6 +12,7 @@ import pytest
 from podcluster.host import kernel
 from podcluster.host.machine import Machine
 from podcluster.host.state import new_host_state
+from podcluster.host.written import DATA, ZERO
 
 MODULES = [
     importlib.import_module(f"podcluster.host.{name[:-3]}")
@@ -59,8 +60,8 @@ def exercise() -> None:
         machine.end_build(1)
         machine.populate_special(1, 8000)
         machine.populate(1, 6144, 9)
-        machine.touch_range(1, 0, 1200, data=True)
-        machine.touch_list(1, [4096, 7], data=False)
+        machine.touch_range(1, 0, 1200, content=DATA)
+        machine.touch_list(1, [4096, 7], content=ZERO)
         if words:
             machine.write(1, 1, 1, 1)
             machine.read(1, 1, 1)

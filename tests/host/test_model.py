@@ -1,5 +1,6 @@
 """Does a host live through time exactly: in order, the same however it is cut, the same on the slow machine?"""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def commands(draw: st.DrawFn) -> list[Command]:
 
 def whole_life(classes: list[Any], given: Sequence[Command], steps_s: Sequence[float] = (), **keywords: Any) -> Any:
     """All rows of a host that is told these commands, advanced in these steps."""
-    host = HostConfig(check=keywords.pop("check", "epoch"), preempt=keywords.pop("preempt", "never"))
+    host = HostConfig(check=keywords.pop("check", "epoch"), softirq_per_s=keywords.pop("softirq_per_s", 0))
     model = host_model(*classes, ram_mib=160, taken_mib=8, telemetry_s=7, host=host, **keywords)
     told = [*given, Close(s_to_ns(END_S))]
     reports: list[HostReport] = []
@@ -98,11 +99,11 @@ def whole_life(classes: list[Any], given: Sequence[Command], steps_s: Sequence[f
 
 
 @settings(max_examples=60)
-@given(classes=guest_classes(), given=commands(), preempt=st.sampled_from(["never", "always"]))
-def test_running_guests_ahead_changes_nothing(classes: list[Any], given: list[Command], preempt: str) -> None:
+@given(classes=guest_classes(), given=commands(), softirq=st.sampled_from([0, math.inf]))
+def test_running_guests_ahead_changes_nothing(classes: list[Any], given: list[Command], softirq: float) -> None:
     """HM-1: `coalesce` gives the rows that carrying out every act singly in order of time gives; audited each step."""
-    singly = whole_life(classes, given, check="step", coalesce=False, preempt=preempt)
-    assert whole_life(classes, given, coalesce=True, preempt=preempt) == singly
+    singly = whole_life(classes, given, check="step", coalesce=False, softirq_per_s=softirq)
+    assert whole_life(classes, given, coalesce=True, softirq_per_s=softirq) == singly
 
 
 @settings(max_examples=40)

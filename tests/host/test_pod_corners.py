@@ -2,6 +2,7 @@
 
 import pytest
 
+from podcluster.host.written import DATA
 from tests.host.pair import Pair
 from tests.host.test_pod_machine import BLOCK
 
@@ -48,14 +49,14 @@ def test_a_special_page_further_in_is_stolen_with_its_superpage() -> None:
     pair.create(1, maxmem_pages=3 * BLOCK, max_pages=2 * BLOCK, **EPT)
     pair.call("set_pod_target", 1, BLOCK)
     pair.call("mark_pod_seq", 1, 0, 3, 9)
-    pair.call("touch_range", 1, 0, BLOCK, data=True)
+    pair.call("touch_range", 1, 0, BLOCK, content=DATA)
     assert pair.call("set_flag", 1, 100, "special", True) == 0
     assert pair.call("decrease", 1, 0, 9) == [1, BLOCK]
     pair.compare()
     pair.audit()
     counters = pair.slow.counters(1)
     assert (counters.cache_count, counters.tot_pages) == (BLOCK, BLOCK - 1)
-    pair.call("touch_range", 1, BLOCK, 1, data=True)
+    pair.call("touch_range", 1, BLOCK, 1, content=DATA)
     assert pair.call("set_flag", 1, BLOCK + 100, "special", True) == 1, "already so: it came along"
     pair.compare()
 
@@ -69,7 +70,7 @@ def test_old_contents_show_unless_scrubbed(words: bool, scrub_on_free: bool, how
     for dom in (1, 2):
         pair.create(dom, maxmem_pages=BLOCK, max_pages=BLOCK, **EPT)
     assert pair.call("populate_range", 1, 0, 40) == 40
-    assert pair.call("touch_range", 1, 0, 40, data=True) == 40
+    assert pair.call("touch_range", 1, 0, 40, content=DATA) == 40
     if how == "ballooned":
         assert pair.call("balloon_range", 1, 0, 40) == 40
     else:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.pair import WORDS, Pair
 
 BLOCK = 512
@@ -38,6 +39,7 @@ values = st.sampled_from((0, 0, 1, 7, 1 << 40, (1 << 63) + 5, (1 << 64) - 1))
 steps = st.sampled_from((1, 1, -1, 2, 3, 16, -16, BLOCK, -BLOCK))
 lists = st.lists(gfns, max_size=40)
 amounts = st.sampled_from((0, 1, 7, 100, 512, 900, 1500, 2048, 10**6))
+contents = st.sampled_from((ZERO, ZERO, DATA, PATTERN))
 sizes = st.sampled_from((5, 4, 3, 2, 1))
 targets = st.one_of(st.sampled_from((1024, 1030, 1536, 513, 700, 2048, 40)), st.integers(1, 1600))
 slacks = st.sampled_from((0, 0, 1, 40, 2000))
@@ -185,24 +187,24 @@ class PodMachine(RuleBasedStateMachine):
         pick=picks,
         gfn=gfns,
         count=counts,
-        data=st.booleans(),
+        content=contents,
         descending=st.booleans(),
         gfns=st.one_of(st.none(), st.none(), lists),
     )
-    def touch(self, pick: int, gfn: int, count: int, data: bool, descending: bool, gfns: list[int] | None) -> None:
+    def touch(self, pick: int, gfn: int, count: int, content: int, descending: bool, gfns: list[int] | None) -> None:
         if gfns is None:
-            self.call("touch_range", self.dom(pick), gfn, count, data=data, descending=descending)
+            self.call("touch_range", self.dom(pick), gfn, count, content=content, descending=descending)
         else:
-            self.call("touch_list", self.dom(pick), gfns, data=data)
+            self.call("touch_list", self.dom(pick), gfns, content=content)
 
-    @rule(pick=picks, first=st.sampled_from((0, 0, 1, 2)), blocks=sizes, data=st.booleans(), descending=st.booleans())
-    def touch_whole_blocks(self, pick: int, first: int, blocks: int, data: bool, descending: bool) -> None:
-        self.call("touch_range", self.dom(pick), first * BLOCK, blocks * BLOCK, data=data, descending=descending)
+    @rule(pick=picks, first=st.sampled_from((0, 0, 1, 2)), blocks=sizes, content=contents, descending=st.booleans())
+    def touch_whole_blocks(self, pick: int, first: int, blocks: int, content: int, descending: bool) -> None:
+        self.call("touch_range", self.dom(pick), first * BLOCK, blocks * BLOCK, content=content, descending=descending)
 
     @rule(pick=picks, block=st.integers(0, BLOCKS_MAX), word=words, value=values, gap=st.integers(0, 3))
     def leave_traces_in_zeroed_blocks(self, pick: int, block: int, word: int, value: int, gap: int) -> None:
         """A block zeroed but for a word here and there: what the quick check passes and the full one may not."""
-        self.call("touch_range", self.dom(pick), block * BLOCK, BLOCK, data=False)
+        self.call("touch_range", self.dom(pick), block * BLOCK, BLOCK, content=ZERO)
         self.call("write_seq", self.dom(pick), block * BLOCK + gap, gap, 97, word, value)
 
     @rule(

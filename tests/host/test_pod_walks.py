@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.pair import WORDS, Pair
 from tests.host.test_pod_machine import BLOCK, BLOCKS_MAX, SHAPES
 
@@ -91,13 +92,20 @@ class Walk:
         upwards, value = random.random() < 0.5, random.choice((0, 0, 1, 7, (1 << 64) - 1))
         match random.choices(list(self.operations), list(self.operations.values()))[0]:
             case "zero_blocks":
-                call("touch_range", dom, *blocks, data=False, descending=upwards)
+                call("touch_range", dom, *blocks, content=ZERO, descending=upwards)
             case "dirty_blocks":
-                call("touch_range", dom, *blocks, data=True, descending=upwards)
+                call("touch_range", dom, *blocks, content=DATA, descending=upwards)
             case "touch_range":
-                call("touch_range", dom, self.gfn(), self.count(), data=random.random() < 0.5, descending=upwards)
+                call(
+                    "touch_range",
+                    dom,
+                    self.gfn(),
+                    self.count(),
+                    content=random.choice((ZERO, DATA, PATTERN)),
+                    descending=upwards,
+                )
             case "touch_list":
-                call("touch_list", dom, self.listed(), data=random.random() < 0.5)
+                call("touch_list", dom, self.listed(), content=random.choice((ZERO, DATA, PATTERN)))
             case "balloon_range":
                 call("balloon_range", dom, self.gfn(), self.count(), descending=upwards)
             case "balloon_list":
@@ -183,23 +191,23 @@ def test_a_walk_through_extents_of_1_gib(shape: dict[str, Any]) -> None:
     for gfn in beyond:
         call("query", 1, gfn)
     walk.pair.compare()
-    call("touch_range", 2, GIB + 5 * BLOCK + 5, 3, data=True)
+    call("touch_range", 2, GIB + 5 * BLOCK + 5, 3, content=DATA)
     call("decrease", 1, GIB + 3 * BLOCK, 9)
     walk.pair.compare()
     call("decrease", 2, BLOCK + 1, 0)
-    call("touch_range", 1, GIB + BLOCK, 40, data=False)
+    call("touch_range", 1, GIB + BLOCK, 40, content=ZERO)
     walk.pair.compare()
     call("add_ref", 1, GIB + 17, 1)
     call("decrease", 1, GIB + 17, 0)
     call("mark_pod", 2, GIB + 2 * BLOCK, 10)
     walk.pair.compare()
     walk.pair.audit()
-    call("touch_range", 2, 4 * BLOCK - 3, BLOCK, data=False, descending=True)
+    call("touch_range", 2, 4 * BLOCK - 3, BLOCK, content=ZERO, descending=True)
     call("balloon_range", 2, 7 * BLOCK, 3 * BLOCK)
     call("query", 2, GIB + 7 * BLOCK)
     walk.pair.compare()
     call("decrease", 1, GIB, 18)
-    call("touch_range", 2, 20 * BLOCK, 2 * BLOCK, data=True)
+    call("touch_range", 2, 20 * BLOCK, 2 * BLOCK, content=DATA)
     call("destroy", 2)
     walk.pair.compare()
     walk.pair.audit()
@@ -216,5 +224,5 @@ def test_a_whole_gib_is_stolen_for_the_cache() -> None:
     pair.audit()
     counters = pair.slow.counters(1)
     assert (counters.cache_count, counters.entry_count, counters.tot_pages) == (GIB, GIB, GIB)
-    assert pair.call("touch_range", 1, 0, BLOCK + 1, data=True) == BLOCK + 1
+    assert pair.call("touch_range", 1, 0, BLOCK + 1, content=DATA) == BLOCK + 1
     pair.compare()

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from podcluster.host.machine import Machine
+from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.pair import WORDS, Pair
 from tests.host.test_pod_machine import BLOCK, SHAPES
 
@@ -91,6 +92,7 @@ class Trio(Pair):
 
 # -- any preparation, any range ----------------------------------------------------------------------------------
 
+contents = st.sampled_from((ZERO, ZERO, DATA, PATTERN))
 offsets = st.one_of(st.sampled_from((0, 1, 15, 16, 255, 496, 511)), st.integers(0, BLOCK - 1))
 gfns = st.builds(lambda block, offset: block * BLOCK + offset, st.integers(0, MAXMEM_BLOCKS), offsets)
 counts = st.one_of(st.sampled_from((1, 17, BLOCK, BLOCK + 1, 2 * BLOCK, MAXMEM_BLOCKS * BLOCK)), st.integers(0, 1500))
@@ -109,8 +111,8 @@ lists = st.one_of(shuffled, st.lists(gfns, max_size=60))
 targets = st.one_of(st.sampled_from((BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 6, 3 * BLOCK, 40)), st.integers(1, 1600))
 preparations = st.lists(
     st.one_of(
-        st.tuples(st.just("touch_range"), st.tuples(gfns, counts), st.fixed_dictionaries({"data": st.booleans()})),
-        st.tuples(st.just("touch_range"), st.tuples(gfns, counts), st.just({"data": False})),
+        st.tuples(st.just("touch_range"), st.tuples(gfns, counts), st.fixed_dictionaries({"content": contents})),
+        st.tuples(st.just("touch_range"), st.tuples(gfns, counts), st.just({"content": ZERO})),
         st.tuples(st.just("balloon_range"), st.tuples(gfns, counts), st.just({})),
         st.tuples(st.just("add_ref"), st.tuples(gfns, st.integers(1, 3)), st.just({})),
         st.tuples(st.just("shadow_ref"), st.tuples(gfns), st.just({})),
@@ -136,8 +138,8 @@ preparations = st.lists(
     preparation=preparations,
     operations=st.lists(
         st.one_of(
-            st.tuples(st.just("touch"), st.one_of(ranges, whole_blocks), st.just(False), st.booleans()),
-            st.tuples(st.just("touch"), lists, st.just(True), st.booleans()),
+            st.tuples(st.just("touch"), st.one_of(ranges, whole_blocks), st.just(False), contents),
+            st.tuples(st.just("touch"), lists, st.just(True), contents),
             st.tuples(st.just("balloon"), st.one_of(ranges, whole_blocks), st.just(False), st.none()),
             st.tuples(st.just("balloon"), lists, st.just(True), st.none()),
             st.tuples(st.just("populate"), ranges, st.just(False), st.none()),
@@ -153,7 +155,7 @@ preparations = st.lists(
     low_ram=0,
     hosts=(True, True),
     preparation=[],
-    operations=[("touch", list(range(MAXMEM_BLOCKS * BLOCK))[::-1], False, True)],
+    operations=[("touch", list(range(MAXMEM_BLOCKS * BLOCK))[::-1], False, DATA)],
 )
 def test_any_range_equals_its_loop(
     shape: dict[str, Any],
@@ -162,7 +164,7 @@ def test_any_range_equals_its_loop(
     low_ram: int,
     hosts: tuple[bool, bool],
     preparation: list[Step],
-    operations: list[tuple[str, list[int], bool, bool | None]],
+    operations: list[tuple[str, list[int], bool, int | None]],
 ) -> None:
     """Any few ranges or lists after any preparation, on hosts that keep words and on hosts that keep bits."""
     scrub_on_free, words = hosts
@@ -176,8 +178,8 @@ def test_any_range_equals_its_loop(
         else:
             trio.prepare(method, DOM, *arguments, **keywords)
     trio.compare_all()
-    for operation, pages, as_list, data in operations:
-        trio.run(operation, pages, as_list=as_list, **({} if data is None else {"data": data}))
+    for operation, pages, as_list, content in operations:
+        trio.run(operation, pages, as_list=as_list, **({} if content is None else {"content": content}))
 
 
 # -- the situations that must not be missed, each shown to have happened -----------------------------------------
@@ -202,12 +204,12 @@ def trio(request: pytest.FixtureRequest) -> Trio:
 def test_the_cache_runs_dry_in_the_middle_and_the_guest_dies(trio: Trio, way: tuple[Way, bool]) -> None:
     pages, as_list = way
     trio.build(EPT, BLOCK + 6)
-    done = trio.run("touch", pages(0, MAXMEM_BLOCKS * BLOCK), as_list=as_list, data=True)
+    done = trio.run("touch", pages(0, MAXMEM_BLOCKS * BLOCK), as_list=as_list, content=DATA)
     counters = trio.slow.counters(DOM)
     assert 0 < done < MAXMEM_BLOCKS * BLOCK
     assert (counters.crashed, counters.cache_count) == (1, 0)
     assert counters.entry_count == MAXMEM_BLOCKS * BLOCK - (BLOCK + 6)
-    assert trio.run("touch", pages(0, BLOCK), as_list=as_list, data=True) == 0, "a dead guest does nothing"
+    assert trio.run("touch", pages(0, BLOCK), as_list=as_list, content=DATA) == 0, "a dead guest does nothing"
     assert trio.run("balloon", pages(3 * BLOCK, 100), as_list=as_list) == 100, "its hypercalls still work"
 
 
@@ -215,11 +217,11 @@ def test_a_sweep_strikes_and_finds_what_was_zeroed(trio: Trio, way: tuple[Way, b
     """Pages populated long ago and zeroed since: out of the recent list, so that only the sweep can find them."""
     pages, as_list = way
     trio.build(PT, 2 * BLOCK, order=0)
-    trio.prepare("touch_range", DOM, 0, 2 * BLOCK, data=True)
-    trio.prepare("touch_range", DOM, 100, 64, data=False)
-    trio.prepare("touch_range", DOM, 900, 7, data=False)
+    trio.prepare("touch_range", DOM, 0, 2 * BLOCK, content=DATA)
+    trio.prepare("touch_range", DOM, 100, 64, content=ZERO)
+    trio.prepare("touch_range", DOM, 900, 7, content=ZERO)
     before = trio.slow.counters(DOM)
-    done = trio.run("touch", pages(3 * BLOCK, 90), as_list=as_list, data=True)
+    done = trio.run("touch", pages(3 * BLOCK, 90), as_list=as_list, content=DATA)
     after = trio.slow.counters(DOM)
     assert after.sweeps >= 2, "one that finds, one that does not"
     assert (done, after.reclaimed_4k - before.reclaimed_4k, after.crashed) == (71, 71, 1)
@@ -228,14 +230,14 @@ def test_a_sweep_strikes_and_finds_what_was_zeroed(trio: Trio, way: tuple[Way, b
 def test_superpages_splinter_when_only_single_frames_are_left(trio: Trio, way: tuple[Way, bool]) -> None:
     pages, as_list = way
     trio.build(EPT, 2 * BLOCK - 1)
-    trio.run("touch", pages(BLOCK, 2 * BLOCK), as_list=as_list, data=True)
+    trio.run("touch", pages(BLOCK, 2 * BLOCK), as_list=as_list, content=DATA)
     assert trio.slow.counters(DOM).splintered_2m >= 1
 
 
 def test_zeroes_go_round_through_eager_reclaim(trio: Trio, way: tuple[Way, bool]) -> None:
     pages, as_list = way
     trio.build(SHADOW, BLOCK)
-    assert trio.run("touch", pages(0, MAXMEM_BLOCKS * BLOCK), as_list=as_list, data=False) == MAXMEM_BLOCKS * BLOCK
+    assert trio.run("touch", pages(0, MAXMEM_BLOCKS * BLOCK), as_list=as_list, content=ZERO) == MAXMEM_BLOCKS * BLOCK
     counters = trio.slow.counters(DOM)
     assert (counters.crashed, counters.sweeps) == (0, 0)
     assert counters.reclaimed_2m + counters.reclaimed_4k > 0
@@ -245,13 +247,13 @@ def test_references_special_pages_and_page_tables_are_in_the_way(trio: Trio, way
     """A zeroed block that cannot be taken back whole: what is held stays, the rest goes frame by frame."""
     pages, as_list = way
     trio.build(SHADOW, BLOCK + 20)
-    trio.prepare("touch_range", DOM, 0, BLOCK, data=False)
+    trio.prepare("touch_range", DOM, 0, BLOCK, content=ZERO)
     for gfn, identity in ((3, 1), (200, 2), (200, 3)):
         assert trio.prepare("add_ref", DOM, gfn, identity) == 0
     assert trio.prepare("shadow_ref", DOM, 77) == 0
     assert trio.prepare("set_flag", DOM, 300, "special", True) == 0
     assert trio.prepare("set_flag", DOM, 511, "shadowed_pt", True) == 0
-    trio.run("touch", pages(2 * BLOCK, BLOCK), as_list=as_list, data=False)
+    trio.run("touch", pages(2 * BLOCK, BLOCK), as_list=as_list, content=ZERO)
     counters = trio.slow.counters(DOM)
     assert (counters.reclaimed_2m, counters.crashed) == (0, 0)
     assert counters.reclaimed_4k > 0
@@ -267,11 +269,11 @@ def test_a_held_zero_page_is_let_be_or_tried_in_vain(
 ) -> None:
     """P9, P10: shadow paging lets one reference pass at first, and has shattered the superpage when it does not."""
     trio.build(shape, BLOCK + 1)
-    trio.prepare("touch_range", DOM, 0, BLOCK, data=True)
-    trio.prepare("touch_range", DOM, 33, 1, data=False)
+    trio.prepare("touch_range", DOM, 0, BLOCK, content=DATA)
+    trio.prepare("touch_range", DOM, 33, 1, content=ZERO)
     for identity in range(references):
         assert trio.prepare("add_ref", DOM, 33, identity) == 0
-    trio.run("touch", [3 * BLOCK, 3 * BLOCK + 1], as_list=False, data=True)
+    trio.run("touch", [3 * BLOCK, 3 * BLOCK + 1], as_list=False, content=DATA)
     assert trio.slow.entry_map(DOM)[1] == entries_2m
     assert trio.slow.counters(DOM).crashed == (references > 0)
 
@@ -280,7 +282,7 @@ def test_a_balloon_in_debt_steals_ram_until_the_debt_is_paid(trio: Trio, way: tu
     """P12: RAM goes to the cache while there is debt, to the host afterwards; the stretch is cut where it ends."""
     pages, as_list = way
     trio.build(EPT, 2 * BLOCK, slack=200)
-    trio.prepare("touch_range", DOM, 0, 2 * BLOCK, data=True)
+    trio.prepare("touch_range", DOM, 0, 2 * BLOCK, content=DATA)
     assert trio.prepare("set_pod_target", DOM, 2 * BLOCK + 100) == 0
     debt = trio.slow.counters(DOM).entry_count - trio.slow.counters(DOM).cache_count
     free = trio.slow.free_pages
@@ -296,8 +298,8 @@ def test_ballooning_a_zeroed_block_in_debt_takes_it_back_whole(trio: Trio, way: 
     """P12 step 5: the first page of a zero block makes the block a promise again."""
     pages, as_list = way
     trio.build(PT, 2 * BLOCK)
-    trio.prepare("touch_range", DOM, 0, BLOCK, data=True)
-    trio.prepare("touch_range", DOM, BLOCK, BLOCK, data=False)
+    trio.prepare("touch_range", DOM, 0, BLOCK, content=DATA)
+    trio.prepare("touch_range", DOM, BLOCK, BLOCK, content=ZERO)
     assert trio.run("balloon", pages(BLOCK, BLOCK), as_list=as_list) == BLOCK
     assert trio.slow.counters(DOM).reclaimed_2m == 1
 
@@ -314,7 +316,7 @@ def test_a_touch_passes_over_holes(trio: Trio, way: tuple[Way, bool]) -> None:
     pages, as_list = way
     trio.build(EPT, BLOCK)
     trio.prepare("balloon_range", DOM, 10, 30)
-    assert trio.run("touch", pages(0, BLOCK + 5), as_list=as_list, data=False) == BLOCK + 5
+    assert trio.run("touch", pages(0, BLOCK + 5), as_list=as_list, content=ZERO) == BLOCK + 5
     assert trio.slow.query(DOM, 20)[0] == 0
 
 
@@ -331,5 +333,5 @@ def test_deflation_stops_at_the_quota_and_counts_promises_off(trio: Trio, descen
 
 def test_an_empty_range_does_nothing(trio: Trio) -> None:
     trio.build(EPT, BLOCK)
-    for operation, keywords in (("touch", {"data": True}), ("balloon", {}), ("populate", {})):
+    for operation, keywords in (("touch", {"content": DATA}), ("balloon", {}), ("populate", {})):
         assert trio.run(operation, [], as_list=False, **keywords) == 0

@@ -59,8 +59,13 @@ class Domain:
     cache_single: deque[int] = field(default_factory=deque)
     max_guest: int = 0
     reclaim_single: int = 0
-    ring: list[int] = field(default_factory=lambda: [EMPTY_RING_SLOT] * RING_SLOTS)
+    ring: list[int] = field(default_factory=lambda: [EMPTY_RING_SLOT] * RING_SLOTS)  # as many as its host says
     ring_index: int = 0
+    now_ns: int = 0
+    vcpu: int = 0
+    irqs_on: bool = False
+    sweep_from: int = 0
+    sweep_to: int = 0
     crashed: bool = False
     destroyed: bool = False
     populated_4k: int = 0

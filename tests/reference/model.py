@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from podcluster.errors import InvariantError
+from podcluster.host.written import ZERO
 from tests.reference.hashes import FNV_OFFSET, TableHashes, fnv, text
 from tests.reference.host import Domain, Frames
 from tests.reference.pod import EINVAL, ENOMEM, PodManager
@@ -43,9 +44,12 @@ class Counters(NamedTuple):
 class ReferenceMachine:
     """A host of `host_pages` frames; slow, plain, and right."""
 
-    def __init__(self, host_pages: int, *, scrub_on_free: bool = True, words: bool = True) -> None:
+    def __init__(
+        self, host_pages: int, *, scrub_on_free: bool = True, words: bool = True, ring_slots: int = 32
+    ) -> None:
         self.frames = Frames(host_pages, scrub_on_free)
         self.preempt_mode = "never"
+        self.ring_slots = ring_slots
         self._header_guests: dict[int, dict[str, Any]] = {}
         self._pods: dict[int, PodManager] = {}
         self._references: dict[int, int] = {}  # add_ref's id -> mfn
@@ -80,6 +84,7 @@ class ReferenceMachine:
         shadow = paging == "shadow"
         table = Table(ept=p2m == "ept" and not shadow, use_1g=sp_1g and not shadow, use_2m=sp_2m or shadow)  # T1
         domain = Domain(dom, maxmem_pages, max_pages, shadow, table, TableHashes(table))
+        domain.ring = domain.ring[:1] * self.ring_slots
         self._pods[dom] = PodManager(domain, self.frames)
         return 0
 
@@ -101,6 +106,23 @@ class ReferenceMachine:
         """Whether there is other work whenever the hypervisor looks: `always` or `never`."""
         self.preempt_mode = mode
         return 0
+
+    def set_clock(self, dom: int, now_ns: int) -> None:
+        """The vCPU that acts next does so at this time."""
+        self._domain(dom).now_ns = now_ns
+
+    def clock(self, dom: int) -> int:
+        """Simulated time by now."""
+        return self._domain(dom).now_ns
+
+    def set_interrupts(self, dom: int, enabled: bool, vcpu: int) -> None:
+        """The vCPU that acts next, and whether it has interrupts enabled."""
+        domain = self._domain(dom)
+        domain.irqs_on, domain.vcpu = enabled, vcpu
+
+    def hazard(self, dom: int) -> tuple[int, int, int]:
+        """Reclaimable pages that the last sweep left: above its start, below its end, out of any sweep's reach."""
+        return self._pods[dom].hazard()
 
     def claim(self, dom: int, pages: int) -> int:
         """Stake `pages` (final size) for a domain; 0 cancels."""  # H2.1
@@ -368,19 +390,19 @@ class ReferenceMachine:
 
     # -- the simulator's range operations: the page-by-page loops ----------------------------------------------------
 
-    def touch_range(self, dom: int, first_gfn: int, count: int, *, data: bool, descending: bool = False) -> int:
+    def touch_range(self, dom: int, first_gfn: int, count: int, *, content: int, descending: bool = False) -> int:
         """The guest overwrites whole pages; pages done, holes included."""
-        return self.touch_list(dom, _gfns(first_gfn, count, descending), data=data)
+        return self.touch_list(dom, _gfns(first_gfn, count, descending), content=content)
 
-    def touch_list(self, dom: int, gfns: Iterable[int], *, data: bool) -> int:
-        """The guest overwrites listed pages, with data (word 0 becomes 1) or zeroes (all words); pages done."""
+    def touch_list(self, dom: int, gfns: Iterable[int], *, content: int) -> int:
+        """The guest overwrites listed pages, with zeroes (all words) or something else (word 0 becomes 1)."""
         done = 0
         for gfn in gfns:
             status, mfn = self._access(dom, int(gfn))
             if status <= CRASHED:
                 break
             if status == DONE:
-                if data:
+                if content != ZERO:
                     self.frames.pages[mfn].words[0] = 1
                 else:
                     self.frames.pages[mfn].words.clear()
@@ -525,7 +547,7 @@ class ReferenceMachine:
         shadow_refs = sum(pages[f].shadow_refs for f in domain.owned)
         _check(shadow_refs == sum(domain.shadow_refs.values()), "shadow references are on mapped frames", domain)
         slots_used = [slot for slot in domain.ring if slot != MASK]
-        _check(len(slots_used) <= 32 and 0 <= domain.ring_index < 32, "ring of 32", domain)
+        _check(0 <= domain.ring_index < len(domain.ring) >= len(slots_used), "ring", domain)
 
     def _audit_host(self) -> None:
         free = self.frames.heap.free_frames()

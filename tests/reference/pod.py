@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from tests.reference.hashes import EMPTY_RING_SLOT
-from tests.reference.host import RING_SLOTS, Domain, Frames
+from tests.reference.host import Domain, Frames
 from tests.reference.table import EMPTY, NO_FRAME, POD, RAM
 
 SUPERPAGE = 512
@@ -170,16 +170,16 @@ class PodManager:
         else:
             domain.populated_4k += 1
         domain.ring[domain.ring_index] = base | RING_SUPERPAGE_BIT if order == 9 else base  # P7
-        domain.ring_index = (domain.ring_index + 1) % RING_SLOTS
+        domain.ring_index = (domain.ring_index + 1) % len(domain.ring)
         return True
 
     def eager_reclaim(self) -> None:
         """Try what was populated longest ago; more of it only while the cache is empty."""  # P8
         domain = self.domain
         index = domain.ring_index
-        for _ in range(RING_SLOTS):
+        for _ in range(len(domain.ring)):
             slot, domain.ring[index] = domain.ring[index], EMPTY_RING_SLOT
-            index = (index + 1) % RING_SLOTS
+            index = (index + 1) % len(domain.ring)
             if slot != EMPTY_RING_SLOT:
                 gfn = slot & ~RING_SUPERPAGE_BIT
                 if not slot & RING_SUPERPAGE_BIT:
@@ -263,6 +263,27 @@ class PodManager:
             gfn -= 1
         self.check_frames(gathered)
         domain.reclaim_single = gfn - 1 if gfn > 0 else 0
+        domain.sweep_from, domain.sweep_to = start, gfn
+
+    def would_be_reclaimed(self, gfn: int) -> bool:
+        """Whether a check would take this page back now."""
+        kind, mfn, _ = self.domain.table.lookup(gfn)
+        if kind != RAM or not self._may_be_reclaimed(mfn):
+            return False
+        page = self.frames.pages[mfn]
+        return page.extra_refs == 0 and not page.words
+
+    def hazard(self) -> tuple[int, int, int]:
+        """Pages that a check would take back, but that lie where the last sweep did not look: above, below, never."""
+        domain = self.domain
+        above = below = never = 0
+        for first, _, _, order in domain.table.entries():
+            for gfn in range(first, first + (1 << order)):
+                if self.would_be_reclaimed(gfn):
+                    never += gfn == 0 or gfn > domain.max_guest
+                    above += domain.sweep_from < gfn <= domain.max_guest
+                    below += 0 < gfn < domain.sweep_to
+        return above, below, never
 
     # -- P12 giving memory back --------------------------------------------------------------------------------------
 
