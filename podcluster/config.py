@@ -28,10 +28,13 @@ MIB_PER_GIB = 1024
 MAX_SEED = 2**63 - 1
 MAX_RING_SLOTS = 4096
 
-TOOLSTACKS = ("xl",)
+TOOLSTACKS = ("xl", "xapi")
 ERAS = ("today",)
 P2M_KINDS = ("ept", "pt")
 PAGING_KINDS = ("hap", "shadow")
+AUTOBALLOON = ("auto", "true", "false")
+STUBDOMS = ("none", "minios", "linux")
+MIN_DOM0_MIB = 128  # libxl targets dom0 at no less (LIBXL_MIN_DOM0_MEM)
 ON_CRASH = ("destroy", "restart", "preserve")
 CHECKS = ("epoch", "step", "off")
 BALLOON_DRIVERS = ("linux", "windows", "none")
@@ -133,7 +136,14 @@ class HostConfig:
     toolstack: str = "xl"
     era: str = "today"  # which generation of Xen's builder and tools
     xen_mib: int | None = None  # Xen's own memory; None: RAM/128 + 64 MiB
-    dom0_mib: int = 2048  # dom0's memory, fixed (dom0_mem= on Xen's command line, so no autoballoon)
+    dom0_mib: int | None = 2048  # dom0's memory (dom0_mem= on Xen's command line); None: all but min(1/16, 128 MiB)
+    autoballoon: str = "auto"  # auto | true | false: xl shrinks dom0 for new guests; auto: unless dom0_mib is given
+    dom0_free_mib_per_s: float = 100  # how fast dom0 gives memory back when it is to shrink
+    dom0_touch_per_s: float = 0  # pages of each guest that dom0 maps, at random, per second
+    restrict_dmc: bool = False  # xapi: no dynamic memory, so memory below maxmem is refused
+    shadow_multiplier: float = 1.0  # xapi: HVM_shadow_multiplier
+    paging_pool_scale: float = 1.0  # the paging pool, as a share of what the toolstack would take
+    iommu_shares_tables: bool = True  # else a guest with passthrough needs memory for tables of the IOMMU's own
     p2m: str = "ept"  # ept | pt: how a superpage splits
     paging: str = "hap"  # hap | shadow: pool size (B1.5); shadow is p2m=pt without 1 GiB entries (T1)
     superpages_1g: bool = True
@@ -161,7 +171,14 @@ class HostConfig:
         _one_of("host.era", self.era, ERAS)
         if self.xen_mib is not None:
             _between("host.xen_mib", self.xen_mib, 0)
-        _between("host.dom0_mib", self.dom0_mib, 128)  # libxl refuses less (LIBXL_MIN_DOM0_MEM)
+        if self.dom0_mib is not None:
+            _between("host.dom0_mib", self.dom0_mib, MIN_DOM0_MIB)
+        self.autoballoon = self.autoballoon.lower()  # a plain true on the command line arrives as True
+        _one_of("host.autoballoon", self.autoballoon, AUTOBALLOON)
+        _between("host.dom0_free_mib_per_s", self.dom0_free_mib_per_s, 0)
+        _between("host.dom0_touch_per_s", self.dom0_touch_per_s, 0)
+        _between("host.shadow_multiplier", self.shadow_multiplier, 1)
+        _between("host.paging_pool_scale", self.paging_pool_scale, 0, 1000)
         _one_of("host.p2m", self.p2m, P2M_KINDS)
         _one_of("host.paging", self.paging, PAGING_KINDS)
         _between("host.extra_ram_pages", self.extra_ram_pages, 0, 256)  # the 1 MiB that libxl leaves above the target
@@ -180,6 +197,19 @@ class HostConfig:
         if self.xen_mib is not None:
             return self.xen_mib
         return host_mem_gib * MIB_PER_GIB // 128 + 64
+
+    @property
+    def autoballoons(self) -> bool:
+        """Whether xl shrinks dom0 to fit a new guest (B3.3)."""
+        return self.autoballoon == "true" or (self.autoballoon == "auto" and self.dom0_mib is None)
+
+    def dom0_mib_at_boot(self, left_mib: int) -> int:
+        """MiB that dom0 starts with, of what Xen leaves: as given, or all but a sixteenth or 128 MiB (B3.5)."""
+        return left_mib - min(left_mib // 16, 128) if self.dom0_mib is None else self.dom0_mib
+
+    def dom0_mib_least(self, left_mib: int) -> int:
+        """MiB that dom0 can be brought down to: what guests can never have."""
+        return MIN_DOM0_MIB if self.autoballoons else self.dom0_mib_at_boot(left_mib)
 
 
 @dataclass(kw_only=True)
@@ -296,6 +326,10 @@ class GuestConfig:
     scrub_start_s: Range  # from the kernel's start [s]
     alloc_block_pages: int = 512  # the allocator takes untouched memory in blocks of this many pages
     alloc_order: str = "descending"  # descending | random: in which order it takes them
+    passthrough: bool = False  # a device of the host's is passed through, or may be: needs real memory
+    vnuma: bool = False  # virtual NUMA nodes: need real memory
+    altp2m: bool = False  # alternate p2m: needs real memory
+    stubdom: str = "none"  # none | minios | linux: the device model has a domain of its own
     dirty_all: bool = False  # a stream that writes data to every page once booted
     irq_per_s: float = 0  # interrupts for a vCPU while the guest has them enabled (G7); .inf: always one
     swap: SwapConfig
@@ -331,6 +365,7 @@ class GuestConfig:
         _between("guest.alloc_block_pages", self.alloc_block_pages, 1, PAGES_PER_GIB)
         _one_of("guest.alloc_order", self.alloc_order, ALLOC_ORDERS)
         _rate("guest.irq_per_s", self.irq_per_s)
+        _one_of("guest.stubdom", self.stubdom, STUBDOMS)
 
 
 @dataclass(kw_only=True)
@@ -480,12 +515,13 @@ class Config:
         """Check ranges, then what relates sections; raise ConfigError."""
         _between("seed", self.seed, 0, MAX_SEED)
         _between("overcommit", self.overcommit, 1, 1000)
-        taken_mib = self.host.xen_mib_of(self.cluster.host_mem_gib) + self.host.dom0_mib
         ram_mib = self.cluster.host_mem_gib * MIB_PER_GIB
-        if taken_mib >= ram_mib:
+        xen_mib = self.host.xen_mib_of(self.cluster.host_mem_gib)
+        dom0_mib = max(self.host.dom0_mib_at_boot(ram_mib - xen_mib), self.host.dom0_mib_least(ram_mib - xen_mib))
+        if xen_mib + dom0_mib >= ram_mib:
             raise ConfigError(
-                f"host.dom0_mib plus Xen's own memory must be < cluster.host_mem_gib, got {self.host.dom0_mib} + "
-                f"{taken_mib - self.host.dom0_mib} >= {ram_mib} MiB: lower host.dom0_mib or raise cluster.host_mem_gib"
+                f"host.dom0_mib plus Xen's own memory must be < cluster.host_mem_gib, got {dom0_mib} + {xen_mib} >= "
+                f"{ram_mib} MiB: lower host.dom0_mib or raise cluster.host_mem_gib"
             )
 
     @property
@@ -495,9 +531,9 @@ class Config:
 
     @property
     def usable_pages(self) -> int:
-        """U: RAM of one host less Xen and dom0 [pages]."""
-        taken_mib = self.host.xen_mib_of(self.cluster.host_mem_gib) + self.host.dom0_mib
-        return self.host_ram_pages - taken_mib * PAGES_PER_MIB
+        """U: RAM of one host less Xen and the least that dom0 can be brought down to [pages]."""
+        left_mib = self.cluster.host_mem_gib * MIB_PER_GIB - self.host.xen_mib_of(self.cluster.host_mem_gib)
+        return (left_mib - self.host.dom0_mib_least(left_mib)) * PAGES_PER_MIB
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they are written into the metadata of results."""

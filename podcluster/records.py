@@ -63,6 +63,9 @@ Cause = Literal[
     "no_memory",
     "dom0_short",
     "paging_pool",
+    "refused",  # by the toolstack: populate-on-demand with passthrough, virtual NUMA, alternate p2m (E10)
+    "memory_constraint",  # XAPI: the memory settings are not allowed (E15)
+    "host_memory",  # XAPI: the host has not enough free memory (E13)
     "no_host",
     "too_large",
 ]
@@ -77,6 +80,9 @@ CAUSES: Final[tuple[Cause, ...]] = (
     "no_memory",
     "dom0_short",
     "paging_pool",
+    "refused",
+    "memory_constraint",
+    "host_memory",
     "no_host",
     "too_large",
 )

@@ -30,10 +30,16 @@ MISTAKES = [
     ("cluster.hosts=2.5", "cluster.hosts must be 'auto' or a whole number"),
     ("cluster.host_mem_gib=0", "cluster.host_mem_gib must be between 1 and"),
     ("cluster.epoch_s=0", "cluster.epoch_s must be between 1 and"),
-    ("host.toolstack=vm", "host.toolstack must be one of xl"),
+    ("host.toolstack=vm", "host.toolstack must be one of xl, xapi"),
     ("host.era=2008", "host.era must be one of today"),
     ("host.xen_mib=-1", "host.xen_mib must be >= 0"),
     ("host.dom0_mib=127", "host.dom0_mib must be >= 128"),
+    ("host.autoballoon=maybe", "host.autoballoon must be one of auto, true, false"),
+    ("host.dom0_free_mib_per_s=-1", "host.dom0_free_mib_per_s must be >= 0"),
+    ("host.dom0_touch_per_s=-1", "host.dom0_touch_per_s must be >= 0"),
+    ("host.shadow_multiplier=0.5", "host.shadow_multiplier must be >= 1"),
+    ("host.paging_pool_scale=-1", "host.paging_pool_scale must be between 0 and"),
+    ("guest.stubdom=qemu", "guest.stubdom must be one of none, minios, linux"),
     ("host.p2m=npt", "host.p2m must be one of ept, pt"),
     ("host.paging=none", "host.paging must be one of hap, shadow"),
     ("host.extra_ram_pages=300", "host.extra_ram_pages must be between 0 and 256"),
@@ -215,6 +221,17 @@ def test_a_host_too_small_for_its_dom0_is_refused() -> None:
     ):
         compose(["cluster.host_mem_gib=2", "host.dom0_mib=1968"])
     assert compose(["cluster.host_mem_gib=2", "host.dom0_mib=1967"]).usable_pages == 256
+
+
+def test_what_dom0_leaves_to_guests() -> None:
+    """B3.5: without dom0_mem= dom0 has all but 128 MiB, and xl shrinks it to 128 at the least; fixed, it stays."""
+    host = ["cluster.host_mem_gib=4", "host.xen_mib=96", "host.dom0_mib=null"]
+    auto, never = compose(host), compose([*host, "host.autoballoon=false"])
+    assert (auto.host.autoballoons, auto.host.dom0_mib_at_boot(4000), auto.usable_pages) == (True, 3872, 3872 * 256)
+    assert (never.host.autoballoons, never.usable_pages) == (False, 128 * 256)
+    assert auto.host.dom0_mib_at_boot(1600) == 1500
+    shrinks = compose(["cluster.host_mem_gib=4", "host.xen_mib=96", "host.autoballoon=true"])
+    assert (shrinks.host.autoballoons, shrinks.usable_pages) == (True, 3872 * 256)
 
 
 def test_usable_memory_of_the_default_host() -> None:

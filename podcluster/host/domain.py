@@ -1,8 +1,8 @@
-"""A domain as libxl builds, changes and destroys it.
+"""A domain as its toolstack builds, changes and destroys it.
 
-What        From the configuration to numbers (`Numbers`), to the guest-physical map (`Layout`), to pages on a machine
-            (`build`); later target changes (`mem_set`) and the end (`destroy`). The page mechanism is a `Mechanism`;
-            here is only the toolstack.
+What        From the toolstack's numbers (`xl.py`, `xapi.py`) to the guest-physical map (`Layout`), to pages on a
+            machine (`build`); later changes of target and limit (`set_target`, `mem_set`, `mem_max`) and the end
+            (`destroy`). The page mechanism is a `Mechanism`; here is only what a toolstack asks of it.
 Units       Pages of 4 KiB; `_kib` where the toolstack counts in KiB.
 Symbols     M maxmem   T memory (the target)   V video RAM   E entry_count   C cache_count   D debt, E - C
             x extra_ram_pages
@@ -11,12 +11,11 @@ Invariants  [Z1]    D = M - T after the build of a populate-on-demand guest, wha
             [B2.6]  E = M - V - 32 after the build.
             [B2.10] tot_pages of a running guest = T - 32 + x: the device model's pages are counted and are no entries.
             A build that fails leaves nothing behind: the host's free pages are what they were.
-Source      docs/model.md A4, A5, B1, B2, B3.1, B4.1, E3-E5, E7; the walk over memory is that of libxl's `meminit_hvm`.
+Source      docs/model.md A4, A5, B1, B2, B4, D4, D5.8, E3-E5, E7, E10; the walk is that of libxl's `meminit_hvm`.
 Departs     The device model maps its video RAM at the start of the MMIO hole (gfn 0xF0000) with the ROMs behind it, or
             above all RAM where it is too large for the hole; the builder's 8 frames lie where libxl puts them (gfn
-            0xFEFF8). All of these are written at once, so they always hold data and no sweep takes one. dom0 has a
-            fixed size (no autoballoon), so nothing waits for memory. Page-table memory is the pool, taken whole and
-            never short (no E9). The 2 MiB of slack in need_memory (B3.1) are counted, never taken.
+            0xFEFF8). All of these are written at once, so they always hold data and no sweep takes one. Page-table
+            memory is the pool, taken whole. The 2 MiB of slack in need_memory (B3.1) are counted, never taken.
 """
 
 from __future__ import annotations
@@ -25,26 +24,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from podcluster.config import GuestConfig, HostConfig
-from podcluster.errors import ConfigError
+from podcluster.host import xapi
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.written import DATA
+from podcluster.host.xl import SLACK_KIB, VGA_HOLE_PAGES, Numbers, refusal
 from podcluster.records import Cause, MachineRequest
-from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES, kib_to_pages, pages_to_kib
+from podcluster.units import PAGES_PER_GIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES, kib_to_pages, pages_to_kib
 
 Run = tuple[int, int]
 """Adjacent pages: (first gfn, count)."""
 
 VGA_HOLE: Final = 0xA0  # gfns 0xA0-0xBF are never populated (B2.5)
-VGA_HOLE_PAGES: Final = 0x20
 ABOVE_VGA: Final = VGA_HOLE + VGA_HOLE_PAGES
 MMIO_HOLE: Final = 0xF0000  # 3840 MiB, where low RAM ends at the latest (B2.1)
 ABOVE_4G: Final = 0x100000
 SPECIAL_FRAMES: Final = 8  # store, console, ioreq and so on, the builder's own
 SPECIAL_GFN: Final = 0xFEFF8
 GIB_ORDER: Final = 18
-SLACK_KIB: Final = 1024  # LIBXL_MAXMEM_CONSTANT, and the fudge of XSA-153
-HVM_EXTRA_KIB: Final = 2048  # LIBXL_HVM_EXTRA_MEMORY
-NEED_ROUND_KIB: Final = 2048
 SUPERPAGES_A_CALL: Final = 4  # the builder's 8 MiB
 
 # What the operator reads (docs/model.md E3-E5).
@@ -60,64 +56,16 @@ POOL_SHORT: Final = "no memory for the paging pool: {pages} pages wanted, {free}
 DEVICE_MODEL_SHORT: Final = "no memory for the device model's video RAM and ROMs: {pages} pages wanted"
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """What libxl derives from `memory=`, `maxmem=` and the rest, before anything is built (B1, B3.1)."""
-
-    maxmem_pages: int  # M
-    memory_pages: int  # T
-    video_pages: int  # V
-    pod: bool  # populate on demand: T < M (B1.2)
-    ram_pages: int  # gfns that are RAM to the guest: M - V less the VGA hole
-    target_pages: int  # T - V: what the builder calls target_pages (B2.3)
-    claim_pages: int  # of the claim, and of the PoD target (B2.2)
-    max_pages: int  # Xen's quota before the build (B1.8)
-    paging_pages: int  # the HAP or shadow pool (B1.5)
-    need_pages: int  # need_memory (B3.1)
-    static_max_kib: int  # memory/static-max
-    xenstore_target_kib: int  # memory/target (B1.9)
-
-    @classmethod
-    def of(cls, request: MachineRequest, host: HostConfig, guest: GuestConfig) -> Numbers:
-        """Work the numbers out; a guest that has no memory beside its video RAM is the user's mistake."""
-        video_pages = guest.video_mib * PAGES_PER_MIB
-        maxmem_pages, memory_pages = request.maxmem_pages, request.memory_pages
-        if memory_pages - video_pages <= PAGES_PER_MIB:
-            raise ConfigError(
-                f"guest.video_mib must leave more than 1 MiB of the guest's memory, got {guest.video_mib} of "
-                f"{memory_pages // PAGES_PER_MIB} MiB ({request.name}): lower guest.video_mib or raise its memory"
-            )
-        pod = memory_pages < maxmem_pages
-        target_pages = memory_pages - video_pages
-        less_hole = VGA_HOLE_PAGES if host.pod_target_less_hole or not pod else 0
-        paging_pages = _paging_pool_pages(request.vcpus, maxmem_pages, host.paging)
-        need_kib = pages_to_kib(memory_pages) + pages_to_kib(paging_pages) + HVM_EXTRA_KIB
-        fudge_kib = SLACK_KIB if pod else 0
-        return cls(
-            maxmem_pages=maxmem_pages,
-            memory_pages=memory_pages,
-            video_pages=video_pages,
-            pod=pod,
-            ram_pages=maxmem_pages - video_pages - VGA_HOLE_PAGES,
-            target_pages=target_pages,
-            claim_pages=target_pages - less_hole,
-            max_pages=kib_to_pages(pages_to_kib(memory_pages) + SLACK_KIB),
-            paging_pages=paging_pages,
-            need_pages=kib_to_pages(-(-need_kib // NEED_ROUND_KIB) * NEED_ROUND_KIB),
-            static_max_kib=pages_to_kib(maxmem_pages),
-            xenstore_target_kib=pages_to_kib(target_pages) - fudge_kib,
-        )
-
-
-def _paging_pool_pages(vcpus: int, maxmem_pages: int, paging: str) -> int:
-    """Sized by maxmem, not by memory (B1.5): 1 MiB a vCPU and 4 KiB (HAP) or 8 KiB (shadow) a MiB."""
-    per_mib = 2 if paging == "shadow" else 1
-    return 256 * vcpus + per_mib * (maxmem_pages // PAGES_PER_MIB)
+def numbers_of(request: MachineRequest, host: HostConfig, guest: GuestConfig) -> Numbers:
+    """What this host's toolstack derives for this guest."""
+    return xapi.numbers(request, host, guest) if host.toolstack == "xapi" else Numbers.of(request, host, guest)
 
 
 def need_memory_pages(request: MachineRequest, host: HostConfig, guest: GuestConfig) -> int:
-    """Host memory that the toolstack asks for before it starts this guest [pages], a multiple of 2 MiB (B3.1)."""
-    return Numbers.of(request, host, guest).need_pages
+    """Host memory that the toolstack asks for before it starts this guest [pages]: need_memory (B3.1), or memory and
+    overhead (D3.4).
+    """
+    return numbers_of(request, host, guest).need_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +152,24 @@ def extents(layout: Layout) -> list[Extents]:
 
 @dataclass(slots=True)
 class Domain:
-    """A domain that exists: what the toolstack remembers of it. `domid` is Xen's number, of this host alone."""
+    """A domain that exists: what the toolstack remembers of it. `domid` is Xen's number, of this host alone.
+
+    What a driver is to balloon out it reads from static-max as it was at the build: both drivers read it once (C1.2).
+    """
 
     domid: int
     numbers: Numbers
     layout: Layout
-    pool: int  # handle of the paging pool
+    pool: int  # handle of the paging pool and of what else lies beside it
     target_pages: int  # T as last set
     xenstore_target_kib: int
+    static_max_kib: int  # memory/static-max as last set
+    toolstack: str = "xl"
 
     @property
     def pages_to_balloon_out(self) -> int:
         """Linux: static-max - target, whatever the firmware hid (C1.2)."""
-        return kib_to_pages(self.numbers.static_max_kib - self.xenstore_target_kib)
+        return max(0, kib_to_pages(self.numbers.static_max_kib - self.xenstore_target_kib))
 
     @property
     def pages_to_balloon_out_less_video(self) -> int:
@@ -237,7 +190,10 @@ def build(
     machine: Mechanism, domid: int, request: MachineRequest, host: HostConfig, guest: GuestConfig
 ) -> Domain | BuildFailed:
     """Build a domain as libxl does, in its order of events (B2.2, B2.10); no simulated time passes."""
-    numbers = Numbers.of(request, host, guest)
+    numbers = numbers_of(request, host, guest)
+    refused = _refused(numbers, request, host, guest)
+    if refused is not None:
+        return refused
     layout = Layout.of(numbers, host.extra_ram_pages)
     machine.create(
         domid,
@@ -248,9 +204,9 @@ def build(
         sp_1g=host.superpages_1g,
         sp_2m=host.superpages_2m,
     )
-    pool = machine.set_aside(numbers.paging_pages)
+    pool = machine.set_aside(numbers.aside_pages)
     if pool < 0:
-        text = POOL_SHORT.format(pages=numbers.paging_pages, free=machine.free_pages)
+        text = POOL_SHORT.format(pages=numbers.aside_pages, free=machine.free_pages)
         machine.destroy(domid)
         machine.forget(domid)
         return BuildFailed("paging_pool", text)
@@ -263,7 +219,26 @@ def build(
         machine.release(pool)
         return failure
     machine.end_build(domid)
-    return Domain(domid, numbers, layout, pool, numbers.memory_pages, numbers.xenstore_target_kib)
+    return Domain(
+        domid=domid,
+        numbers=numbers,
+        layout=layout,
+        pool=pool,
+        target_pages=numbers.memory_pages,
+        xenstore_target_kib=numbers.xenstore_target_kib,
+        static_max_kib=numbers.static_max_kib,
+        toolstack=host.toolstack,
+    )
+
+
+def _refused(numbers: Numbers, request: MachineRequest, host: HostConfig, guest: GuestConfig) -> BuildFailed | None:
+    """What the toolstack will not even begin to build (E10, E15)."""
+    if host.toolstack == "xapi":
+        text = xapi.refusal(request, host, guest)
+        if text:
+            return BuildFailed("memory_constraint", text)
+    text = refusal(numbers.pod, guest)
+    return BuildFailed("refused", text) if text else None
 
 
 def _populate(machine: Mechanism, domid: int, numbers: Numbers, layout: Layout, *, claim: bool) -> BuildFailed | None:
@@ -274,8 +249,8 @@ def _populate(machine: Mechanism, domid: int, numbers: Numbers, layout: Layout, 
         if not numbers.pod:
             return None if _populate_ram(machine, domid, layout) else BuildFailed("no_memory", LOW_MEMORY)
         # The cache is allocated here, in full: a PoD guest needs its whole target free before it has a single entry.
-        if machine.set_pod_target(domid, numbers.claim_pages) != 0:
-            short = machine.take_notes().get("nomem", {"target": numbers.claim_pages, "cache": 0})
+        if machine.set_pod_target(domid, numbers.pod_target_pages) != 0:
+            short = machine.take_notes().get("nomem", {"target": numbers.pod_target_pages, "cache": 0})
             return BuildFailed("no_memory", TARGET_REFUSED.format(target=short["target"], cache=short["cache"]))
         for some in extents(layout):
             machine.mark_pod_seq(domid, some.first, some.count, some.order)
@@ -331,13 +306,18 @@ def destroy(machine: Mechanism, domain: Domain) -> None:
     machine.release(domain.pool)
 
 
+def set_target(machine: Mechanism, domain: Domain, target_pages: int) -> str:
+    """Set a running domain's target as its toolstack does; the failure's text, or an empty one."""
+    return (squeezed_set if domain.toolstack == "xapi" else mem_set)(machine, domain, target_pages)
+
+
 def mem_set(machine: Mechanism, domain: Domain, target_pages: int) -> str:
     """`xl mem-set`: hard limit, PoD target, then xenstore (B4.1); the failure's text, or an empty one.
 
-    On failure the new limit and a partly grown cache stay, and the guest is told nothing (B4.2).
+    On failure the new limit and a partly grown cache stay, and the guest is told nothing (B4.2, E7).
     """
     numbers = domain.numbers
-    if not numbers.video_pages < target_pages <= numbers.maxmem_pages:
+    if not numbers.video_pages < target_pages <= kib_to_pages(domain.static_max_kib):
         return f"memory target {pages_to_kib(target_pages)} KiB is not between video RAM and static-max"
     slack_pages = kib_to_pages(SLACK_KIB)
     machine.set_max_pages(domain.domid, target_pages + slack_pages)
@@ -346,4 +326,33 @@ def mem_set(machine: Mechanism, domain: Domain, target_pages: int) -> str:
         return f"xc_domain_set_pod_target memkb={pages_to_kib(target_pages)} failed"
     domain.target_pages = target_pages
     domain.xenstore_target_kib = pages_to_kib(target_pages - numbers.video_pages)
+    return ""
+
+
+def squeezed_set(machine: Mechanism, domain: Domain, target_pages: int, memory_offset_pages: int = 0) -> str:
+    """squeezed: limit = target + 1 MiB + memory_offset, and xenstore; raising sets the limit first, lowering the target
+    (D5.8). The PoD target stays what it was at the build (D4.5).
+    """
+    numbers = domain.numbers
+    if not numbers.video_pages < target_pages <= numbers.maxmem_pages:
+        return f"memory target {pages_to_kib(target_pages)} KiB is not between video RAM and static-max"
+    domain.target_pages = target_pages
+    domain.xenstore_target_kib = pages_to_kib(target_pages - numbers.video_pages)
+    machine.set_max_pages(domain.domid, target_pages + kib_to_pages(SLACK_KIB) + memory_offset_pages)
+    return ""
+
+
+def mem_max(machine: Mechanism, domain: Domain, maxmem_pages: int) -> str:
+    """`xl mem-max`: hard limit and static-max, nothing else: the guest is not told, PoD not touched (B4.4).
+
+    Refused below the target in xenstore; may pass the maxmem that the guest was built with. The failure's text, or an
+    empty one.
+    """
+    if pages_to_kib(maxmem_pages) < domain.xenstore_target_kib:
+        return (
+            f"memory_static_max must be greater than or equal to memory_target: "
+            f"{pages_to_kib(maxmem_pages)} KiB is below the target of {domain.xenstore_target_kib} KiB"
+        )
+    machine.set_max_pages(domain.domid, maxmem_pages + kib_to_pages(SLACK_KIB))
+    domain.static_max_kib = pages_to_kib(maxmem_pages)
     return ""

@@ -243,12 +243,12 @@ class HostModel:
             self._enqueue(resident)
 
     def _next_act_ns(self) -> int:
-        """When a guest acts next."""
+        """When a guest, or the host itself, acts next."""
         queue = self._queue
         while queue:
             at_ns, domid, stamp = queue[0]
             resident = self._residents.get(domid)
-            if resident is not None and resident.queued == stamp:
+            if stamp in self._acts if resident is None else resident.queued == stamp:
                 return at_ns
             heapq.heappop(queue)
         return NEVER
@@ -363,7 +363,7 @@ class HostModel:
 
     def _set_target(self, resident: Resident, command: SetTarget) -> None:
         domain, before = resident.domain, resident.domain.target_pages
-        failure = toolstack.mem_set(self._machine, domain, command.target_pages)
+        failure = toolstack.set_target(self._machine, domain, command.target_pages)
         text = failure or f"{pages_to_mib(before)} to {pages_to_mib(command.target_pages)} MiB"
         self._event(command.at_ns, resident.request, domain.domid, "set_target", text)
         self._target_changes += 1
@@ -418,9 +418,6 @@ class HostModel:
         del self._domid_of[request.domain_id]
         self._booting.pop(domid, None)
         self._wants.remove(domid, self._next_look_ns // self._grid_ns)
-        cached, promised = self._promises.pop(domid)
-        self._cached -= cached
-        self._promised_pages -= promised
         self._changed.pop(domid, None)
         if preserve:
             self._preserved[request.domain_id] = resident
@@ -432,6 +429,9 @@ class HostModel:
         domid, request = resident.domain.domid, resident.request
         self._reach(at_ns)
         toolstack.destroy(self._machine, resident.domain)
+        cached, promised = self._promises.pop(domid)
+        self._cached -= cached
+        self._promised_pages -= promised
         self._committed_pages -= resident.domain.numbers.need_pages
         self._promised.at(at_ns, self._promised.now - request.maxmem_pages)
         self._target.at(at_ns, self._target.now - resident.domain.target_pages)
@@ -642,7 +642,7 @@ class HostModel:
     def _audit_sums(self) -> None:
         aside = self._spec.ram_pages - self._spec.usable_pages
         standing = (*self._residents.values(), *self._preserved.values())
-        pools = sum(resident.domain.numbers.paging_pages for resident in standing)
+        pools = sum(resident.domain.numbers.aside_pages for resident in standing)
         total = self._owned.now + pools + aside + self._machine.free_pages
         if total != self._spec.ram_pages:
             raise InvariantError(

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from podcluster.config import HostConfig
 from podcluster.errors import ConfigError
 from podcluster.host import domain as toolstack
-from podcluster.host.domain import BuildFailed, Domain, Layout, Numbers, extents, need_memory_pages
+from podcluster.host.domain import BuildFailed, Domain, Layout, extents, need_memory_pages
 from podcluster.host.machine import Machine
 from podcluster.host.written import DATA
+from podcluster.host.xl import Numbers
 from podcluster.records import MachineRequest
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
 from tests.host.lives import guest_config, request
