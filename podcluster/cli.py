@@ -17,8 +17,9 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from hashlib import sha256
@@ -295,6 +296,8 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
     from hydra import compose as hydra_compose
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+    from omegaconf import OmegaConf
 
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     given = parser.parse_overrides(overrides)
@@ -313,7 +316,7 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
             )
     hydra_cfg = base.hydra
     if not multirun:
-        config = _to_config(base, overrides)
+        config = _to_config(_without_hydra(base), overrides)
         return [Cell(config=config)], _folder(hydra_cfg.run.dir, config.digest())
 
     # A file of conf/experiment may bring the axes of its sweep; the command line goes on top.
@@ -323,12 +326,23 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
     swept = [override for override in swept_by_file if override.key_or_group not in named] + swept
     fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
     fixed += [text for text in params if text.split("=")[0] not in named | {axis.key_or_group for axis in swept}]
-    cells = [
-        _cell(
-            hydra_compose(config_name, [*fixed, *combination], return_hydra_config=True), swept, [*fixed, *combination]
-        )
-        for combination in product(*[_values(axis) for axis in swept])
-    ]
+    composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
+    cells = []
+    for combination in product(*[_values(axis) for axis in swept]):
+        # Hydra reads and merges every file anew (0.2 s): once for each choice of files is enough, values go on top.
+        files: list[str] = []
+        values: list[str] = []
+        for axis, text in zip(swept, combination, strict=True):
+            plain = axis.type == OverrideType.CHANGE and str(axis.key_or_group) not in base.hydra.runtime.choices
+            (values if plain else files).append(text)
+        if tuple(files) not in composed:
+            whole = hydra_compose(config_name, [*fixed, *files], return_hydra_config=True)
+            composed[tuple(files)] = _without_hydra(whole), dict(whole.hydra.runtime.choices)
+        shared, choices = composed[tuple(files)]
+        cell = deepcopy(shared)
+        for override in parser.parse_overrides(values):
+            OmegaConf.update(cell, str(override.key_or_group), override.value(), merge=True)
+        cells.append(_cell(_to_config(cell, [*fixed, *combination]), swept, choices))
     _level_types(cells)
     return cells, _folder(hydra_cfg.sweep.dir, _sweep_name(cells))
 
@@ -348,9 +362,17 @@ def _values(axis: Override) -> list[str]:
     return values
 
 
-def _cell(composed: DictConfig, swept: Sequence[Override], overrides: Sequence[str]) -> Cell:
-    choices = composed.hydra.runtime.choices
-    config = _to_config(composed, overrides)
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    """The configuration itself, of which Hydra's own part is none."""
+    from omegaconf import open_dict
+
+    composed = composed.copy()
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+def _cell(config: Config, swept: Sequence[Override], choices: Mapping[str, str]) -> Cell:
     axes: dict[str, AxisValue] = {}
     for axis in swept:
         key = str(axis.key_or_group)
@@ -393,11 +415,8 @@ def _register_schema() -> None:
 
 
 def _to_config(composed: DictConfig, overrides: Sequence[str]) -> Config:
-    from omegaconf import MISSING, OmegaConf, open_dict
+    from omegaconf import MISSING, OmegaConf
 
-    composed = composed.copy()
-    with open_dict(composed):
-        del composed["hydra"]
     # `+key=value` adds keys that no schema knows and no code reads: a typing error, so it is refused like one.
     given = dict(_leaves(OmegaConf.to_container(composed, resolve=False)))
     for key in [*given, *SCHEMA]:

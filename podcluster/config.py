@@ -478,6 +478,7 @@ class StudyConfig:
     replications: int = 1  # runs of each cell, with seeds of their own
     telemetry_s: int = 300  # cadence of the samples table; 0: none
     confidence: float = 0.95  # of every interval
+    baseline: str | None = None  # "axis=value" of a sweep: each cell is compared with the one there (table `pairs`)
     figure: bool = True
 
     def __post_init__(self) -> None:
@@ -490,6 +491,8 @@ class StudyConfig:
         _between("study.telemetry_s", self.telemetry_s, 0)
         if not 0.5 <= self.confidence < 1:
             _fail("study.confidence", "at least 0.5 and below 1", self.confidence, "try study.confidence=0.95")
+        if self.baseline is not None and "=" not in self.baseline:
+            _fail("study.baseline", "written axis=value", self.baseline, "try 'study.baseline=\"overcommit=1\"'")
 
 
 @dataclass(kw_only=True)

@@ -537,17 +537,48 @@ class CellRow:
     oom_kills: int = column("1", "Applications killed inside guests, all replications.")
 
 
-Row: TypeAlias = DomainRow | HostRow | SampleRow | EventRow | RunRow | CellRow
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """One measure of one cell of a sweep against the same of its baseline: the cell that differs in one axis alone.
+
+    Both cells met the same machines with the same draws. A measure is a mean over the machines that have it in both;
+    `low`, `high` and `sign_p` take the replication for the unit, what ends in `_pooled` takes every machine for one.
+    """
+
+    baseline_cell: str = column("-", "Name of the cell it is compared with.", label=True)
+    measure: str = column("-", "What is compared, of a machine: one of study.pairs.MEASURES.", label=True)
+    unit: str = column("-", "Unit of the values and of their difference.", label=True)
+    replications: int = column("1", "Replications in which some machine has the measure in both cells.")
+    machines: int = column("1", "Machines that have it in both cells, all replications.")
+    confidence: float = column("1", "Confidence level of the intervals of this row.")
+    baseline_value: float = column("as unit", "Mean over these machines in the baseline.")
+    value: float = column("as unit", "Mean over the same machines here.")
+    difference: float = column("as unit", "Value less baseline_value.")
+    low: float | None = column("as unit", "Lower end of its interval over replications; null where they all agree.")
+    high: float | None = column("as unit", "Upper end of its interval over replications; null where they all agree.")
+    sign_p: float = column("1", "Exact two-sided sign test over the replications that differ; 1 where none does.")
+    machines_higher: int = column("1", "Machines whose value is higher here.")
+    machines_lower: int = column("1", "Machines whose value is lower here.")
+    low_pooled: float | None = column("as unit", "Lower end of the pooled interval (Bonett-Price); events only.")
+    high_pooled: float | None = column("as unit", "Upper end of the pooled interval (Bonett-Price); events only.")
+    sign_p_pooled: float = column("1", "The sign test over machines; of an event this is McNemar's exact test.")
+
+
+Row: TypeAlias = DomainRow | HostRow | SampleRow | EventRow | RunRow | CellRow | PairRow
 
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """One table of a result: its row class, the columns its stored order sorts by, and whether it has replications."""
+    """One table of a result: its row class, the columns its stored order sorts by, and whether it has replications.
+
+    `of_sweep`: it relates cells to each other, so that only a sweep has it, and only where it asks for it.
+    """
 
     row: type[Any]
     key: tuple[str, ...]
     per_replication: bool
     doc: str
+    of_sweep: bool = False
 
 
 TABLES: Final[Mapping[str, TableSpec]] = {
@@ -557,6 +588,7 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "domains": TableSpec(DomainRow, ("domain_id", "attempt"), True, "One boot attempt."),
     "samples": TableSpec(SampleRow, ("t_ns", "host_id"), True, "A time series, at the cadence asked for."),
     "events": TableSpec(EventRow, ("t_ns", "host_id"), True, "What happened when."),
+    "pairs": TableSpec(PairRow, (), False, "One measure of a cell against its baseline (`study.baseline`).", True),
 }
 """The sink adds `cell` and (but for cells) `replication` in front of each row, and a sweep's axes behind it; stored
 rows are sorted by cell, replication and `key`, rows of equal key staying in the order they were written."""

@@ -182,6 +182,29 @@ def test_a_sweep_is_every_combination_in_order() -> None:
     assert plan(["overcommit=1,2", "hydra.sweep.dir=there"], multirun=True)[1] == Path("there").resolve()
 
 
+def test_a_cell_of_a_sweep_is_the_run_of_its_values() -> None:
+    """Files are read once a choice and values laid over them: each cell is what the same values give by themselves."""
+    axes = (["guest=linux", "guest=windows"], ["guest.balloon.start_s=[1,1]", "guest.balloon.start_s=[2,30]"])
+    texts = [axes[0][0] + ",windows", axes[1][0] + ",[2,30]", "guest.target_fraction=null,0.5"]
+    cells, _ = plan([*texts, "study.baseline='guest=linux'"], multirun=True)
+    assert len(cells) == 8
+    for at, cell in enumerate(cells):
+        values = [
+            axes[0][at // 4],
+            axes[1][at // 2 % 2],
+            ("guest.target_fraction=null", "guest.target_fraction=0.5")[at % 2],
+        ]
+        assert cell.config == plan([*values, "study.baseline='guest=linux'"])[0][0].config
+
+
+def test_a_mistake_in_the_second_value_of_an_axis_is_told() -> None:
+    """Laid over a composed file or not, a value of the wrong type, and one out of range, are one line each."""
+    with pytest.raises(ConfigError, match=r"overcommit must be a number, got much: try overcommit=1\.5"):
+        plan(["overcommit=1,much"], multirun=True)
+    with pytest.raises(ConfigError, match=r"guest\.vcpus must be between 1 and 512, got 0"):
+        plan(["guest.vcpus=1,0"], multirun=True)
+
+
 def test_a_sweep_is_named_by_its_experiment_and_its_cells() -> None:
     """Equal sweeps have equal names, and an experiment's name is part of it."""
     name = plan(["experiment=smoke", "overcommit=1,2"], multirun=True)[1].name

@@ -113,6 +113,7 @@ MISTAKES = [
     ("study.replications=0", "study.replications must be between 1 and"),
     ("study.telemetry_s=-1", "study.telemetry_s must be >= 0"),
     ("study.confidence=1", "study.confidence must be at least 0.5 and below 1"),
+    ("study.baseline=guest", "study.baseline must be written axis=value"),
 ]
 
 

@@ -19,6 +19,7 @@ from podcluster.records import TABLES
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,19 @@ def read_table(root: Path, table: str) -> pa.Table:
             )
         parts.append(stored)
     return pa.concat_tables(parts, promote_options="permissive") if len(parts) > 1 else parts[0]
+
+
+def read_columns(root: Path, table: str) -> dict[str, NDArray[Any]]:
+    """One table by column without pandas: numbers as they are, text and what may be missing as objects."""
+    import numpy as np
+
+    stored = read_table(root, table)
+    found = {}
+    for name in stored.column_names:
+        column = stored.column(name)
+        plain = column.null_count == 0 and str(column.type) in ("int64", "double", "bool")
+        found[name] = column.to_numpy() if plain else np.array(column.to_pylist(), dtype=object)
+    return found
 
 
 def to_frame(stored: pa.Table) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Results onto disk: the sink of one cell, and the compaction of a sweep into one dataset.
 
 What        `<dir>/results/<table>/part-0.parquet` for each table of records.TABLES, written into a folder aside that is
-            renamed when all of it is there: a folder named `results` is whole.
+            renamed when all of it is there: a folder named `results` is whole. Tables that relate cells to each other
+            are there only in a sweep's dataset.
 Invariants  [IO-2] stored rows are sorted by replication and the table's key, rows of equal key in the order they were
             written; [IO-5] nothing that a reader would take for a table (a name ending in .parquet in a folder
             `results`) is ever partly written.
@@ -22,13 +23,14 @@ import numpy as np
 from podcluster.config import AxisValue
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import tables
-from podcluster.records import TABLES, Int64Array, Row, Sink
+from podcluster.records import TABLES, Int64Array, PairRow, Row, Sink
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RESULTS: Final = "results"
 PART: Final = "part-0.parquet"
+TABLES_OF_A_CELL: Final = tuple(table for table, spec in TABLES.items() if not spec.of_sweep)
 BUFFER_ROWS: Final = 10_000
 READ_ROWS: Final = 100_000
 
@@ -54,7 +56,8 @@ class ParquetSink:
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         self._aside = _aside(folder)
         self._writers = {
-            table: _TableWriter(self._aside / table, table, cell, self._axes, self._provenance) for table in TABLES
+            table: _TableWriter(self._aside / table, table, cell, self._axes, self._provenance)
+            for table in TABLES_OF_A_CELL
         }
 
     def replication(self, number: int) -> Sink:
@@ -63,6 +66,8 @@ class ParquetSink:
 
     def write(self, table: str, rows: Sequence[Row]) -> None:
         """Take rows of a table that has no replications."""
+        if table not in self._writers:
+            raise InvariantError(f"[IO-0] rows of {table} are a sweep's: give them to compact")
         if TABLES[table].per_replication:
             raise InvariantError(f"[IO-0] rows of {table} belong to a replication: write through replication(k)")
         self._writers[table].write(rows, None)
@@ -203,11 +208,12 @@ def read_file(file: Path, schema: pa.Schema) -> pa.Table:
         return parquet.read().cast(schema)
 
 
-def compact(folder: Path, cells: Sequence[Path]) -> Path:
+def compact(folder: Path, cells: Sequence[Path], pairs: Mapping[Path, Sequence[PairRow]] | None = None) -> Path:
     """Make one dataset `<folder>/results` of the finished cells' folders, in the order given; returns it.
 
     The cells' own results stay: a later, larger sweep into the same folder compacts them again. Axis columns that have
-    other types in other cells (1 here, 1.5 there) get the wider one.
+    other types in other cells (1 here, 1.5 there) get the wider one. `pairs`, by the folders of cells, becomes the
+    table of that name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -216,7 +222,7 @@ def compact(folder: Path, cells: Sequence[Path]) -> Path:
         raise InvariantError(f"[IO-6] a sweep has at least one cell, got none for {folder}")
     aside = _aside(folder)
     try:
-        for table in TABLES:
+        for table in TABLES_OF_A_CELL:
             files = [cell / RESULTS / table / PART for cell in cells]
             missing = [file for file in files if not file.is_file()]
             if missing:
@@ -228,6 +234,8 @@ def compact(folder: Path, cells: Sequence[Path]) -> Path:
                 for part in _whole_groups(files, target):
                     writer.write_table(part)
             os.replace(partial, aside / table / PART)
+        if pairs:
+            write_table(_paired(pairs), aside / "pairs" / PART)
         _put_in_place(aside, folder / RESULTS)
     except pa.ArrowException as error:
         raise ConfigError(
@@ -237,6 +245,20 @@ def compact(folder: Path, cells: Sequence[Path]) -> Path:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder / RESULTS
+
+
+def _paired(pairs: Mapping[Path, Sequence[PairRow]]) -> pa.Table:
+    """The `pairs` table; name, axes and provenance of each cell are those that its own results carry."""
+    import pyarrow.parquet as pq
+
+    parts = []
+    for folder, rows in pairs.items():
+        provenance = tables.load_provenance(pq.read_schema(folder / RESULTS / "cells" / PART)) or {}
+        ((cell, axes),) = provenance["cells"].items()
+        schema = tables.schema("pairs", axes, provenance)
+        parts.append(tables.to_arrow("pairs", rows, cell, None, axes, schema))
+    target = _common_schema("pairs", [part.schema for part in parts])
+    return _concat([_cast(part, target) for part in parts])
 
 
 def _whole_groups(files: Sequence[Path], schema: pa.Schema) -> Any:

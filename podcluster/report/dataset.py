@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from podcluster.io import load, tables
@@ -24,13 +23,7 @@ def rows(folder: Path, table: str) -> list[Row]:
 
 def columns(folder: Path, table: str) -> dict[str, NDArray[Any]]:
     """One table by column: numbers as they are, text and what may be missing as objects."""
-    stored = load.read_table(load.results_folder(folder), table)
-    found = {}
-    for name in stored.column_names:
-        column = stored.column(name)
-        plain = column.null_count == 0 and str(column.type) in ("int64", "double", "bool")
-        found[name] = column.to_numpy() if plain else np.array(column.to_pylist(), dtype=object)
-    return found
+    return load.read_columns(load.results_folder(folder), table)
 
 
 def provenance(folder: Path) -> Row:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WORST_HOSTS: Final = 3
+MOST_CELLS: Final = 60
 WIDTH: Final = 160
 DEAD: Final = ("pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation", "host_failed")
 
@@ -40,6 +41,10 @@ def summary(folder: Path, console: Console | None = None) -> None:
     if next(iter(origin["cells"].values())):
         console.print(f"[bold]{len(cells)} cells[/bold], {cells[0]['replications']} replications each")
         console.print(sweep_table(cells, axes_of(origin)))
+        if origin["config"]["study"]["baseline"] is not None:
+            from podcluster.report.paired import pair_table
+
+            console.print(pair_table(folder, origin))
     else:
         console.print(heading(origin["config"], runs), style="bold")
         if origin["config"]["workload"]["family"] == "one":
@@ -116,7 +121,7 @@ def sweep_table(cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> Table:
     heads = [end if ends.count(end) == 1 else axis for axis, end in zip(axes, ends, strict=True)]
     most = f"at most ({cells[0]['confidence']:.0%})"
     table = new_table("", *(heads or ["cell"]), "static", "crash/boot", most, "refused", "swap share", "boots")
-    for cell in cells:
+    for cell in cells[:MOST_CELLS]:
         table.add_row(
             *(f"{cell[axis]}" for axis in (axes or ["cell"])),
             f"{cell['static_ratio']:.2f}",
@@ -126,6 +131,9 @@ def sweep_table(cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> Table:
             with_interval(cell, "swap_share"),
             f"{cell['boots_started']:,}",
         )
+    if len(cells) > MOST_CELLS:
+        table.caption = f"and {len(cells) - MOST_CELLS:,} more in table cells"
+        table.caption_justify = "left"
     return table
 
 

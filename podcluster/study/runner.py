@@ -20,7 +20,7 @@ import json
 import logging
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -32,7 +32,8 @@ from podcluster.cluster.progress import Progress, Silent
 from podcluster.config import Cell, Config, EngineConfig, plain
 from podcluster.errors import InvariantError, PodclusterError
 from podcluster.io import load, provenance, results
-from podcluster.records import MachineTable, RunRow, Sink
+from podcluster.records import MachineTable, PairRow, RunRow, Sink
+from podcluster.study.pairs import machines_of, pair_rows, partners
 
 if TYPE_CHECKING:
     from podcluster.cluster.plan import Plan
@@ -80,6 +81,8 @@ def run_study(
         raise InvariantError("[SY-1] a study has at least one cell, got none")
     sweep = len(cells) > 1 or bool(cells[0].axes)
     names = [cell_name(cell) for cell in cells]
+    baseline = cells[0].config.study.baseline if sweep else None
+    compared = partners(cells) if baseline is not None else {}
     folders = [out_dir / CELLS / name if sweep else out_dir for name in names]
     if force:
         _forget(out_dir, folders)
@@ -94,9 +97,9 @@ def run_study(
         for index in missing:
             title = f"cell {index + 1} of {len(cells)}: {describe(cells[index])}" if sweep else "run"
             study.compute(cells[index], names[index], folders[index], title)
-    if sweep and not _is_done(out_dir, names):
-        results.compact(out_dir, folders)
-        _write_done(out_dir, names)
+    if sweep and not _is_done(out_dir, names, baseline):
+        results.compact(out_dir, folders, _paired(compared, folders, names, cells[0].config.study.confidence))
+        _write_done(out_dir, names, baseline)
     return StudyOutcome(out_dir, tuple(cells), tuple(folders), len(missing), skipped)
 
 
@@ -106,8 +109,9 @@ def describe(cell: Cell) -> str:
 
 
 def cell_name(cell: Cell) -> str:
-    """Name a cell by what its results are a function of [SY-1]; 12 hex digits."""
-    config = replace(cell.config, engine=EngineConfig(), study=replace(cell.config.study, figure=True))
+    """Name a cell by what its results are a function of [SY-1]; 12 hex digits. What it is compared with is no part."""
+    study = replace(cell.config.study, figure=True, baseline=None)
+    config = replace(cell.config, engine=EngineConfig(), study=study)
     text = json.dumps([config.to_dict(), plain(cell.axes)], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256(text.encode()).hexdigest()[:12]
 
@@ -117,22 +121,37 @@ def host_seed(seed: int, replication: int) -> int:
     return int(rng.stream(seed, "replication", replication).integers(2**63 - 1))
 
 
-def _is_done(folder: Path, names: Sequence[str]) -> bool:
-    """Whether `folder` holds the finished results of exactly these cells."""
+def _paired(
+    compared: Mapping[int, int], folders: Sequence[Path], names: Sequence[str], confidence: float
+) -> dict[Path, list[PairRow]]:
+    """The rows of `pairs`, by the folder of the cell that is compared."""
+    machines = {
+        at: machines_of(load.read_columns(folders[at] / results.RESULTS, "domains"))
+        for at in sorted({*compared, *compared.values()})
+    }
+    return {
+        folders[at]: pair_rows(names[other], machines[at], machines[other], confidence)
+        for at, other in compared.items()
+    }
+
+
+def _is_done(folder: Path, names: Sequence[str], baseline: str | None = None) -> bool:
+    """Whether `folder` holds the finished results of exactly these cells, compared with this baseline."""
     mark = folder / DONE
     if not mark.is_file() or not (folder / results.RESULTS).is_dir():
         return False
     try:
-        return bool(json.loads(mark.read_text()).get("cells") == list(names))
+        made = json.loads(mark.read_text())
+        return bool(made.get("cells") == list(names) and made.get("baseline") == baseline)
     except (ValueError, AttributeError) as error:
         raise PodclusterError(
             f"{mark} must be what podcluster wrote, got something else ({error}): remove it, or use --force"
         ) from error
 
 
-def _write_done(folder: Path, names: Sequence[str]) -> None:
+def _write_done(folder: Path, names: Sequence[str], baseline: str | None = None) -> None:
     """Mark a folder as finished, last of all."""
-    mark = {"cells": list(names), "version": __version__, "commit": provenance.commit()}
+    mark = {"cells": list(names), "baseline": baseline, "version": __version__, "commit": provenance.commit()}
     partial = folder / f".{DONE}.tmp"
     partial.write_text(json.dumps(mark, indent=1) + "\n")
     partial.replace(folder / DONE)

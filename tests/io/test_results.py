@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import results, tables
 from podcluster.io.load import load_results
-from podcluster.io.results import PART, RESULTS, ParquetSink, compact
+from podcluster.io.results import PART, RESULTS, TABLES_OF_A_CELL, ParquetSink, compact
 from podcluster.records import TABLES
 from tests.io import rows
 from tests.io.rows import write_cell
@@ -27,7 +27,8 @@ from tests.io.rows import write_cell
 @pytest.mark.parametrize("table", sorted(TABLES))
 def test_every_column_has_a_unit_and_a_doc_in_the_file(table: str, tmp_path: Path) -> None:
     """Read the file's schema, not the classes: what a stranger with pyarrow sees."""
-    write_cell(tmp_path, axes={"overcommit": 1.5})
+    write_cell(tmp_path / "c0", axes={"overcommit": 1.5})
+    compact(tmp_path, [tmp_path / "c0"], {tmp_path / "c0": [rows.plain("pairs")]})
     schema = pq.read_schema(tmp_path / RESULTS / table / PART)
     for field in schema:
         metadata = field.metadata or {}
@@ -73,13 +74,13 @@ def test_load_gives_typed_frames_with_units_docs_and_provenance(tmp_path: Path) 
         tmp_path, axes={"overcommit": 1.5, "controller": "static", "cluster.epoch_s": 10, "guest.dirty_all": True}
     )
     loaded = load_results(tmp_path)
-    assert list(loaded) == list(TABLES)
+    assert list(loaded) == list(TABLES_OF_A_CELL)
     domains = loaded["domains"]
     assert str(domains["boot_done_ns"].dtype) == "Int64"
     assert domains["boot_done_ns"].tolist() == [5, pd.NA, pd.NA] * 2
     assert str(domains["domain_id"].dtype) == "int64"
     assert isinstance(domains["fate"].dtype, pd.CategoricalDtype)
-    for table in TABLES:
+    for table in TABLES_OF_A_CELL:
         frame = loaded[table]
         assert str(frame["overcommit"].dtype) == "float64"
         assert isinstance(frame["controller"].dtype, pd.CategoricalDtype)
@@ -92,6 +93,22 @@ def test_load_gives_typed_frames_with_units_docs_and_provenance(tmp_path: Path) 
     assert list(load_results(tmp_path, "runs")) == ["runs"]
     with pytest.raises(ConfigError, match="must hold table domains"):
         load_results(tmp_path, "runs")["domains"]
+
+
+def test_pairs_are_a_sweeps_table_alone(tmp_path: Path) -> None:
+    """Each row carries the cell it is of and its axes, in the widest type; a cell's sink does not take them."""
+    for name, ratio in (("c0", 1), ("c1", 1.5)):
+        write_cell(tmp_path / name, name, axes={"overcommit": ratio})
+    made = {tmp_path / name: [rows.plain("pairs", measure="died", difference=0.25)] for name in ("c0", "c1")}
+    compact(tmp_path, list(made), made)
+    pairs = load_results(tmp_path)["pairs"]
+    assert pairs["cell"].tolist() == ["c0", "c1"] and pairs["overcommit"].tolist() == [1.0, 1.5]
+    assert pairs["low"].isna().all() and pairs["difference"].tolist() == [0.25, 0.25]
+    assert load_results(tmp_path).provenance["cells"] == {"c0": {"overcommit": 1}, "c1": {"overcommit": 1.5}}
+    compact(tmp_path, list(made))
+    assert "pairs" not in load_results(tmp_path).tables
+    with pytest.raises(InvariantError, match="give them to compact"), ParquetSink(tmp_path, "c") as sink:
+        sink.write("pairs", [rows.plain("pairs")])
 
 
 def test_tables_nobody_wrote_to_are_there_and_empty(tmp_path: Path) -> None:
@@ -271,7 +288,7 @@ VALUES = {
 
 
 @settings(max_examples=30)
-@given(data=st.data(), table=st.sampled_from(sorted(set(TABLES) - {"cells"})))
+@given(data=st.data(), table=st.sampled_from(sorted(set(TABLES_OF_A_CELL) - {"cells"})))
 def test_any_row_comes_back_as_it_was(
     data: st.DataObject, table: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
