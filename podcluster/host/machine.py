@@ -29,6 +29,7 @@ from podcluster.host import (
     reservation,
     teardown,
 )
+from podcluster.host.eras import RING_SLOTS, SWITCHES, TODAY
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -38,7 +39,9 @@ from podcluster.host.state import (
     GIB_BLOCKS,
     L_LENGTH,
     RAM_ABOVE_TARGET,
-    RING_SLOTS,
+    RECENT_AFTER,
+    RING_EMPTY,
+    RING_SUPER,
     SHADOWED_PT,
     SINGLE,
     SPECIAL,
@@ -80,16 +83,25 @@ class Machine:
     """A host of `host_pages` frames, all of them free, without domains.
 
     `words`: keep the words of pages, so that reads return what was written (golden traces); else only whether pages
-    are zero. `ring_slots`: records in the recent list of each domain (P7), a power of two.
+    are zero. `era`: which hypervisor it runs. `ring_slots`: records in the recent list of each domain (P7), a power of
+    two; None: as the era has it.
     """
 
     def __init__(
-        self, host_pages: int, *, scrub_on_free: bool = True, words: bool = False, ring_slots: int = RING_SLOTS
+        self,
+        host_pages: int,
+        *,
+        scrub_on_free: bool = True,
+        words: bool = False,
+        era: str = TODAY,
+        ring_slots: int | None = None,
     ) -> None:
         self._gfn_blocks = 0
         self._h = new_host_state(host_pages, scrub_on_free=scrub_on_free, words=words, gfn_blocks=0)
+        for switch, value in SWITCHES[era].items():
+            self._h.rec[switch] = value
         heap.heap_init(self._h)
-        self._ring_slots = ring_slots
+        self._ring_slots = ring_slots or RING_SLOTS[era]
         self._domains: dict[int, DomainState] = {}
         self._maxmem: dict[int, int] = {}
         self._table_hashes: dict[int, tuple[int, dict[str, Any]]] = {}
@@ -104,7 +116,8 @@ class Machine:
     @classmethod
     def from_header(cls, header: Mapping[str, Any]) -> "Machine":
         """The host of a golden trace; its guests come into being with `create(dom)`."""
-        machine = cls(header["host_pages"], scrub_on_free=header["scrub_on_free"], words=True)
+        era = header.get("era", TODAY)
+        machine = cls(header["host_pages"], scrub_on_free=header["scrub_on_free"], words=True, era=era)
         for guest in header["guests"]:
             machine._header_guests[guest["id"]] = {key: value for key, value in guest.items() if key != "id"}
         return machine
@@ -130,7 +143,9 @@ class Machine:
             return self.create(dom, **self._header_guests[dom])
         blocks = _whole_gibs(maxmem_pages)
         self._reserve(blocks)
-        g = new_domain_state(blocks, self._ring_slots)
+        # xen2012 begins with gfn 0 in every slot.
+        ring_start = RING_SUPER if self._h.rec["recent"][0] == RECENT_AFTER else RING_EMPTY
+        g = new_domain_state(blocks, self._ring_slots, ring_start)
         shadow = paging == "shadow"
         g.rec["max_pages"] = max_pages
         g.rec["shadow"] = shadow

@@ -78,9 +78,8 @@ MakeMachine = Callable[[HostConfig, int], Mechanism]
 def make_machine(host: HostConfig, ram_pages: int) -> Mechanism:
     """The real machine; imported here so that what needs no pages compiles nothing."""
     from podcluster.host.machine import Machine
-    from podcluster.host.state import RING_SLOTS
 
-    return Machine(ram_pages, scrub_on_free=host.scrub_on_free, ring_slots=host.ring_slots or RING_SLOTS)
+    return Machine(ram_pages, scrub_on_free=host.scrub_on_free, era=host.era, ring_slots=host.ring_slots)
 
 
 @dataclass(slots=True)

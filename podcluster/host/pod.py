@@ -15,7 +15,7 @@ import numpy as np
 from podcluster.host.cache import INTERRUPTED, cache_get_single, cache_get_super, set_cache_size
 from podcluster.host.kernel import ctz, kernel, routine
 from podcluster.host.p2m import mark_odd, page_kind, set_block, set_pages, set_range
-from podcluster.host.reclaim import eager_reclaim, emergency_sweep
+from podcluster.host.reclaim import eager_reclaim, emergency_sweep, reclaim_super
 from podcluster.host.rows import frame_of, page_bit, row_count
 from podcluster.host.state import (
     BLOCK_PAGES,
@@ -28,6 +28,9 @@ from podcluster.host.state import (
     POD_ROW,
     RAM,
     RAM_ROW,
+    RECENT_AFTER,
+    RECENT_ALWAYS,
+    RECENT_IN_DEBT,
     RING_SUPER,
     TARGET_LOWERED,
     DomainState,
@@ -107,11 +110,22 @@ def mark_pod(h: HostState, g: DomainState, gfn: int, order: int) -> int:
 
 
 @routine
-def remember(g: DomainState, record: int) -> None:
-    """P7: put a record into the ring."""
+def remember(h: HostState, g: DomainState, record: int) -> None:
+    """P7: put a record into the ring; xen2012 looks at the superpage that falls out.
+
+    It begins with gfn 0 in every slot and would populate and take back gfn 0 for ever, if a toolstack made a superpage
+    of it (none did: the VGA hole is in it). Here gfn 0 is left alone while it is populated itself.
+    """
     r = g.rec[0]
+    recent = h.rec[0].recent
+    if recent < RECENT_IN_DEBT:
+        if recent != RECENT_AFTER or not record & RING_SUPER or r.entry_count <= r.cache_count:
+            return
+    oldest = g.ring[r.mrp_idx]
     g.ring[r.mrp_idx] = record
     r.mrp_idx = (r.mrp_idx + 1) & (g.ring.shape[0] - 1)
+    if recent == RECENT_AFTER and (record | oldest) != RING_SUPER:
+        reclaim_super(h, g, oldest & ~RING_SUPER)
 
 
 @routine
@@ -137,7 +151,8 @@ def out_of_memory(g: DomainState) -> None:
 def make_room(h: HostState, g: DomainState, gfn: int) -> bool:
     """P6 steps 3 to 6: reclaim as the rules say; False when the domain is out of PoD memory."""
     r = g.rec[0]
-    if r.entry_count > r.cache_count:
+    recent = h.rec[0].recent
+    if recent == RECENT_ALWAYS or (recent == RECENT_IN_DEBT and r.entry_count > r.cache_count):
         eager_reclaim(h, g)
     if r.cache_count == 0:
         emergency_sweep(h, g)
@@ -171,7 +186,7 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
             _mark_odd_frames(h, g, first, mfn, BLOCK_PAGES)
         r.entry_count -= BLOCK_PAGES
         r.populated_2m += 1
-        remember(g, first | RING_SUPER)
+        remember(h, g, first | RING_SUPER)
         return True
     mfn = cache_get_single(h, g)
     set_pages(h, g, gfn, 1, RAM, mfn)
@@ -179,7 +194,7 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
         _mark_odd_frames(h, g, gfn, mfn, 1)
     r.entry_count -= 1
     r.populated_4k += 1
-    remember(g, gfn)
+    remember(h, g, gfn)
     return True
 
 

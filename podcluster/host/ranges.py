@@ -41,6 +41,8 @@ from podcluster.host.state import (
     POD_ROW,
     RAM,
     RAM_ROW,
+    RECENT_ALWAYS,
+    RECENT_IN_DEBT,
     RING_SUPER,
     SINGLE,
     SUPER,
@@ -99,11 +101,19 @@ def _next_pod(h: HostState, row: int, i: int, end: int, step: int) -> int:
 
 
 @routine
+def _populates_are_plain(h: HostState, g: DomainState) -> bool:
+    """Whether populates from here on take from the cache and do nothing else, as long as there is no debt."""
+    r = g.rec[0]
+    return bool(r.entry_count <= r.cache_count and r.odd_cached == 0 and h.rec[0].recent != RECENT_ALWAYS)
+
+
+@routine
 def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: int, content: int) -> int:
     """Populate up to `blocks` whole `pod` entries of 2 MiB from block `b` on, without debt; how many it did."""
     r = g.rec[0]
     done = 0
     idx = r.mrp_idx
+    records = h.rec[0].recent >= RECENT_IN_DEBT
     offset = 0 if step > 0 else BLOCK_PAGES - 1
     contents = ONES if content != ZERO else ZEROS
     while done < blocks and g.lists[SUPER, L_LENGTH] > 0:
@@ -119,8 +129,9 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
             g.blk[b, POD_ROW] = ZEROS
             g.blk[b, HEAD] = contents
             g.blk[b, ANY] = contents
-            g.ring[idx] = (b << 9) | RING_SUPER
-            idx = (idx + 1) & (g.ring.shape[0] - 1)
+            if records:
+                g.ring[idx] = (b << 9) | RING_SUPER
+                idx = (idx + 1) & (g.ring.shape[0] - 1)
             used += 1
             b += step
         if used == 0:
@@ -172,7 +183,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             _write_span(h, g, b, low, low + here, content)
             done += here
             continue
-        easy = r.entry_count <= r.cache_count and r.odd_cached == 0
+        easy = _populates_are_plain(h, g)
         if kind == POD:
             slot = np.int64(g.gib[b >> 9])
             if easy and here == BLOCK_PAGES and slot == G_TABLE and r.sp_2m and h.rec[0].words == 0:
@@ -221,6 +232,7 @@ def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], 
     direction = 1 if signed > 0 else -1
     run = min(abs(signed), gfns.shape[0] - k)
     idx = r.mrp_idx
+    records = h.rec[0].recent >= RECENT_IN_DEBT
     top = r.max_guest
     used = 0
     while used < run:
@@ -246,8 +258,9 @@ def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], 
         else:
             set_pages(h, g, gfn, 1, RAM, mfn)
             contents_set(h, g, b, wi, m, True)
-        g.ring[idx] = gfn
-        idx = (idx + 1) & (g.ring.shape[0] - 1)
+        if records:
+            g.ring[idx] = gfn
+            idx = (idx + 1) & (g.ring.shape[0] - 1)
         top = max(top, gfn)
         used += 1
     if used:
@@ -270,7 +283,7 @@ def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], conten
     while k < gfns.shape[0]:
         if r.crashed or r.dying:
             return k
-        if content != ZERO and r.entry_count <= r.cache_count and r.odd_cached == 0 and h.rec[0].words == 0:
+        if content != ZERO and h.rec[0].words == 0 and _populates_are_plain(h, g):
             used = _populate_listed(h, g, gfns, k)
             if used:
                 k += used

@@ -213,7 +213,7 @@ def emergency_sweep(h: HostState, g: DomainState) -> int:
         r.reclaim_single = r.max_guest
     start = r.reclaim_single
     limit = max(start - SWEEP_LIMIT, 0)
-    busy = h.rec[0].preempt != 0
+    busy = h.rec[0].preempt != 0 and h.rec[0].sweep_yields != 0
     gathered = 0  # RAM pages in the batch in hand
     held = 0  # of them candidates
     gfn = start

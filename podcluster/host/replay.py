@@ -4,7 +4,8 @@ What        `replay_file` drives any `GoldenMachine`; `main` is `podcluster repl
 Units       As in the traces: frame numbers, gfns and sizes are 4 KiB pages.
 Compared    `ret` on every line; presence, absence and content of `oom`, `nomem`, `assert`; every field of every state
             record, must-match and diagnostic alike, after merging the differences guest by guest.
-Source      docs/golden-traces.md. A trace of another era or another format is refused, not half read.
+Source      docs/golden-traces.md. The header says which era's hypervisor; a trace of an unknown era or another format
+            is refused, not half read.
 """
 
 import gzip
@@ -17,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from podcluster.config import ERAS
 from podcluster.errors import ConfigError
 
 FORMAT = 1
-ERA = "today"
+TODAY = "today"  # the era of a trace that names none
 NOTES = ("oom", "nomem", "assert")
 ABSENT = "absent"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -191,8 +193,9 @@ def _header(path: str | Path, lines: list[bytes]) -> dict[str, Any]:
         raise ConfigError(f"{path}:1: not the header of a golden trace (JSON with {', '.join(sorted(needed))})")
     if header["format"] != FORMAT:
         raise ConfigError(f"{path}:1: format must be {FORMAT}, got {header['format']!r}; record the trace again")
-    if header.get("era", ERA) != ERA:
-        raise ConfigError(f"{path}:1: era must be {ERA!r} or absent, got {header['era']!r}; this host has no other era")
+    era = header.get("era", TODAY)
+    if era not in ERAS:
+        raise ConfigError(f"{path}:1: era must be one of {', '.join(ERAS)} or absent, got {era!r}; record it again")
     guest_keys = {"id", "maxmem_pages", "max_pages", "paging", "p2m", "sp_1g", "sp_2m"}
     for guest in header["guests"]:
         if not guest_keys <= guest.keys():

@@ -27,7 +27,6 @@ from podcluster.host.layout import Arrays, fields
 BLOCK_PAGES = 512
 GIB_PAGES = 1 << 18
 GIB_BLOCKS = 512
-RING_SLOTS = 32  # P7, unless the host is told otherwise
 SWEEP_LIMIT = 1024  # P11
 SWEEP_BATCH = 16  # P10, P11
 HEAD_WORDS = 16  # P9, P10: the words that the first check reads
@@ -93,6 +92,12 @@ CHUNK_FIELDS = 128
 
 RING_EMPTY = -1
 RING_SUPER = 1 << 62
+
+# What the recent list is for (`h.rec.recent`; the later, the larger).
+RECENT_NONE = 0  # there is none [R6]
+RECENT_AFTER = 1  # superpages, in debt; what falls out is looked at after the populate (xen2012)
+RECENT_IN_DEBT = 2  # P7, P8
+RECENT_ALWAYS = 3  # P8 whatever the debt (xen2015)
 
 # Why an equation of a regular life no longer holds for a domain (`rec.irregular`).
 TARGET_LOWERED = 1
@@ -190,6 +195,9 @@ HOST_RECORD = _record(
     "chunks_used",
     "word_count",  # slots taken in `words`
     "loose",  # loose and retired frames
+    # Which hypervisor this is: switches by what they do (eras.py).
+    "recent",  # RECENT_NONE .. RECENT_ALWAYS
+    "sweep_yields",  # a sweep stops when the CPU is wanted [P11]
 )
 
 
@@ -307,14 +315,17 @@ def grown(array: npt.NDArray[Any], length: int, used: int) -> npt.NDArray[Any]:
     return larger
 
 
-def new_domain_state(blocks: int, ring_slots: int) -> DomainState:
-    """A domain with `blocks` blocks of address space (a multiple of 512), all of it unmapped."""
+def new_domain_state(blocks: int, ring_slots: int, ring_start: int) -> DomainState:
+    """A domain with `blocks` blocks of address space (a multiple of 512), all of it unmapped.
+
+    `ring_start` is what the slots of its recent list hold at first.
+    """
     rec = np.zeros(1, DOMAIN_RECORD)
     rec["blocks"] = blocks
     return DomainState(
         rec=rec,
         blk=sparse_zeros((blocks, BLOCK_FIELDS), np.int32),
         gib=np.zeros(-(-blocks // GIB_BLOCKS), np.int32),
-        ring=np.full(ring_slots, RING_EMPTY, np.int64),
+        ring=np.full(ring_slots, ring_start, np.int64),
         lists=np.zeros((LISTS + 1, LIST_FIELDS), np.int64),
     )

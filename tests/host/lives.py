@@ -168,4 +168,4 @@ class SlowMachine(ReferenceMachine):
 
 
 def slow_machine(host: HostConfig, ram_pages: int) -> SlowMachine:
-    return SlowMachine(ram_pages, scrub_on_free=host.scrub_on_free, ring_slots=host.ring_slots or 32)
+    return SlowMachine(ram_pages, scrub_on_free=host.scrub_on_free, era=host.era, ring_slots=host.ring_slots)

@@ -16,6 +16,7 @@ class Pair:
         self.fast = Machine(host_pages, scrub_on_free=scrub_on_free, words=words, **host)
         self.slow = ReferenceMachine(host_pages, scrub_on_free=scrub_on_free, **host)
         self.words = words
+        self.era = host.get("era", "today")
         self.doms: list[int] = []
         self.running: set[int] = set()
 

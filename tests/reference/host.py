@@ -9,12 +9,11 @@ Source      docs/golden-traces.md; docs/model.md H2, H3 for claims.
 from collections import deque
 from dataclasses import dataclass, field
 
-from tests.reference.hashes import EMPTY_RING_SLOT, TableHashes
+from tests.reference.hashes import TableHashes
 from tests.reference.heap import BuddyHeap
 from tests.reference.table import Table
 
 HEAD_WORDS = 16  # what the quick zero check looks at
-RING_SLOTS = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +58,7 @@ class Domain:
     cache_single: deque[int] = field(default_factory=deque)
     max_guest: int = 0
     reclaim_single: int = 0
-    ring: list[int] = field(default_factory=lambda: [EMPTY_RING_SLOT] * RING_SLOTS)  # as many as its host says
+    ring: list[int] = field(default_factory=list)  # as many as its host says
     ring_index: int = 0
     now_ns: int = 0
     vcpu: int = 0

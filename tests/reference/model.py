@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from podcluster.errors import InvariantError
 from podcluster.host.written import ZERO
+from tests.reference.eras import MANAGERS
 from tests.reference.hashes import FNV_OFFSET, TableHashes, fnv, text
 from tests.reference.host import Domain, Frames
 from tests.reference.pod import EINVAL, ENOMEM, PodManager
@@ -45,11 +46,18 @@ class ReferenceMachine:
     """A host of `host_pages` frames; slow, plain, and right."""
 
     def __init__(
-        self, host_pages: int, *, scrub_on_free: bool = True, words: bool = True, ring_slots: int = 32
+        self,
+        host_pages: int,
+        *,
+        scrub_on_free: bool = True,
+        words: bool = True,
+        era: str = "today",
+        ring_slots: int | None = None,
     ) -> None:
+        self._manager = MANAGERS[era]
         self.frames = Frames(host_pages, scrub_on_free)
         self.preempt_mode = "never"
-        self.ring_slots = ring_slots
+        self._ring_slots = ring_slots or self._manager.ring_slots
         self._header_guests: dict[int, dict[str, Any]] = {}
         self._pods: dict[int, PodManager] = {}
         self._references: dict[int, int] = {}  # add_ref's id -> mfn
@@ -60,7 +68,8 @@ class ReferenceMachine:
     @classmethod
     def from_header(cls, header: Mapping[str, Any]) -> "ReferenceMachine":
         """The host of a golden trace; its guests come into being with `create(dom)`."""
-        machine = cls(header["host_pages"], scrub_on_free=header["scrub_on_free"])
+        era = header.get("era", "today")
+        machine = cls(header["host_pages"], scrub_on_free=header["scrub_on_free"], era=era)
         for guest in header["guests"]:
             machine._header_guests[guest["id"]] = {key: value for key, value in guest.items() if key != "id"}
         return machine
@@ -84,8 +93,8 @@ class ReferenceMachine:
         shadow = paging == "shadow"
         table = Table(ept=p2m == "ept" and not shadow, use_1g=sp_1g and not shadow, use_2m=sp_2m or shadow)  # T1
         domain = Domain(dom, maxmem_pages, max_pages, shadow, table, TableHashes(table))
-        domain.ring = domain.ring[:1] * self.ring_slots
-        self._pods[dom] = PodManager(domain, self.frames)
+        domain.ring = [self._manager.ring_start] * self._ring_slots
+        self._pods[dom] = self._manager(domain, self.frames)
         return 0
 
     def destroy(self, dom: int) -> int:

@@ -1,11 +1,11 @@
 """The populate-on-demand manager of one domain, rule by rule, the slow way.
 
 What        P1-P14 of docs/model.md as methods of `PodManager`, on a domain's record and the host's frames. No draws,
-            no clock.
+            no clock. What other eras do otherwise is in `tests/reference/eras.py`.
 Units       Every count is 4 KiB pages. An order-k extent is 2**k pages.
 Invariants  [POD-2], [POD-3] and P15 are audited by `model.ReferenceMachine.audit`.
-Departs     Nowhere from the golden traces. Other eras and the second promise (S1-S4) are not here; `PROMISED` is where
-            a second kind would go.
+Departs     Nowhere from the golden traces. The second promise (S1-S4) is not here; `PROMISED` is where a second kind
+            would go.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,11 @@ def chunk_order(gfn: int, order: int) -> int:
 
 
 class PodManager:
-    """Populate on demand for one domain."""
+    """Populate on demand for one domain, as today's Xen does it."""
+
+    sweep_yields = True  # a sweep stops when there is other work
+    ring_slots = 32
+    ring_start = EMPTY_RING_SLOT
 
     def __init__(self, domain: Domain, frames: Frames) -> None:
         self.domain = domain
@@ -143,8 +147,7 @@ class PodManager:
         if order == 18:  # step 2
             self.set_range(base, 9, POD)
             return True
-        if domain.entry_count > domain.count:  # step 3
-            self.eager_reclaim()
+        self.before_populate()  # step 3
         if domain.count == 0:  # step 4
             self.emergency_sweep()
         if domain.count == 0:  # step 5
@@ -169,9 +172,25 @@ class PodManager:
             domain.populated_2m += 1
         else:
             domain.populated_4k += 1
-        domain.ring[domain.ring_index] = base | RING_SUPERPAGE_BIT if order == 9 else base  # P7
-        domain.ring_index = (domain.ring_index + 1) % len(domain.ring)
+        self.after_populate(base, order)
         return True
+
+    def before_populate(self) -> None:
+        """What is looked at before a populate."""  # P6 step 3
+        if self.domain.entry_count > self.domain.count:
+            self.eager_reclaim()
+
+    def after_populate(self, gfn: int, order: int) -> None:
+        """What is remembered of a populate."""  # P7
+        self.remember(gfn | RING_SUPERPAGE_BIT if order == 9 else gfn)
+
+    def remember(self, record: int) -> int:
+        """Put a record into the ring; what it replaced."""  # P7
+        domain = self.domain
+        replaced = domain.ring[domain.ring_index]
+        domain.ring[domain.ring_index] = record
+        domain.ring_index = (domain.ring_index + 1) % len(domain.ring)
+        return replaced
 
     def eager_reclaim(self) -> None:
         """Try what was populated longest ago; more of it only while the cache is empty."""  # P8
@@ -258,7 +277,7 @@ class PodManager:
                 if len(gathered) == SWEEP_BATCH:
                     self.check_frames(gathered)
                     gathered = []
-            if gfn < limit and (domain.count > 0 or self.preempt):
+            if gfn < limit and (domain.count > 0 or (self.preempt and self.sweep_yields)):
                 break
             gfn -= 1
         self.check_frames(gathered)
