@@ -44,7 +44,7 @@ SCRUBBERS = ("none", "zero")
 ALLOC_ORDERS = ("descending", "random")
 FAMILIES = ("one", "synthetic", "bitbrains")
 RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
-POLICIES = ("first_fit", "best_fit")
+POLICIES = ("first_fit", "best_fit", "xapi")
 CONTROLLERS = ("static",)
 ENGINES = ("auto", "inline", "ray")
 
@@ -420,6 +420,7 @@ class PlacementConfig:
     """Which host a domain goes to."""
 
     policy: str
+    coordinator_bias: bool = True  # xapi: the pool's master is chosen less often
 
     def __post_init__(self) -> None:
         self.check()

@@ -250,8 +250,9 @@ class HostSpec:
 class HostView:
     """What a scheduler knows of a host, as of `at_ns` [pages].
 
-    `committed_pages` is the sum of need_memory (B3.1) of the domains there, `promised_pages` the sum of their maxmem,
-    `free_pages` what the host's heap has free.
+    `committed_pages` is the sum of need_memory (B3.1) of the domains there, `overhead_pages` what of it is not their
+    memory, both with what the toolstack keeps free (D3.2); `promised_pages` the sum of their maxmem, `free_pages` what
+    the host's heap has free.
     """
 
     host_id: int
@@ -261,6 +262,17 @@ class HostView:
     free_pages: int
     domains: int
     at_ns: int
+    overhead_pages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What placement needs to know of a request [pages]: need_memory, maxmem, and what of the need is not memory."""
+
+    need_pages: int
+    maxmem_pages: int
+    overhead_pages: int = 0
+    domain_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ MISTAKES = [
     ("workload.start_s=-1", "workload.start_s must be >= 0"),
     ("workload=one", "workload.maxmem_mib must be given for workload=one"),
     ("workload=bitbrains", "workload.path must be the trace's folder"),
-    ("placement.policy=worst", "placement.policy must be one of first_fit, best_fit"),
+    ("placement.policy=worst", "placement.policy must be one of first_fit, best_fit, xapi"),
     ("controller.name=squeezed", "controller.name must be one of static"),
     ("engine.kind=mpi", "engine.kind must be one of auto, inline, ray"),
     ("engine.address=''", "engine.address must be 'local' or host:port"),

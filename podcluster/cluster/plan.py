@@ -22,7 +22,7 @@ from podcluster.config import Config, EngineConfig
 from podcluster.errors import ConfigError
 from podcluster.placement.hosts import auto_host_count
 from podcluster.placement.policy import make_policy
-from podcluster.records import HostSpec, Workload
+from podcluster.records import Ask, HostSpec, MachineRequest, Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, s_to_ns
 
 RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written
@@ -42,7 +42,7 @@ INLINE_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run, settled: `need_pages` by domain_id."""
+    """One run, settled: `need_pages` by domain_id; `reserve_pages` of each host are never committed (D3.2)."""
 
     specs: tuple[HostSpec, ...]
     hosts: HostPlan
@@ -51,18 +51,21 @@ class Plan:
     epoch_ns: int
     write_samples: bool
     notes: tuple[str, ...]
+    reserve_pages: int = 0
 
 
 def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     """Count the hosts and what each machine needs; `seed` is the replication's."""
-    from podcluster.host.domain import need_memory_pages
+    from podcluster.host.domain import need_memory_pages, reserve_pages
 
     need = {request.domain_id: need_memory_pages(request, config.host, config.guest) for request in workload.requests}
     notes: list[str] = []
     hosts = config.cluster.host_count
     if hosts is None:
-        maxmem = [request.maxmem_pages for request in workload.requests]
-        count = auto_host_count(list(need.values()), maxmem, config.usable_pages, make_policy(config.placement.policy))
+        placement = config.placement
+        policy = make_policy(placement.policy, seed, coordinator_bias=placement.coordinator_bias)
+        asks = [ask_of(request, need[request.domain_id]) for request in workload.requests]
+        count = auto_host_count(asks, config.usable_pages, policy, reserve_pages(config.host))
         hosts = count.hosts
         why = f", which leave {count.unplaced} over" if count.unplaced else ""
         noun = "host" if hosts == 1 else "hosts"
@@ -75,11 +78,17 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         specs=specs,
         hosts=HostPlan(config.host, {config.guest.os_class: config.guest}, seed, s_to_ns(grid_s)),
         need_pages=need,
+        reserve_pages=reserve_pages(config.host),
         duration_ns=s_to_ns(config.study.duration_s),
         epoch_ns=s_to_ns(config.cluster.epoch_s),
         write_samples=telemetry_s > 0,
         notes=tuple(notes),
     )
+
+
+def ask_of(request: MachineRequest, need_pages: int) -> Ask:
+    """What placement is told of a request."""
+    return Ask(need_pages, request.maxmem_pages, need_pages - request.memory_pages, request.domain_id)
 
 
 class Choice(NamedTuple):

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from podcluster.cluster.plan import Plan
+from podcluster.cluster.plan import Plan, ask_of
 from podcluster.cluster.pool import Pool
 from podcluster.cluster.progress import Progress
 from podcluster.cluster.ratios import SamplePeaks, peak_of, placed_peak
@@ -93,7 +93,8 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
     ledger = Ledger()
     peaks = SamplePeaks()
     for spec in plan.specs:
-        ledger.views[spec.host_id] = HostView(spec.host_id, spec.usable_pages, 0, 0, spec.usable_pages, 0, 0)
+        reserve, usable = plan.reserve_pages, spec.usable_pages
+        ledger.views[spec.host_id] = HostView(spec.host_id, usable, reserve, 0, usable, 0, 0, overhead_pages=reserve)
     now_ns, next_arrival, steps = 0, 0, 0
     while now_ns < end_ns:
         due_ns = _due(arrivals, next_arrival, ledger, end_ns)
@@ -175,14 +176,14 @@ def _place(
 ) -> None:
     """Find a host for one request, or write its rejection."""
     at_ns = max(1, request.arrival_ns)
-    need_pages = plan.need_pages[request.domain_id]
-    answer = policy.place_indexed(need_pages, request.maxmem_pages, index)
+    ask = ask_of(request, plan.need_pages[request.domain_id])
+    answer = policy.place_indexed(ask, index)
     if isinstance(answer, Rejected):
         ledger.end([rejection(request, at_ns, answer.cause)])
         sink.write("domains", ledger.rows[-1:])
         sink.write("events", [EventRow(at_ns, NO_HOST, request.domain_id, request.attempt, "reject", answer.reason)])
         return
-    index.commit(answer, need_pages)  # [EP-2]
+    index.place(answer, ask)  # [EP-2]
     ledger.host_of[request.domain_id] = answer
     commands.setdefault(answer, []).append(StartDomain(at_ns, request))
     if request.departure_ns is not None and request.departure_ns <= plan.duration_ns:

@@ -29,7 +29,7 @@ from podcluster.host.mechanism import Mechanism
 from podcluster.host.written import DATA
 from podcluster.host.xl import SLACK_KIB, VGA_HOLE_PAGES, Numbers, refusal
 from podcluster.records import Cause, MachineRequest
-from podcluster.units import PAGES_PER_GIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES, kib_to_pages, pages_to_kib
+from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES, kib_to_pages, pages_to_kib
 
 Run = tuple[int, int]
 """Adjacent pages: (first gfn, count)."""
@@ -66,6 +66,11 @@ def need_memory_pages(request: MachineRequest, host: HostConfig, guest: GuestCon
     overhead (D3.4).
     """
     return numbers_of(request, host, guest).need_pages
+
+
+def reserve_pages(host: HostConfig) -> int:
+    """Host memory that the toolstack keeps free, whoever asks [pages]: squeezed's reserve (D3.2)."""
+    return xapi.RESERVE_MIB * PAGES_PER_MIB if host.toolstack == "xapi" else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class HostModel:
         self._restarts: dict[int, int] = {}  # domain_id -> stamp of the build that is to follow its crash
         self._preserved: dict[int, Resident] = {}  # by domain_id: crashed, and kept with all that they own
         self._changed: dict[int, None] = {}  # domids to audit, in order
-        self._committed_pages = 0
+        self._committed_pages = self._overhead_pages = toolstack.reserve_pages(host)
         self._rows: list[DomainRow] = []
         self._events: list[tuple[int, int, int, EventRow]] = []
         self._samples: list[SampleRow] = []
@@ -189,6 +189,7 @@ class HostModel:
                 self._machine.free_pages,
                 len(self._residents),
                 self._now_ns,
+                self._overhead_pages,
             )
         return self._view
 
@@ -303,7 +304,7 @@ class HostModel:
         resident = self._boot(at_ns, request, cfg, built)
         self._residents[domid] = self._booting[domid] = resident
         self._domid_of[request.domain_id] = domid
-        self._committed_pages += built.numbers.need_pages
+        self._commit(request, built.numbers.need_pages)
         self._promised.at(at_ns, self._promised.now + request.maxmem_pages)
         self._target.at(at_ns, self._target.now + built.target_pages)
         self._domains_peak = max(self._domains_peak, len(self._residents))
@@ -312,6 +313,12 @@ class HostModel:
         self._event(at_ns, request, domid, "build_done", text)
         self._acted(domid)
         self._enqueue(resident)
+
+    def _commit(self, request: MachineRequest, need_pages: int) -> None:
+        """Charge the host with what a domain needs, or give it back (below 0)."""
+        memory_pages = request.memory_pages if need_pages > 0 else -request.memory_pages
+        self._committed_pages += need_pages
+        self._overhead_pages += need_pages - memory_pages
 
     def _boot(self, at_ns: int, request: MachineRequest, cfg: GuestConfig, built: toolstack.Domain) -> Resident:
         domid, domain_id, attempt = built.domid, request.domain_id, request.attempt
@@ -431,7 +438,7 @@ class HostModel:
         cached, promised = self._promises.pop(domid)
         self._cached -= cached
         self._promised_pages -= promised
-        self._committed_pages -= resident.domain.numbers.need_pages
+        self._commit(request, -resident.domain.numbers.need_pages)
         self._promised.at(at_ns, self._promised.now - request.maxmem_pages)
         self._target.at(at_ns, self._target.now - resident.domain.target_pages)
         self._owned.at(at_ns, self._owned.now - self._owned_of.pop(domid))

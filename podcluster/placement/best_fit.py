@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from podcluster.placement.index import HostIndex, fits, rejected_by
-from podcluster.records import HostView, Rejected
+from podcluster.records import Ask, HostView, Rejected
 
 
 class BestFit:
     """Fill the fullest host that still fits."""
 
-    def place(self, request_pages: int, request_maxmem_pages: int, views: Sequence[HostView]) -> int | Rejected:
+    def place(self, ask: Ask, views: Sequence[HostView]) -> int | Rejected:
         """The tightest of `views` that fits [pages]."""
-        fitting = [view for view in views if fits(request_pages, request_maxmem_pages, view)]
+        fitting = [view for view in views if fits(ask, view)]
         if fitting:
             return min(fitting, key=lambda view: (view.usable_pages - view.committed_pages, view.host_id)).host_id
-        return rejected_by(request_pages, request_maxmem_pages, views)
+        return rejected_by(ask, views)
 
-    def place_indexed(self, request_pages: int, request_maxmem_pages: int, index: HostIndex) -> int | Rejected:
+    def place_indexed(self, ask: Ask, index: HostIndex) -> int | Rejected:
         """The same from an index [pages]."""
-        return index.best_fit(request_pages, request_maxmem_pages)
+        return index.best_fit(ask)

@@ -11,36 +11,36 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from dataclasses import replace
 
 from podcluster.errors import InvariantError
-from podcluster.records import HostView, Rejected
+from podcluster.records import Ask, HostView, Rejected
 from podcluster.units import pages_to_mib
 
 
-def fits(request_pages: int, request_maxmem_pages: int, view: HostView) -> bool:
+def fits(ask: Ask, view: HostView) -> bool:
     """Whether this host may take the request: [PLACE-1] and [PLACE-2]."""
-    return view.committed_pages + request_pages <= view.usable_pages and request_maxmem_pages <= view.usable_pages
+    return view.committed_pages + ask.need_pages <= view.usable_pages and ask.maxmem_pages <= view.usable_pages
 
 
-def rejection(request_pages: int, request_maxmem_pages: int, most_usable_pages: int, most_free_pages: int) -> Rejected:
+def rejection(ask: Ask, most_usable_pages: int, most_free_pages: int) -> Rejected:
     """Say why no host fits, given the largest U and the largest uncommitted memory there is."""
-    if request_maxmem_pages > most_usable_pages:
+    if ask.maxmem_pages > most_usable_pages:
         return Rejected(
-            f"maxmem of {pages_to_mib(request_maxmem_pages)} MiB is more than any host can give "
+            f"maxmem of {pages_to_mib(ask.maxmem_pages)} MiB is more than any host can give "
             f"({pages_to_mib(most_usable_pages)} MiB)",
             "too_large",
         )
     return Rejected(
-        f"needs {pages_to_mib(request_pages)} MiB; the host with most has {pages_to_mib(most_free_pages)} MiB "
+        f"needs {pages_to_mib(ask.need_pages)} MiB; the host with most has {pages_to_mib(most_free_pages)} MiB "
         "uncommitted"
     )
 
 
-def rejected_by(request_pages: int, request_maxmem_pages: int, views: Sequence[HostView]) -> Rejected:
+def rejected_by(ask: Ask, views: Sequence[HostView]) -> Rejected:
     """Say why none of `views` fits."""
     return rejection(
-        request_pages,
-        request_maxmem_pages,
+        ask,
         max((view.usable_pages for view in views), default=0),
         max((view.usable_pages - view.committed_pages for view in views), default=0),
     )
@@ -55,6 +55,7 @@ class HostIndex:
     """
 
     def __init__(self, views: Sequence[HostView]) -> None:
+        self._views = list(views)
         self._host_ids = [view.host_id for view in views]
         if any(a >= b for a, b in zip(self._host_ids, self._host_ids[1:], strict=False)):
             raise InvariantError(f"[PLACE-0] views must be in ascending host_id order, got {self._host_ids[:10]}...")
@@ -74,23 +75,41 @@ class HostIndex:
         """U - committed of this host."""
         return self._tree[self._size + self._position[host_id]]
 
-    def first_fit(self, request_pages: int, request_maxmem_pages: int) -> int | Rejected:
+    def first_fit(self, ask: Ask) -> int | Rejected:
         """The lowest host_id that fits."""
-        position = self._first_from(0, request_pages)
+        position = self._first_from(0, ask.need_pages)
         # With hosts of one size the first hit has U enough, if any has; otherwise go on behind the hosts too small.
-        while position >= 0 and self._usable[position] < request_maxmem_pages:
-            position = self._first_from(position + 1, request_pages)
+        while position >= 0 and self._usable[position] < ask.maxmem_pages:
+            position = self._first_from(position + 1, ask.need_pages)
         if position < 0:
-            return self._rejection(request_pages, request_maxmem_pages)
+            return self._rejection(ask)
         return self._host_ids[position]
 
-    def best_fit(self, request_pages: int, request_maxmem_pages: int) -> int | Rejected:
+    def best_fit(self, ask: Ask) -> int | Rejected:
         """The host that fits and would have least left, lowest host_id among equals."""
-        for rank in range(bisect_left(self._by_free, (request_pages, -1)), len(self._by_free)):
+        for rank in range(bisect_left(self._by_free, (ask.need_pages, -1)), len(self._by_free)):
             position = self._by_free[rank][1]
-            if self._usable[position] >= request_maxmem_pages:
+            if self._usable[position] >= ask.maxmem_pages:
                 return self._host_ids[position]
-        return self._rejection(request_pages, request_maxmem_pages)
+        return self._rejection(ask)
+
+    def views(self) -> list[HostView]:
+        """What is known of the hosts by now, in host_id order."""
+        return [
+            replace(view, committed_pages=view.usable_pages - self._tree[self._size + i])
+            for i, view in enumerate(self._views)
+        ]
+
+    def place(self, host_id: int, ask: Ask) -> None:
+        """Commit what a request needs to this host, and note what it promises."""
+        self.commit(host_id, ask.need_pages)
+        position = self._position[host_id]
+        view = self._views[position]
+        self._views[position] = replace(
+            view,
+            promised_pages=view.promised_pages + ask.maxmem_pages,
+            overhead_pages=view.overhead_pages + ask.overhead_pages,
+        )
 
     def commit(self, host_id: int, pages: int) -> None:
         """Take `pages` of this host's uncommitted memory (negative: give back)."""
@@ -133,5 +152,5 @@ class HostIndex:
                 node += 1
         return node - self._size
 
-    def _rejection(self, request_pages: int, request_maxmem_pages: int) -> Rejected:
-        return rejection(request_pages, request_maxmem_pages, self._usable_max, max(self._tree[1], 0))
+    def _rejection(self, ask: Ask) -> Rejected:
+        return rejection(ask, self._usable_max, max(self._tree[1], 0))

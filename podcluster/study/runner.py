@@ -260,7 +260,9 @@ class _Study:
         pool = self._pool(config, plan, ready.kind, title)
         self._progress.begin(title, len(plan.specs), len(workload.requests), plan.duration_ns)
         try:
-            outcome = run(plan, workload, make_policy(config.placement.policy), pool, sink, self._progress)
+            placement = config.placement
+            policy = make_policy(placement.policy, plan.hosts.seed, coordinator_bias=placement.coordinator_bias)
+            outcome = run(plan, workload, policy, pool, sink, self._progress)
         except InvariantError as error:
             raise InvariantError(f"{error} (replication {replication} of seed {config.seed})") from error
         finally:

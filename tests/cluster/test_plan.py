@@ -8,6 +8,7 @@ from podcluster.cluster.plan import (
     S_PER_GIB_BOOTED,
     S_PER_GIB_HOUR,
     Estimate,
+    ask_of,
     available_bytes,
     check_memory,
     choose_engine,
@@ -46,10 +47,10 @@ def test_auto_takes_as_many_hosts_as_the_policy_needs(make_config: MakeConfig) -
     least = -(-sum(needs) // config.usable_pages)
     hosts = len(plan.specs)
     assert least <= hosts <= least + -(-least // 10)
-    maxmem = [request.maxmem_pages for request in workload.requests]
+    asks = [ask_of(request, need) for request, need in zip(workload.requests, needs, strict=True)]
     policy = make_policy("first_fit")
-    assert unplaced(needs, maxmem, hosts, config.usable_pages, policy) == 0
-    assert hosts == least or unplaced(needs, maxmem, hosts - 1, config.usable_pages, policy) > 0
+    assert unplaced(asks, hosts, config.usable_pages, policy) == 0
+    assert hosts == least or unplaced(asks, hosts - 1, config.usable_pages, policy) > 0
     assert plan.notes == (f"cluster.hosts=auto took {hosts} host{'s' if hosts != 1 else ''} of 64 GiB",)
     assert {spec.usable_pages for spec in plan.specs} == {config.usable_pages}
 

@@ -1,0 +1,149 @@
+"""XAPI's choice of a host: four categories of hosts, and in each a draw that favours the best.
+
+What        `categories` sorts hosts by how sure they are to bear a VM, `draw` picks from one, `choose` goes through
+            them; `ranked` groups hosts before that for anti-affinity. `Xapi` is the policy made of these.
+Units       Any one unit; the policy's are pages.
+Symbols     avail   what a host has for VMs beside their overheads, the new VM's included
+Rules       docs/model.md D6, E13.
+Departs     The full boot check is [PLACE-1] and [PLACE-2] (D3.4): networks, storage and CPU features are alike on all
+            hosts. dynamic_max is static_max, so that definite and probable hosts are the same. Where nothing fits XAPI
+            tries once more without looking at memory, and the start fails later for want of it: here it is rejected at
+            once, with both errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from podcluster.placement.index import HostIndex, fits, rejected_by
+from podcluster.records import Ask, HostView, Rejected
+from podcluster.rng import stream
+from podcluster.units import pages_to_mib
+
+COORDINATOR: Final = 0  # the pool's master is its first host
+POSSIBLE_WHOLLY: Final = 1000
+
+
+class Sums(NamedTuple):
+    """A host with the new VM on it: what is there for VMs, and what they may take, each summed over all of them."""
+
+    avail: int
+    static_max: int
+    dynamic_max: int
+    dynamic_min: int
+
+
+class Candidate(NamedTuple):
+    """A host of a category, with its value there."""
+
+    value: int
+    host_id: int
+
+
+def possible(sums: Sums) -> int:
+    """How much of the dynamic ranges a host can give, in thousandths; -1 if not even the minima (D6.1)."""
+    if sums.avail >= sums.dynamic_max:
+        return POSSIBLE_WHOLLY
+    if sums.avail < sums.dynamic_min:
+        return -1
+    return POSSIBLE_WHOLLY * (sums.avail - sums.dynamic_min) // (sums.dynamic_max - sums.dynamic_min)
+
+
+def categories(
+    hosts: Mapping[int, Sums], *, preferred: int | None = None, coordinator: int | None = None
+) -> list[list[Candidate]]:
+    """Hosts by category, affinity, definite, probable, possible, each host in its first, best value first (D6.1-D6.3).
+
+    `coordinator`: the master's host_id where the bias against it is on.
+    """
+
+    def biased(host_id: int, value: int) -> int:
+        return (value - 1) // 2 if host_id == coordinator else value
+
+    named: tuple[Callable[[int, Sums], int], ...] = (
+        lambda host_id, sums: possible(sums) if host_id == preferred else -1,
+        lambda host_id, sums: sums.avail - sums.static_max,
+        lambda host_id, sums: sums.avail - sums.dynamic_max,
+        lambda host_id, sums: possible(sums),
+    )
+    rest = dict(hosts)
+    found = []
+    for number, value_of in enumerate(named):
+        members = {host_id: value_of(host_id, sums) for host_id, sums in rest.items()}
+        members = {host_id: value for host_id, value in members.items() if value >= 0}
+        rest = {host_id: sums for host_id, sums in rest.items() if host_id not in members}
+        if number in (1, 2):
+            members = {host_id: biased(host_id, value) for host_id, value in members.items()}
+        found.append(sorted((Candidate(v, h) for h, v in members.items()), key=lambda one: (-one.value, one.host_id)))
+    return found
+
+
+def draw(count: int, u: float) -> int:
+    """Which of `count` hosts, best first, `u` in [0, 1) picks: biased to the best, not strictly best (D6.3)."""
+    return int(count * u * u)
+
+
+def choose(
+    by_category: Sequence[Sequence[Candidate]], uniform: Callable[[], float], passes: Callable[[int], bool]
+) -> int | None:
+    """The first pick that passes the boot check; picks that do not are left out of the next draw (D6.3)."""
+    for members in by_category:
+        left = list(members)
+        while left:
+            pick = left.pop(draw(len(left), uniform()))
+            if passes(pick.host_id):
+                return pick.host_id
+    return None
+
+
+def ranked(hosts: Sequence[int], members: Mapping[int, int], preferred: int | None = None) -> list[list[int]]:
+    """Hosts in ranks for a VM of an anti-affinity group: fewest members first, the preferred host ahead (D6.4)."""
+    ahead = [[host] for host in hosts if host == preferred]
+    others = [host for host in hosts if host != preferred]
+    counts = sorted({members.get(host, 0) for host in others})
+    return [*ahead, *([host for host in others if members.get(host, 0) == count] for count in counts)]
+
+
+class Xapi:
+    """The policy: draws are named by the domain, so what else is placed does not change them."""
+
+    def __init__(self, seed: int = 0, *, coordinator_bias: bool = True) -> None:
+        self._seed = seed
+        self._coordinator = COORDINATOR if coordinator_bias else None
+
+    def place(self, ask: Ask, views: Sequence[HostView]) -> int | Rejected:
+        """Draw among `views` [pages]."""
+        by_id = {view.host_id: view for view in views}
+        hosts = {view.host_id: _with(ask, view) for view in views}
+        uniform = stream(self._seed, "placement", ask.domain_id).random
+        host_id = choose(
+            categories(hosts, coordinator=self._coordinator), uniform, lambda host_id: fits(ask, by_id[host_id])
+        )
+        return _no_hosts(ask, views) if host_id is None else host_id
+
+    def place_indexed(self, ask: Ask, index: HostIndex) -> int | Rejected:
+        """The same from an index [pages]; XAPI looks at every host, too."""
+        return self.place(ask, index.views())
+
+
+def _with(ask: Ask, view: HostView) -> Sums:
+    """The host as it would be with the new VM on it."""
+    maxima = view.promised_pages + ask.maxmem_pages
+    return Sums(
+        avail=view.usable_pages - view.overhead_pages - ask.overhead_pages,
+        static_max=maxima,
+        dynamic_max=maxima,
+        dynamic_min=view.committed_pages - view.overhead_pages + ask.need_pages - ask.overhead_pages,
+    )
+
+
+def _no_hosts(ask: Ask, views: Sequence[HostView]) -> Rejected:
+    """What the operator reads (E13)."""
+    why = rejected_by(ask, views)
+    most = max((view.usable_pages - view.committed_pages for view in views), default=0)
+    return Rejected(
+        f"NO_HOSTS_AVAILABLE: {why.reason}; on any host HOST_NOT_ENOUGH_FREE_MEMORY: {pages_to_mib(ask.need_pages)} "
+        f"MiB needed, {pages_to_mib(max(0, most))} available",
+        why.cause,
+    )
