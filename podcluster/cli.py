@@ -297,17 +297,20 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     given = parser.parse_overrides(overrides)
     swept = [override for override in given if override.is_sweep_override()]
-    if swept and not multirun:
-        key, text = swept[0].key_or_group, swept[0].input_line
-        raise ConfigError(f"{key} must be one value, got {text}: add -m for a sweep, or write a list as '{key}=[...]'")
     base = hydra_compose(
         config_name, [str(override.input_line) for override in given if override not in swept], return_hydra_config=True
     )
+    # A file may say that it is a sweep by itself, as Hydra's users know it.
+    multirun = multirun or base.hydra.mode == RunMode.MULTIRUN
+    if swept and not multirun:
+        key, text = swept[0].key_or_group, swept[0].input_line
+        raise ConfigError(f"{key} must be one value, got {text}: add -m for a sweep, or write a list as '{key}=[...]'")
     for plugin in ("launcher", "sweeper"):
         chosen = base.hydra.runtime.choices[f"hydra/{plugin}"]
         if chosen != "basic":

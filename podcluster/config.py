@@ -42,7 +42,7 @@ BALLOON_GENERATIONS = ("new", "old")
 FAULTS = ("none", "stuck", "intermittent", "slow", "lying")
 SCRUBBERS = ("none", "zero")
 ALLOC_ORDERS = ("descending", "random")
-FAMILIES = ("one", "synthetic", "bitbrains")
+FAMILIES = ("one", "alike", "synthetic", "bitbrains")
 RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
 POLICIES = ("first_fit", "best_fit", "xapi")
 CONTROLLERS = ("static",)
@@ -372,11 +372,11 @@ class GuestConfig:
 class WorkloadConfig:
     """Which machines are asked for, when, and what memory they want over time."""
 
-    family: str  # one | synthetic | bitbrains
+    family: str  # one | alike | synthetic | bitbrains
     path: str | None = None  # a trace's folder, for families that read one
-    machines: int = 60  # how many (synthetic)
-    memory_mib: int | None = None  # xl.cfg memory= (one); None: maxmem/overcommit
-    maxmem_mib: int | None = None  # xl.cfg maxmem= (one); None: memory
+    machines: int = 60  # how many (alike, synthetic)
+    memory_mib: int | None = None  # xl.cfg memory= (one, alike); None: maxmem/overcommit
+    maxmem_mib: int | None = None  # xl.cfg maxmem= (one, alike); None: memory (one), memory*overcommit (alike)
     min_maxmem_mib: int = 512  # smaller machines of a trace are left out, counted
     boot_spread_s: int = 600  # boots are spread over this long; 0 is a storm
     hold_s: int = -1  # memory stays held this long after its last use; -1: since boot
@@ -399,10 +399,10 @@ class WorkloadConfig:
                 f"workload.memory_mib must be <= workload.maxmem_mib, got {self.memory_mib} > {self.maxmem_mib}: "
                 "lower memory_mib (the target) or raise maxmem_mib"
             )
-        if self.family == "one" and self.memory_mib is None and self.maxmem_mib is None:
+        if self.family in ("one", "alike") and self.memory_mib is None and self.maxmem_mib is None:
             _fail(
                 "workload.maxmem_mib",
-                "given for workload=one",
+                f"given for workload={self.family}",
                 "null",
                 "try workload.memory_mib=256 workload.maxmem_mib=512",
             )

@@ -16,7 +16,11 @@ from podcluster.cli import compose, conf_dir, groups, plan
 from podcluster.config import Config
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 
-NEEDS = {"workload=one": ["workload.maxmem_mib=512"], "workload=bitbrains": ["workload.path=somewhere"]}
+NEEDS = {
+    "workload=one": ["workload.maxmem_mib=512"],
+    "workload=alike": ["workload.memory_mib=256"],
+    "workload=bitbrains": ["workload.path=somewhere"],
+}
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 EXPERIMENTS = groups()["experiment"]
 
@@ -101,6 +105,7 @@ MISTAKES = [
     ("workload.resample=all", "workload.resample must be one of"),
     ("workload.start_s=-1", "workload.start_s must be >= 0"),
     ("workload=one", "workload.maxmem_mib must be given for workload=one"),
+    ("workload=alike", "workload.maxmem_mib must be given for workload=alike"),
     ("workload=bitbrains", "workload.path must be the trace's folder"),
     ("placement.policy=worst", "placement.policy must be one of first_fit, best_fit, xapi"),
     ("controller.name=squeezed", "controller.name must be one of static"),
@@ -167,7 +172,8 @@ def test_experiments_say_their_name_and_command(name: str) -> None:
     assert f"experiment={name}" in arguments
     cells, _ = plan([text for text in arguments if text != "-m"], multirun="-m" in arguments)
     assert {cell.config.experiment for cell in cells} == {name}
-    assert ("-m" in arguments) == (len(cells) > 1)
+    # A file may be a sweep by itself.
+    assert ("-m" in arguments or "mode: MULTIRUN" in "".join(lines)) == (len(cells) > 1)
 
 
 @pytest.mark.parametrize("path", sorted((conf_dir() / "guest").glob("*.yaml")), ids=lambda path: path.stem)

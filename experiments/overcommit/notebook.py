@@ -13,23 +13,18 @@
 
 # %%
 # How does the rate of crashes, and the time in swap, rise with the realised overcommit?
-import os
-from pathlib import Path
-
 from IPython.display import Image, Markdown
 
 from podcluster.io.load import load_results
 from podcluster.report.answer import in_words, reach_of
+from podcluster.report.dataset import of_experiment
 from podcluster.report.figure import condition, held
 from podcluster.report.over_ratio import overcommit_figure
 from podcluster.report.style import png
 
 MOST_CRASH, MOST_SWAP = 0.01, 0.01
 
-# The newest sweep of this experiment, or the folder that PODCLUSTER_RESULTS names.
-sweeps = sorted(Path("../../sweeps").glob("overcommit-*"), key=lambda folder: folder.stat().st_mtime)
-folder = Path(os.environ.get("PODCLUSTER_RESULTS") or (sweeps[-1] if sweeps else "../../sweeps/overcommit"))
-results = load_results(folder)
+results = load_results(of_experiment("overcommit"))
 cells = results["cells"]
 by = [axis for axis in results.axes if axis != "overcommit" and cells[axis].nunique() > 1]
 confidence = cells["confidence"].iloc[0]

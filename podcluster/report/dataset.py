@@ -5,6 +5,7 @@ Units       As stored: pages and ns.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,17 @@ from numpy.typing import NDArray
 from podcluster.io import load, tables
 
 Row = dict[str, Any]
+
+
+def of_experiment(name: str, root: Path = Path("../..")) -> Path:
+    """The folder that PODCLUSTER_RESULTS names, or the newest sweep of this experiment; for notebooks, which run in
+    `experiments/<name>`.
+    """
+    named = os.environ.get("PODCLUSTER_RESULTS")
+    if named:
+        return Path(named)
+    sweeps = sorted((root / "sweeps").glob(f"{name}-*"), key=lambda folder: folder.stat().st_mtime)
+    return sweeps[-1] if sweeps else root / "sweeps" / name
 
 
 def rows(folder: Path, table: str) -> list[Row]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from podcluster.io import load
-from podcluster.report import dataset
+from podcluster.report import dataset, field_crashes
 from podcluster.units import PAGES_PER_GIB
 
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ def run_figure(folder: Path, origin: dict[str, Any]) -> Figure:
 
 
 def sweep_figure(folder: Path, origin: dict[str, Any]) -> Figure:
-    """Rates over the realised ratio, a series for each combination of the axes beside `overcommit`."""
+    """The figure of the experiment, or of the axes; else rates over the realised ratio, a series for each combination
+    of the axes beside `overcommit`.
+    """
+    if field_crashes.AXIS in axes_of(origin):
+        return field_crashes.crash_figure(field_crashes.verdicts(dataset.rows(folder, "domains")))
     from podcluster.report.over_ratio import overcommit_figure
 
     cells = dataset.columns(folder, "cells")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from podcluster.records import FATES
-from podcluster.report import dataset
+from podcluster.report import dataset, field_crashes
 from podcluster.report.figure import NAME, axes_of, condition, heading, held
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 
@@ -40,7 +40,10 @@ def summary(folder: Path, console: Console | None = None) -> None:
     console.print()
     if next(iter(origin["cells"].values())):
         console.print(f"[bold]{len(cells)} cells[/bold], {cells[0]['replications']} replications each")
-        console.print(sweep_table(cells, axes_of(origin)))
+        if field_crashes.AXIS in axes_of(origin):
+            console.print(field_crashes.crash_table(dataset.rows(folder, "domains")))
+        else:
+            console.print(sweep_table(cells, axes_of(origin)))
         if origin["config"]["study"]["baseline"] is not None:
             from podcluster.report.paired import pair_table
 

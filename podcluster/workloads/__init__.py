@@ -13,7 +13,7 @@ from __future__ import annotations
 from podcluster.config import GuestConfig, WorkloadConfig
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.records import MachineTable, Workload
-from podcluster.workloads import bitbrains, one, synthetic
+from podcluster.workloads import alike, bitbrains, one, synthetic
 
 __all__ = ["requests"]
 
@@ -38,6 +38,10 @@ def requests(
     """
     if cfg.family == "one":
         return one.requests(cfg, guest, overcommit, usable_pages=usable_pages)
+    if cfg.family == "alike":
+        return alike.requests(
+            cfg, guest, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
+        )
     if cfg.family == "synthetic":
         return synthetic.requests(
             cfg, guest, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
@@ -57,5 +61,5 @@ def requests(
             replications=replications,
         )
     raise ConfigError(
-        f"workload.family must be one of one, synthetic, bitbrains, got {cfg.family}: try workload=synthetic"
+        f"workload.family must be one of one, alike, synthetic, bitbrains, got {cfg.family}: try workload=synthetic"
     )
