@@ -40,7 +40,9 @@ CHECKS = ("epoch", "step", "off")
 BALLOON_DRIVERS = ("linux", "windows", "none")
 BALLOON_GENERATIONS = ("new", "old")
 FAULTS = ("none", "stuck", "intermittent", "slow", "lying")
-SCRUBBERS = ("none", "zero")
+SCRUBBERS = ("none", "zero", "pattern")
+SCRUB_ORDERS = ("ascending", "descending")
+INSTALL_ENDS = ("stays", "shuts_down")
 ALLOC_ORDERS = ("descending", "random")
 FAMILIES = ("one", "alike", "synthetic", "bitbrains")
 RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
@@ -127,6 +129,11 @@ class CostConfig:
         """Check ranges; raise ConfigError."""
         for name, value in vars(self).items():
             _between(f"host.costs.{name}", value, 0, NS_PER_S)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything that Xen does takes time."""
+        return any(vars(self).values())
 
 
 @dataclass(kw_only=True)
@@ -307,6 +314,24 @@ class PageCacheConfig:
 
 
 @dataclass(kw_only=True)
+class InstallConfig:
+    """An installer: what it unpacks into memory once it is up, how long that takes, and what it does then."""
+
+    unpack_mib: Range = field(default_factory=lambda: [0, 0])  # 0: installs nothing
+    install_s: Range = field(default_factory=lambda: [0, 0])
+    end: str = "stays"  # stays | shuts_down: at the end of the installation
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _range("guest.install.unpack_mib", self.unpack_mib)
+        _range("guest.install.install_s", self.install_s)
+        _one_of("guest.install.end", self.end, INSTALL_ENDS)
+
+
+@dataclass(kw_only=True)
 class GuestConfig:
     """What one class of operating system does with its memory, from firmware to shutdown."""
 
@@ -321,9 +346,13 @@ class GuestConfig:
     descriptor_share: int = 64  # page descriptors take maxmem/this, whatever the target
     services_mib: Range  # what services touch before the guest counts as booted
     services_s: Range  # time that takes [s]
-    scrubber: str = "none"  # none | zero: whether start-of-day zeroing writes all of memory
-    scrub_rate_mib_per_s: Range  # of zeroing, and of writing memory that the guest is given for the first time
-    scrub_start_s: Range  # from the kernel's start [s]
+    late_descriptors_share: float = 0  # of the page descriptors, written after the kernel's stage, by all vCPUs
+    scrubber: str = "none"  # none | zero | pattern: what a start-of-day scrubber writes over all that is free
+    scrub_order: str = "ascending"  # ascending | descending
+    scrub_streams: int = 1  # scrubbing vCPUs, each with every so manieth 2 MiB of memory; 0: all there are
+    scrub_rate_mib_per_s: Range  # of one scrubbing vCPU, and of writing memory that the guest is given the first time
+    scrub_start_s: Range  # from the kernel's start; where zero_on_free, from the end of its stage [s]
+    zero_on_free: bool = False  # zeroes what is freed; its scrubber is done before the balloon begins
     alloc_block_pages: int = 512  # the allocator takes untouched memory in blocks of this many pages
     alloc_order: str = "descending"  # descending | random: in which order it takes them
     passthrough: bool = False  # a device of the host's is passed through, or may be: needs real memory
@@ -336,6 +365,7 @@ class GuestConfig:
     balloon: BalloonConfig
     page_cache: PageCacheConfig
     fault: FaultConfig = field(default_factory=FaultConfig)
+    install: InstallConfig = field(default_factory=InstallConfig)
 
     def __post_init__(self) -> None:
         self.check()
@@ -359,7 +389,17 @@ class GuestConfig:
         _between("guest.descriptor_share", self.descriptor_share, 2)
         _range("guest.services_mib", self.services_mib)
         _range("guest.services_s", self.services_s)
+        _between("guest.late_descriptors_share", self.late_descriptors_share, 0, 1)
         _one_of("guest.scrubber", self.scrubber, SCRUBBERS)
+        _one_of("guest.scrub_order", self.scrub_order, SCRUB_ORDERS)
+        _between("guest.scrub_streams", self.scrub_streams, 0, 512)
+        if self.zero_on_free and self.scrubber != "zero":
+            _fail(
+                "guest.scrubber",
+                "zero where guest.zero_on_free is true",
+                self.scrubber,
+                "a kernel that zeroes what is freed zeroed all of memory at boot: add guest.scrubber=zero",
+            )
         _range("guest.scrub_rate_mib_per_s", self.scrub_rate_mib_per_s, 1)
         _range("guest.scrub_start_s", self.scrub_start_s)
         _between("guest.alloc_block_pages", self.alloc_block_pages, 1, PAGES_PER_GIB)

@@ -55,7 +55,10 @@ FATES: Final[tuple[Fate, ...]] = (
 Cause = Literal[
     "",
     "debt",  # distinct non-zero pages passed what it owns (G11): no reclaim could have helped
-    "reclaim_short",  # died below that limit: zero pages existed that reclaim did not find in time
+    "preempt",  # died below that limit: a sweep was cut off for pending work, with zero pages further down
+    "wrap",  # a sweep reached the bottom, with zero pages above where it began
+    "ring",  # zero pages were left that no sweep ever looks at, and the recent list no longer named
+    "reclaim_short",  # died below that limit, no zero page that a check would have taken being left
     "balloon_bug",
     "boot_barrier",
     "no_memory_to_boot",
@@ -72,6 +75,9 @@ Cause = Literal[
 CAUSES: Final[tuple[Cause, ...]] = (
     "",
     "debt",
+    "preempt",
+    "wrap",
+    "ring",
     "reclaim_short",
     "balloon_bug",
     "boot_barrier",
@@ -374,6 +380,7 @@ class DomainRow:
     reclaimed_2m: int = column("1", "Zero superpages taken back.")
     splintered_2m: int = column("1", "Superpage entries split because the cache held no superpage.")
     sweeps: int = column("1", "Emergency sweeps for zero pages.")
+    hypervisor_ns: int = column("ns", "Time that Xen spent on its accesses and hypercalls, its lock held.")
     swap_ns: int = column("ns", "Time it spent swapping.")
     swapped_pages_peak: int = column("pages", "Peak of pages in its swap.")
     oom_kills: int = column("1", "Applications killed inside the guest for want of memory.")

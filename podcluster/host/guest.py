@@ -1,56 +1,39 @@
 """What an operating system does with its memory, from firmware to shutdown: the streams of one guest, merged in time
 order.
 
-What        `Guest` owns the streams of a guest and runs them. `Boot` is what was drawn for one boot. The balloon driver
-            (`balloon.py`) joins as one more stream; `guest_memory` keeps the pages, `guest_demand` what is held and
-            swapped.
+What        `Guest` owns the streams of a guest and runs them: those of its boot, its demand, page cache and whatever
+            else fills it. The balloon driver (`balloon.py`) joins as one more; `guest_memory` keeps the pages,
+            `guest_demand` what is held and swapped.
 Units       Pages of 4 KiB; ns of simulated time.
-Symbols     t0 boot start (end of the build)   tk = t0 + firmware_s: the kernel's start
-Streams     In order of rank, which decides between two at one instant:
-            firmware   t0 .. tk: low memory, data (G5)
-            kernel     tk .. tk + kernel_s: the image at 16 MiB, then page descriptors (maxmem/64), data
-            scrubber   from tk + scrub_start_s: zeroes over all that is free then, ascending
-            services   from the end of the kernel's stage, and of the balloon's where there is a boot barrier (C1.8)
-            balloon    from tk + balloon.start_s
+Streams     Those of the boot (`guest_boot.py`), and then, in order of rank:
+            balloon    its driver, where there is one
             demand     from the end of the services (boot done): what is held follows W (G3), data
             dirty      from then on, where `dirty_all`: all there is, data
+            install    from then on, of an installer: what it unpacks, data; then it may shut down
             cache      from then on: page cache grows into free memory (G4), data
 Invariants  [GS-1] streams.py: batches at instants, no result depends on where the clock stops in between.
             [GS-2] growth of what is held writes pages only beyond what was ever in use (`guest_memory`).
             [GS-3] a stream says beforehand whether its next act may touch the host's heap; of those here only the
                    balloon ever does.
 Departs     W counts the guest as a whole, so what services and applications want is W less the kernel's pages. A guest
-            writes memory it is given for the first time at `scrub_rate_mib_per_s`, for demand too. What the hypervisor
-            does takes no time (G6), and sweeps are never interrupted unless `host.softirq_per_s` is infinite (G7). One
-            zeroing stream, whatever the number of vCPUs.
+            writes memory it is given for the first time at `scrub_rate_mib_per_s`, for demand too. Services, balloon
+            and applications act on vCPU 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from podcluster.config import GuestConfig
-from podcluster.host.guest_boot import Boot
+from podcluster.host.guest_boot import Boot, BootSequence, Driver
 from podcluster.host.guest_demand import DemandStream, HeldBooks
 from podcluster.host.guest_fill import CacheStream, DirtyStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.guest_stats import GuestStats
-from podcluster.host.streams import DEMAND, FIRMWARE, KERNEL, NEVER, SCRUBBER, SERVICES, Pace, Stage, Stream, slice_runs
-from podcluster.host.written import DATA
+from podcluster.host.streams import DEMAND, INSTALL, NEVER, Pace, Stage, Stream
 from podcluster.records import Cause, Demand, EventKind, Fate
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages
-
-
-class Driver(Stream, Protocol):
-    """A balloon driver, as its guest knows it."""
-
-    def start(self, at_ns: int) -> None:
-        """Plan its first page for `at_ns`."""
-
-    def postpone(self, ns: int) -> None:
-        """Begin later than planned, if it is planned and has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +57,7 @@ class Guest:
         *,
         hold_ns: int,
         start_ns: int,
+        vcpus: int = 1,
         on_event: Callable[[int, EventKind, str], None],
     ) -> None:
         """A guest that starts at `start_ns`; `hold_ns` -1: what was wanted once stays held."""
@@ -85,13 +69,10 @@ class Guest:
         self.end: End | None = None
         self.wake_balloon: Callable[[int], None] = lambda _: None
         self._lock = memory.lock
-        self._balloon: Driver | None = None
         self._demand = demand
         self._on_event = on_event
-        self._scrubs = cfg.scrubber == "zero"
         self._dirties = cfg.dirty_all
-        self._barrier_open_ns = NEVER if cfg.balloon.boot_barrier and cfg.balloon.driver != "none" else 0
-        self._kernel_done_ns = NEVER
+        self._shuts_down = cfg.install.end == "shuts_down"
         self.held = HeldBooks(
             memory,
             demand,
@@ -99,17 +80,16 @@ class Guest:
             swap_pages_per_s=max(1, mib_to_pages(cfg.swap.mib_per_s)),
             on_kill=self._killed,
         )
-        self._firmware = self._stage(FIRMWARE, self._write_firmware, self._firmware_done, interrupts=False)
-        self._kernel = self._stage(
-            KERNEL,
-            self._write_kernel,
-            self._kernel_done,
-            lambda _: memory.has_room_for_kernel,
-            on_late=self._kernel_late,
-            interrupts=False,
+        self._sequence = BootSequence(
+            memory,
+            self.held,
+            boot,
+            cfg,
+            vcpus=vcpus,
+            on_death=self.die,
+            on_panic=self._cannot_boot,
+            on_done=self._booted,
         )
-        self._scrubber = self._stage(SCRUBBER, self._write_zeroes, lambda _: None)
-        self._services = self._stage(SERVICES, self._write_services, self._services_done, self.held.fits)
         self._wants = DemandStream(
             DEMAND,
             memory,
@@ -122,38 +102,23 @@ class Guest:
         )
         self._dirty = DirtyStream(memory, self.held, boot.write_pages_per_s, self.die)
         self._cache = CacheStream(memory, cfg.page_cache, self.die)
-        self._streams: list[Stream] = [
-            self._firmware, self._kernel, self._scrubber, self._services, self._wants, self._dirty, self._cache,
-        ]  # fmt: skip
-        self._firmware.start(Pace(start_ns, boot.firmware_ns, sum(count for _, count in memory.firmware)))
-
-    def _stage(
-        self,
-        rank: int,
-        write: Callable[[int, int, int], int],
-        on_done: Callable[[int], None],
-        at_once: Callable[[int], bool] = lambda _: True,
-        *,
-        on_late: Callable[[int], None] = lambda _: None,
-        interrupts: bool = True,
-    ) -> Stage:
-        return Stage(
-            rank,
-            self._lock,
-            write=write,
-            died=lambda: self.memory.crashed,
+        self._install = Stage(
+            INSTALL,
+            memory.lock,
+            write=lambda _, pages, at_ns: self._unpack(pages, at_ns),
+            died=lambda: memory.crashed,
             on_death=self.die,
-            on_done=on_done,
-            on_late=on_late,
-            at_once=at_once,
-            interrupts=interrupts,
+            on_done=self._installed,
+            at_once=self.held.fits,
         )
+        self._streams: list[Stream] = [*self._sequence.streams, self._wants, self._dirty, self._install, self._cache]
+        self._sequence.start(start_ns)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
     def add_balloon(self, driver: Driver) -> None:
         """Let a balloon driver join; it begins when the kernel comes to it."""
-        self._balloon = driver
+        self._sequence.balloon = driver
         self._streams.append(driver)
         self._streams.sort(key=lambda other: other.rank)
 
@@ -205,74 +170,37 @@ class Guest:
 
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""
-        memory = self.memory
-        self.end = End(at_ns, "pod_oom", "debt" if memory.nonzero_pages + 1 > memory.owned else "reclaim_short")
+        self.end = End(at_ns, "pod_oom", self.memory.death_cause())
 
-    # -- the boot ----------------------------------------------------------------------------------------------------
+    # -- its stages --------------------------------------------------------------------------------------------------
 
-    def _write_firmware(self, first: int, pages: int, at_ns: int) -> int:
-        return self.memory.write(slice_runs(self.memory.firmware, first, pages), content=DATA, descending=False)
+    def _cannot_boot(self, at_ns: int) -> None:
+        """No memory is left for the kernel itself (C1.11)."""
+        self.end = End(at_ns, "guest_panic", "no_memory_to_boot")
 
-    def _firmware_done(self, at_ns: int) -> None:
-        """The kernel takes over (tk)."""
-        boot = self.boot
-        pages = self.memory.kernel_pages - sum(count for _, count in self.memory.firmware)
-        self._kernel.start(Pace(at_ns, boot.kernel_ns, pages))
-        if self._scrubs:
-            start_ns = at_ns + boot.scrub_start_ns
-            self._scrubber.start(Pace.at_rate(start_ns, self.memory.ram_pages, boot.write_pages_per_s))
-        if self._balloon is not None:
-            self._balloon.start(at_ns + boot.balloon_start_ns)
-
-    def _kernel_late(self, ns: int) -> None:
-        """Xen held the kernel up: what it has not come to yet waits as well."""
-        self._scrubber.postpone(ns)
-        if self._balloon is not None:
-            self._balloon.postpone(ns)
-
-    def _write_kernel(self, first: int, pages: int, at_ns: int) -> int:
-        memory = self.memory
-        image = slice_runs(memory.image, first, pages)
-        done = memory.write(image, content=DATA, descending=False)
-        left = pages - sum(count for _, count in image)
-        if memory.crashed or not left:
-            return done
-        if not memory.has_room_for_kernel:
-            self.end = End(at_ns, "guest_panic", "no_memory_to_boot")
-            return pages
-        return done + memory.take_kernel(left)
-
-    def _write_zeroes(self, first: int, pages: int, at_ns: int) -> int:
-        done = 0
-        for start, count in slice_runs(self.memory.ram, first, pages):
-            died_at = self.memory.zero(start, count)
-            if died_at is not None:
-                return done + died_at - start
-            done += count
-        return done
-
-    def _kernel_done(self, at_ns: int) -> None:
-        self._kernel_done_ns = at_ns
-        self._start_services()
-
-    def _start_services(self) -> None:
-        at_ns = max(self._kernel_done_ns, self._barrier_open_ns)
-        if at_ns < NEVER:
-            self._services.start(Pace(at_ns, self.boot.services_ns, self.boot.services_pages))
-
-    def _write_services(self, first: int, pages: int, at_ns: int) -> int:
-        return self.held.grow(pages, at_ns)
-
-    def _services_done(self, at_ns: int) -> None:
+    def _booted(self, at_ns: int) -> None:
+        """The services are up."""
         boot = self.boot
         self.boot_done_ns = at_ns
-        self.boot_delay_ns = at_ns - self.boot_start_ns - boot.firmware_ns - boot.kernel_ns - boot.services_ns
+        self.boot_delay_ns = at_ns - self.boot_start_ns - self._sequence.unhindered_ns
         self.held.floor = boot.services_pages
         self._on_event(at_ns, "boot_done", f"up {(at_ns - self.boot_start_ns) / NS_PER_S:.3f} s after its build")
         self._wants.start(at_ns)
         if self._dirties:
             self._dirty.start(at_ns)
+        if boot.unpack_pages or self._shuts_down:
+            self._install.start(Pace(at_ns, boot.install_ns, boot.unpack_pages))
         self._cache.start(at_ns)
+
+    def _unpack(self, pages: int, at_ns: int) -> int:
+        """An installer unpacks into memory, and keeps it."""
+        done = self.held.grow(pages, at_ns)
+        self.held.floor += pages
+        return done
+
+    def _installed(self, at_ns: int) -> None:
+        if self._shuts_down:
+            self.end = End(at_ns, "shut_down", "")
 
     # -- what its streams tell ---------------------------------------------------------------------------------------
 
@@ -286,14 +214,13 @@ class Guest:
     @property
     def waits_for_balloon(self) -> bool:
         """The boot barrier is shut."""
-        return self._barrier_open_ns == NEVER
+        return self._sequence.barrier_open_ns == NEVER
 
     def balloon_done(self, at_ns: int) -> None:
         """The balloon has reached its goal; the first time, the boot barrier opens (C1.8)."""
         self._on_event(at_ns, "balloon_done", f"{self.memory.ballooned_pages} pages in the balloon")
         if self.waits_for_balloon:
-            self._barrier_open_ns = at_ns
-            self._start_services()
+            self._sequence.open_barrier(at_ns)
 
     def balloon_gave_up(self, at_ns: int, need_pages: int) -> None:
         """The driver stopped short of its goal (E11)."""

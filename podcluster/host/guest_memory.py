@@ -12,17 +12,17 @@ Symbols     kernel    what the kernel never gives back: firmware's pages, kernel
                       what is freed last is taken first), so that only growth beyond the most that was ever in use
                       writes a page for the first time
 Invariants  [GM-1] 0 <= resident, 0 <= cache, resident + cache <= room
-            [GM-2] every page in use holds data, and so does every page that was freed; untouched and deflated pages do
-                   not
+            [GM-2] every page in use holds data, and so does every page that was freed, unless the kernel zeroes what
+                   is freed; untouched and deflated pages do not
             [GM-3] `nonzero_pages` counts gfns (of RAM and of the device model) that hold data and are not ballooned. It
                    is kept in a set of its own, from what the guest wrote and gave back, and never asks the host.
             [G11]  a living guest has nonzero_pages <= owned (tot_pages). The page that a guest died writing counts as
                    one more, so that nonzero_peak > owned for exactly those whose death no reclaim could have prevented.
             [G12]  once entry_count is 0 nothing the guest writes changes Xen's state, and the mechanism is no longer
                    called for it.
-Departs     Freed pages keep their data (no zeroing on free). Which page of used or cache memory is freed is not
-            modelled page by page: it is always the one taken last. Page cache that is dropped is reused at once by
-            whoever needed it.
+Departs     Which page of used or cache memory is freed is not modelled page by page: it is always the one taken last.
+            Page cache that is dropped is reused at once by whoever needed it. A kernel that zeroes on free does so in
+            no time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ import numpy as np
 from podcluster.host.domain import Layout, Run
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
-from podcluster.host.written import DATA, ZERO
+from podcluster.host.written import DATA, PATTERN, ZERO
+from podcluster.records import Cause
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
@@ -138,8 +139,8 @@ class Allocator:
         self.taken_pages += got
         return runs
 
-    def take_away(self, pages: int, in_use: int) -> list[Run]:
-        """Hand out pages for good (to the balloon): first what was freed, the last freed first, then untouched ones."""
+    def _pop_spare(self, in_use: int) -> list[Run]:
+        """Take back what is handed out beyond the first `in_use` pages: the run that went out last first."""
         freed: list[Run] = []
         spare = self.taken_pages - in_use
         while spare > 0:
@@ -149,6 +150,22 @@ class Allocator:
                 count = spare
             freed.append((first, count))
             spare -= count
+        return freed
+
+    def put_back_spare(self, in_use: int) -> list[Run]:
+        """Take back what is handed out beyond the first `in_use` pages, to be handed out again in the same order as
+        before.
+        """
+        freed = self._pop_spare(in_use)
+        pages = self.taken_pages - in_use
+        self.taken_pages -= pages
+        self.pool_pages += pages
+        self._pool += freed
+        return freed
+
+    def take_away(self, pages: int, in_use: int) -> list[Run]:
+        """Hand out pages for good (to the balloon): first what was freed, the last freed first, then untouched ones."""
+        freed = self._pop_spare(in_use)
         runs = _pop_runs(freed, pages)
         for run in reversed(freed):
             _push_below(self._taken, run)
@@ -221,6 +238,7 @@ class GuestMemory:
         block_pages: int,
         rng: np.random.Generator | None,
         may_skip: bool,
+        zero_on_free: bool = False,
         lock: Lock | None = None,
     ) -> None:
         """`image_pages` of kernel at 16 MiB, `descriptor_pages` wherever the allocator puts them.
@@ -232,7 +250,9 @@ class GuestMemory:
         self._machine = machine
         self._domid = domid
         self._may_skip = may_skip
+        self._zero_on_free = zero_on_free
         self.ram = layout.ram
+        self.pattern_is_zero = False  # Xen knows the scrub pattern (S1)
         self.ram_pages = layout.ram_pages
         self._nonzero = PageSet()
         self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
@@ -247,6 +267,7 @@ class GuestMemory:
         pool = [gap for run in layout.ram for gap in reserved.gaps(*run)]
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
         # What of the image did not fit at 16 MiB is allocated like the descriptors.
+        self.descriptor_pages = descriptor_pages
         self._kernel_to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)
         self._kernel_allocated = 0
         self.resident = 0
@@ -326,8 +347,8 @@ class GuestMemory:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def write(self, runs: Sequence[Run], *, content: int, descending: bool) -> int:
-        """Overwrite whole pages with ZERO, DATA or PATTERN, run after run; pages done, fewer only if the guest died
-        in the next.
+        """Overwrite whole pages with ZERO, DATA or PATTERN, run after run; pages done, fewer only if the guest died in
+        the next.
         """
         done = 0
         for first, count in runs:
@@ -347,7 +368,7 @@ class GuestMemory:
             if n < count:
                 self._crash()
         written = first + count - n if descending else first
-        if content != ZERO:
+        if content == DATA or (content == PATTERN and not self.pattern_is_zero):
             self._nonzero.add(written, n)
         else:
             self._nonzero.remove(written, n)
@@ -356,6 +377,15 @@ class GuestMemory:
     def _crash(self) -> None:
         self.crashed = True
         self.oom = self._machine.take_notes()["oom"]
+
+    def death_cause(self) -> Cause:
+        """Why no page was to be had: the guest needed more than it owns [G11], or reclaim did not reach what was there:
+        cut off by pending work, already past it, or where only the recent list could have helped.
+        """
+        if self.nonzero_pages + 1 > self.owned:
+            return "debt"
+        wrap, preempt, ring = self._machine.hazard(self._domid)
+        return "preempt" if preempt else "wrap" if wrap else "ring" if ring else "reclaim_short"
 
     def _watch(self) -> None:
         """The page that a guest died writing counts as one more: it needed that one too [G11]."""
@@ -396,8 +426,12 @@ class GuestMemory:
         return done
 
     def release(self, pages: int) -> None:
-        """Free memory that services or applications held."""
+        """Free memory that services or applications held; a kernel that zeroes on free makes reclaimable pages of it
+        [GM-2].
+        """
         self.resident -= pages
+        if self._zero_on_free:
+            self.write(self._allocator.put_back_spare(self.in_use), content=ZERO, descending=True)
 
     def fill_cache(self, pages: int) -> int:
         """Grow page cache into free memory; pages done."""
@@ -406,24 +440,28 @@ class GuestMemory:
         self.cache += pages
         return done
 
-    def zero(self, first: int, count: int) -> int | None:
-        """Zero what is free and holds no data in a gfn range, ascending; None, or the gfn at which the guest died."""
+    def scrub(self, first: int, count: int, *, content: int, descending: bool) -> int:
+        """Overwrite what is free and holds no data in a gfn range; pages of the range gone through, fewer only if the
+        guest died in the next.
+        """
         if self.inert:
-            return None
+            return count
         free = [
             run
             for a in self._nonzero.gaps(first, count)
             for b in self._away.gaps(*a)
             for run in self._reserved.gaps(*b)
         ]
-        done = self.write(free, content=ZERO, descending=False)
+        if descending:
+            free.reverse()
+        done = self.write(free, content=content, descending=descending)
         if not self.crashed:
-            return None
+            return count
         for start, pages in free:
             if done < pages:
-                return start + done
+                return first + count - start - pages + done if descending else start + done - first
             done -= pages
-        return first + count - 1
+        return count - 1
 
     # -- the balloon -------------------------------------------------------------------------------------------------
 

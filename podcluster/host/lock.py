@@ -44,7 +44,7 @@ class Lock:
         self.free_ns = 0  # since when it is free
         self.held_ns = 0  # how long it was held
         self._due_ns = self._began_ns = 0
-        self._interrupts = (False, 0)
+        self._interrupts: tuple[bool, int] | None = None  # as last told
 
     @property
     def timed(self) -> bool:

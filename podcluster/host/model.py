@@ -45,6 +45,7 @@ from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
 from podcluster.host.guest import Guest
 from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Counted, Mechanism
 from podcluster.host.observed import DemandGrid, Level
 from podcluster.host.streams import NEVER
@@ -334,6 +335,8 @@ class HostModel:
             rng=order,
             # On a host that does not scrub, frames carry their contents to the next owner: what is written matters.
             may_skip=self._cfg.scrub_on_free,
+            zero_on_free=cfg.zero_on_free,
+            lock=Lock(self._machine if self._cfg.costs.any or cfg.irq_per_s > 0 else None, domid),
         )
 
         def event(t_ns: int, kind: EventKind, text: str) -> None:
@@ -346,6 +349,7 @@ class HostModel:
             request.demand,
             hold_ns=request.hold_ns,
             start_ns=at_ns,
+            vcpus=request.vcpus,
             on_event=event,
         )
         balloon = self._balloon(cfg, built, memory, guest)
@@ -384,9 +388,13 @@ class HostModel:
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def _end_by_itself(self, resident: Resident) -> None:
-        """Xen, or its own kernel, has ended a guest; what becomes of its domain is for `host.on_crash` to say."""
+        """Xen, or its own kernel, has ended a guest; what becomes of one that crashed is for `host.on_crash` to say."""
         end = resident.guest.end
         assert end is not None
+        if end.fate == "shut_down":
+            self._event(end.at_ns, resident.request, resident.domain.domid, "shut_down", "by itself")
+            self._retire(resident, end.at_ns, end.fate, end.cause)
+            return
         oom = resident.memory.oom
         line = self._machine.oom_line(oom) if oom else ""
         kind: EventKind = "pod_oom" if end.fate == "pod_oom" else "guest_panic"
@@ -542,6 +550,7 @@ class HostModel:
             reclaimed_2m=counters.reclaimed_2m if counters else 0,
             splintered_2m=counters.splintered_2m if counters else 0,
             sweeps=counters.sweeps if counters else 0,
+            hypervisor_ns=memory.lock.held_ns if memory else 0,
             swap_ns=swap_ns,
             swapped_pages_peak=guest.held.swapped_peak if guest else 0,
             oom_kills=guest.held.kills if guest else 0,

@@ -11,8 +11,10 @@ Invariants  [GS-1] the instant of every batch is a function of where its stream 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Protocol
 
 from podcluster.host.domain import Run
@@ -22,7 +24,7 @@ from podcluster.units import NS_PER_S
 NEVER: Final = 1 << 62
 BATCH_PAGES: Final = 512
 
-FIRMWARE, KERNEL, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, CACHE = range(8)
+FIRMWARE, KERNEL, DESCRIPTORS, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, INSTALL, CACHE = range(10)
 """Ranks of a guest's streams: what acts first of two at one instant."""
 
 
@@ -181,12 +183,26 @@ def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> i
     return low + 1
 
 
-def slice_runs(runs: Iterable[Run], first: int, pages: int) -> list[Run]:
-    """Pages number `first` to `first + pages` of runs laid end to end."""
-    found: list[Run] = []
-    for start, count in runs:
-        low, high = max(0, first), min(count, first + pages)
-        if low < high:
-            found.append((start + low, high - low))
-        first -= count
-    return found
+class Runs:
+    """Runs laid end to end, to be sliced by page number however many there are."""
+
+    __slots__ = ("_ends", "_runs", "pages")
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._runs = tuple(run for run in runs if run[1])
+        self._ends = list(accumulate(count for _, count in self._runs))
+        self.pages = self._ends[-1] if self._ends else 0
+
+    def slice(self, first: int, pages: int, *, descending: bool = False) -> list[Run]:
+        """Pages number `first` to `first + pages`; `descending`: each run is laid from its top page down."""
+        found: list[Run] = []
+        end = min(first + pages, self.pages)
+        i = bisect_right(self._ends, first)
+        while first < end:
+            start, count = self._runs[i]
+            skipped = first - (self._ends[i] - count)
+            n = min(count - skipped, end - first)
+            found.append((start + count - skipped - n if descending else start + skipped, n))
+            first += n
+            i += 1
+        return found

@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from podcluster.config import BalloonConfig, FaultConfig, GuestConfig, HostConfig, PageCacheConfig, SwapConfig
+from podcluster.config import (
+    BalloonConfig,
+    CostConfig,
+    FaultConfig,
+    GuestConfig,
+    HostConfig,
+    InstallConfig,
+    PageCacheConfig,
+    SwapConfig,
+)
 from podcluster.host.model import HostModel
 from podcluster.records import (
     Close,
@@ -37,6 +46,7 @@ def guest_config(
     page_cache: Any = None,
     swap: Any = None,
     fault: Any = None,
+    install: Any = None,
     **changed: Any,
 ) -> GuestConfig:
     """A guest class like the one of that name in conf/guest, but small: 4-6 MiB of kernel, 3-5 of services."""
@@ -50,6 +60,7 @@ def guest_config(
         "services_mib": [3, 5],
         "services_s": [2, 4],
         "scrubber": "zero" if windows else "none",
+        "scrub_streams": 0 if windows else 1,
         "scrub_rate_mib_per_s": [200, 400],
         "scrub_start_s": [0.1, 0.2],
         "alloc_order": "random" if windows else "descending",
@@ -59,6 +70,7 @@ def guest_config(
         ),
         "page_cache": PageCacheConfig(**{"rate_mib_per_s": 20, **(page_cache or {})}),
         "fault": FaultConfig(**(fault or {})),
+        "install": InstallConfig(**(install or {})),
     }
     return GuestConfig(**{**fields, **changed})
 
@@ -96,6 +108,15 @@ def curve(*points: tuple[float, float]) -> Demand:
     )
 
 
+FREE = {name: 0 for name in vars(CostConfig())}
+"""Nothing that Xen does takes time, so that instants can be worked out beforehand."""
+
+
+def host_config(**changed: Any) -> HostConfig:
+    """A host on which nothing that Xen does takes time, unless `costs` says otherwise."""
+    return HostConfig(**{**changed, "costs": CostConfig(**changed.get("costs", FREE))})
+
+
 def host_model(
     *guests: GuestConfig,
     ram_mib: int = 512,
@@ -108,7 +129,7 @@ def host_model(
     """A small host that knows these guest classes."""
     spec = HostSpec(0, ram_mib * PAGES_PER_MIB, (ram_mib - taken_mib) * PAGES_PER_MIB)
     classes = {one.os_class: one for one in guests}
-    return HostModel(spec, host or HostConfig(), classes, seed, s_to_ns(telemetry_s), **keywords)
+    return HostModel(spec, host or host_config(), classes, seed, s_to_ns(telemetry_s), **keywords)
 
 
 def start(machine: MachineRequest, at_s: float = 0.001) -> StartDomain:

@@ -17,7 +17,7 @@ from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_demand import DemandStream, HeldBooks, above, union_length
 from podcluster.host.guest_memory import Allocator, GuestMemory, PageSet, shuffled_blocks
 from podcluster.host.machine import Machine
-from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, count_instants, slice_runs
+from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, Runs, count_instants
 from podcluster.records import Demand, EventKind
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, one_life, request
@@ -118,12 +118,17 @@ def test_count_instants(step: int, first: int, more: int) -> None:
     runs=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 20)), max_size=5),
     first=st.integers(0, 80),
     pages=st.integers(0, 80),
+    descending=st.booleans(),
 )
-def test_slices_of_runs(runs: list[tuple[int, int]], first: int, pages: int) -> None:
+def test_slices_of_runs(runs: list[tuple[int, int]], first: int, pages: int, descending: bool) -> None:
     """Against a list of single pages."""
-    flat = [gfn for at, count in runs for gfn in range(at, at + count)]
-    found = [gfn for at, count in slice_runs(runs, first, pages) for gfn in range(at, at + count)]
-    assert found == flat[first : first + pages]
+    step = -1 if descending else 1
+    flat = [gfn for at, count in runs for gfn in range(at, at + count)[::step]]
+    laid = Runs(runs)
+    sliced = laid.slice(first, pages, descending=descending)
+    assert [gfn for at, count in sliced for gfn in range(at, at + count)[::step]] == flat[first : first + pages]
+    assert all(count > 0 for _, count in sliced)
+    assert laid.pages == len(flat)
 
 
 # -- a guest on a machine -----------------------------------------------------------------------------------------
@@ -141,6 +146,7 @@ class Rig:
         *,
         hold_ns: int = -1,
         may_skip: bool = True,
+        vcpus: int = 2,
         **changed: Any,
     ) -> None:
         cfg = guest_config(kind, **changed)
@@ -159,6 +165,7 @@ class Rig:
             block_pages=cfg.alloc_block_pages,
             rng=np.random.default_rng(1) if cfg.alloc_order == "random" else None,
             may_skip=may_skip,
+            zero_on_free=cfg.zero_on_free,
         )
         self.events: list[tuple[int, EventKind, str]] = []
         self.guest = Guest(
@@ -168,6 +175,7 @@ class Rig:
             demand or Demand.flat(0),
             hold_ns=hold_ns,
             start_ns=0,
+            vcpus=vcpus,
             on_event=lambda at_ns, kind, text: self.events.append((at_ns, kind, text)),
         )
 

@@ -58,4 +58,4 @@ def test_interrupts_are_told_where_they_change() -> None:
     lock = Lock(clock, 1)
     for vcpu, enabled in ((0, False), (0, False), (0, True), (3, True), (3, True)):
         lock.enter(0, vcpu=vcpu, interrupts=enabled)
-    assert clock.interrupts == [(True, 0), (True, 3)]
+    assert clock.interrupts == [(False, 0), (True, 0), (True, 3)]

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podcluster.config import HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.model import HostModel
 from podcluster.records import Close, Command, HostReport, SetTarget, StartDomain, StopDomain
@@ -17,6 +16,7 @@ from tests.host.lives import (
     KINDS,
     curve,
     guest_config,
+    host_config,
     host_model,
     live,
     one_life,
@@ -87,7 +87,7 @@ def commands(draw: st.DrawFn) -> list[Command]:
 
 def whole_life(classes: list[Any], given: Sequence[Command], steps_s: Sequence[float] = (), **keywords: Any) -> Any:
     """All rows of a host that is told these commands, advanced in these steps."""
-    host = HostConfig(check=keywords.pop("check", "epoch"), softirq_per_s=keywords.pop("softirq_per_s", 0))
+    host = host_config(check=keywords.pop("check", "epoch"), softirq_per_s=keywords.pop("softirq_per_s", 0))
     model = host_model(*classes, ram_mib=160, taken_mib=8, telemetry_s=7, host=host, **keywords)
     told = [*given, Close(s_to_ns(END_S))]
     reports: list[HostReport] = []
@@ -316,7 +316,7 @@ def test_commands_out_of_time_are_our_mistake() -> None:
 
 def test_a_broken_machine_stops_the_run_and_says_where() -> None:
     """An audit that fails names the domain, the host, the time and the seed that replays it."""
-    model = host_model(guest_config("linux"), seed=77, host=HostConfig(check="step"))
+    model = host_model(guest_config("linux"), seed=77, host=host_config(check="step"))
     broken: HostModel = model
 
     def audit(dom: int | None = None) -> None:

@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from podcluster.config import HostConfig
 from podcluster.records import DomainRow
 from podcluster.units import PAGES_PER_MIB
-from tests.host.lives import guest_config, host_model, live, one_life, request, seconds, start
+from tests.host.lives import guest_config, host_config, host_model, live, one_life, request, seconds, start
 
 MIB = PAGES_PER_MIB
 NO_CACHE = {"rate_mib_per_s": 0}
@@ -79,12 +78,12 @@ def test_windows_zeroes_all_its_memory_and_lives(order: str) -> None:
 def test_two_guests_and_room_for_one(claim_mode: bool) -> None:
     """H5: with claims the second is refused at once; without, while its cache is allocated. Nothing of it stays."""
     guest = guest_config("linux", page_cache=NO_CACHE)
-    model = host_model(guest, ram_mib=100, taken_mib=8, host=HostConfig(claim_mode=claim_mode))
+    model = host_model(guest, ram_mib=100, taken_mib=8, host=host_config(claim_mode=claim_mode))
     report = live(model, 30, *(start(request(i, "linux", 56, 64), 1 + i) for i in range(2)))
     second = next(row for row in report.domains if row.domain_id == 1)
     assert (second.fate, second.cause) == ("build_failed", "claim_failed" if claim_mode else "no_memory")
     alone = live(
-        host_model(guest, ram_mib=100, taken_mib=8, host=HostConfig(claim_mode=claim_mode)),
+        host_model(guest, ram_mib=100, taken_mib=8, host=host_config(claim_mode=claim_mode)),
         30,
         start(request(0, "linux", 56, 64), 1),
     )

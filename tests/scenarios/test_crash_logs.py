@@ -2,9 +2,8 @@
 
 import pytest
 
-from podcluster.config import HostConfig
 from podcluster.units import PAGES_PER_MIB
-from tests.host.lives import guest_config, host_model, live, request, start
+from tests.host.lives import guest_config, host_config, host_model, live, request, start
 
 
 @pytest.mark.parametrize(
@@ -22,7 +21,7 @@ from tests.host.lives import guest_config, host_model, live, request, start
 def test_a_logged_crash(memory_mib: int, maxmem_mib: int, host: dict[str, object], tot: int | None, ents: int) -> None:
     """The line that Xen logged for this memory= and maxmem=, to the page."""
     guest = guest_config("linux_no_driver", dirty_all=True, kernel_mib=[40, 80], services_mib=[60, 120])
-    model = host_model(guest, ram_mib=memory_mib + 128, host=HostConfig(**host))  # type: ignore[arg-type]
+    model = host_model(guest, ram_mib=memory_mib + 128, host=host_config(**host))
     report = live(model, 600, start(request(0, "linux_no_driver", memory_mib, maxmem_mib)))
     row = report.domains[0]
     assert (row.fate, row.cause) == ("pod_oom", "debt")

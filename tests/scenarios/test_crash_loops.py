@@ -9,12 +9,11 @@ from podcluster.cluster.plan import make_plan
 from podcluster.cluster.pool import InlinePool
 from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import run
-from podcluster.config import HostConfig
 from podcluster.placement.policy import make_policy
 from podcluster.records import Close, DomainRow, HostReport, StopDomain, Workload
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.cluster.story import ListSink
-from tests.host.lives import curve, guest_config, host_model, live, request, rows, start
+from tests.host.lives import curve, guest_config, host_config, host_model, live, request, rows, start
 
 MIB = PAGES_PER_MIB
 NO_CACHE = {"rate_mib_per_s": 0}
@@ -23,7 +22,7 @@ NO_CACHE = {"rate_mib_per_s": 0}
 def loop(until_s: float = 200, *, demand: Any = 0, ram_mib: int = 512, **host: Any) -> HostReport:
     """A guest without a driver that dirties all it was promised, under a restart policy."""
     guest = guest_config("linux_no_driver", dirty_all=not demand, page_cache=NO_CACHE)
-    model = host_model(guest, ram_mib=ram_mib, host=HostConfig(**{"check": "step", **host}))
+    model = host_model(guest, ram_mib=ram_mib, host=host_config(**{"check": "step", **host}))
     return live(model, until_s, start(request(0, "linux_no_driver", 48, 96, demand), 1))
 
 
@@ -71,7 +70,7 @@ def test_a_restart_needs_its_whole_target_again() -> None:
     """B4.7: what was free while it was down has been taken by another guest, and its build is refused."""
     loops = guest_config("linux_no_driver", dirty_all=True, page_cache=NO_CACHE)
     quiet = guest_config("linux", page_cache=NO_CACHE)
-    model = host_model(loops, quiet, ram_mib=100, host=HostConfig(on_crash="restart", restart_delay_s=20))
+    model = host_model(loops, quiet, ram_mib=100, host=host_config(on_crash="restart", restart_delay_s=20))
     died_ns = model.advance(s_to_ns(9), [start(request(0, "linux_no_driver", 48, 96), 1)]).domains[0].end_ns
     report = model.advance(s_to_ns(90), [start(request(1, "linux", 48, 48), 10), Close(s_to_ns(90))])
     again = next(row for row in report.domains if row.domain_id == 0)
@@ -83,7 +82,7 @@ def test_a_restart_needs_its_whole_target_again() -> None:
 def test_a_domain_that_is_stopped_while_it_is_down_stays_down() -> None:
     """A departure between a crash and the restart takes the restart back; a second one finds nothing."""
     guest = guest_config("linux_no_driver", dirty_all=True, page_cache=NO_CACHE)
-    model = host_model(guest, host=HostConfig(on_crash="restart", restart_delay_s=10))
+    model = host_model(guest, host=host_config(on_crash="restart", restart_delay_s=10))
     assert len(model.advance(s_to_ns(9), [start(request(0, "linux_no_driver", 48, 96), 1)]).domains) == 1
     late = model.advance(s_to_ns(90), [StopDomain(s_to_ns(10), 0), StopDomain(s_to_ns(60), 0), Close(s_to_ns(90))])
     assert late.domains == ()
@@ -94,7 +93,7 @@ def test_a_domain_that_is_stopped_while_it_is_down_stays_down() -> None:
 def test_a_preserved_domain_keeps_its_memory_until_it_is_destroyed() -> None:
     """`host.on_crash=preserve`: the row says how it died; its pages stay taken, and come back with the stop."""
     guest = guest_config("linux_no_driver", dirty_all=True, page_cache=NO_CACHE)
-    model = host_model(guest, host=HostConfig(on_crash="preserve", check="step"))
+    model = host_model(guest, host=host_config(on_crash="preserve", check="step"))
     before = model.advance(1, []).view
     report = model.advance(s_to_ns(60), [start(request(0, "linux_no_driver", 48, 96), 1)])
     row = report.domains[0]
@@ -115,7 +114,7 @@ def test_where_time_is_cut_changes_no_restart(step_s: float) -> None:
     told = [start(request(i, ("linux_no_driver", "linux")[i % 2], 40, 80, 60), 0.5 + i) for i in range(4)]
 
     def life(step_s: float, coalesce: bool) -> Any:
-        host = HostConfig(on_crash="restart", restart_delay_s=0.7)
+        host = host_config(on_crash="restart", restart_delay_s=0.7)
         model = host_model(loops, balloons, ram_mib=256, telemetry_s=5, host=host, coalesce=coalesce)
         ends = [*(s_to_ns(step_s * k) for k in range(1, int(60 / step_s) + 1)), s_to_ns(60) + 1]
         reports, at_ns = [], 0
