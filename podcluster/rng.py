@@ -10,6 +10,12 @@ from hashlib import blake2s
 import numpy as np
 
 
+def key(root_seed: int, *path: str | int) -> int:
+    """64 bits that belong to `path` under `root_seed`, for hashes by a counter inside kernels."""
+    text = "/".join(map(str, (root_seed, *path)))
+    return int.from_bytes(blake2s(text.encode(), digest_size=8).digest(), "little")
+
+
 def stream(root_seed: int, *path: str | int) -> np.random.Generator:
     """Make the generator that belongs to `path` under `root_seed` (>= 0)."""
     digest = blake2s("/".join(map(str, path)).encode(), digest_size=16).digest()

@@ -3,6 +3,7 @@
 What        P1 cache add, P2 cache get, P3 set cache size, P14's emptying.
 Units       Frames of 4 KiB. Entries of the list SUPER are machine blocks (mfn / 512), of SINGLE frames.
 Symbols     C cache_count   n the size aimed at
+Time        A frame that goes into the cache is cleared: zero_4k_ns [G6].
 Invariants  C = 512 x entries of SUPER + entries of SINGLE [P15]. Pages in the cache are zero.
 Departs     nowhere.
 """
@@ -11,6 +12,7 @@ from podcluster.host.contents import words_clear
 from podcluster.host.frames import frame_loosen, frame_release, frames_take, run_release, stale_forget
 from podcluster.host.kernel import routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed, list_pop, list_push
+from podcluster.host.pending import NEVER, next_work
 from podcluster.host.state import BLOCK_PAGES, ENOMEM, L_LENGTH, SINGLE, SUPER, DomainState, HostState
 
 INTERRUPTED = 1
@@ -27,6 +29,7 @@ def cache_add_run(h: HostState, g: DomainState, mfn: int, count: int, step: int,
         r.odd_cached += count
     list_push(h, g, SINGLE, mfn, count, step)
     r.cache_count += count
+    r.now_ns += count * h.rec[0].zero_4k_ns
 
 
 @routine
@@ -40,6 +43,7 @@ def cache_add_super(h: HostState, g: DomainState, mfn: int, odd: bool) -> None:
         r.odd_cached += BLOCK_PAGES
     list_push(h, g, SUPER, mfn >> 9, 1, 1)
     r.cache_count += BLOCK_PAGES
+    r.now_ns += BLOCK_PAGES * h.rec[0].zero_4k_ns
 
 
 @routine
@@ -91,7 +95,7 @@ def cache_give_singles(h: HostState, g: DomainState, count: int) -> None:
 def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> int:
     """P3: 0, ENOMEM, or INTERRUPTED when a preemptible call saw other work waiting."""
     r = g.rec[0]
-    stops = preemptible and h.rec[0].preempt != 0
+    due = next_work(h, g) if preemptible else NEVER
     while r.cache_count < n:
         order = 9 if n - r.cache_count >= BLOCK_PAGES else 0
         mfn = frames_take(h, g, order, True)
@@ -108,8 +112,9 @@ def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> i
             cache_add_super(h, g, mfn, False)
         else:
             cache_add_run(h, g, mfn, 1, 1, False)
-        if stops and r.cache_count != n:
+        if r.now_ns >= due and r.cache_count != n:
             return INTERRUPTED
+    stops = r.now_ns >= due  # giving back takes no time
     while r.cache_count > n:
         if r.cache_count - n > BLOCK_PAGES and g.lists[SUPER, L_LENGTH] > 0:
             mfn = cache_get_super(h, g)

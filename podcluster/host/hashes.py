@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.lists import list_first, list_next
+from podcluster.host.pending import mix
 from podcluster.host.rows import frame_of, page_bit
 from podcluster.host.state import (
     G_POD,
@@ -44,23 +45,15 @@ TABLE_FIELDS = 9
 
 
 @routine
-def _mix(z: np.uint64) -> np.uint64:
-    z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@routine
 def _entry(out: npt.NDArray[np.uint64], gfn: int, order: int, ram: bool, mfn: int) -> None:
     """Add one entry of the table to the hashes."""
     word = (np.uint64(gfn) << np.uint64(16)) | (np.uint64(order) << np.uint64(8)) | (T_RAM if ram else T_POD)
-    mixed = _mix(word)
+    mixed = mix(word)
     out[H_FNV] = (out[H_FNV] ^ word) * PRIME
     out[H_SUM] += mixed
     size = 0 if order == 0 else (1 if order == 9 else 2)
     if ram:
-        out[H_FRAMES] += _mix(mixed ^ np.uint64(mfn))
+        out[H_FRAMES] += mix(mixed ^ np.uint64(mfn))
         out[H_RAM4K + size] += np.uint64(1)
     else:
         out[H_POD4K + size] += np.uint64(1)

@@ -36,6 +36,7 @@ KERNEL_SOURCES = (
     "state.py",
     "heap.py",
     "rows.py",
+    "pending.py",
     "contents.py",
     "p2m.py",
     "lists.py",

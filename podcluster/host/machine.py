@@ -23,6 +23,7 @@ from podcluster.host import (
     hashes,
     heap,
     p2m,
+    pending,
     pod,
     ranges,
     reclaim,
@@ -35,6 +36,7 @@ from podcluster.host.state import (
     BLOCK_FIELDS,
     BLOCK_PAGES,
     CHUNK_FIELDS,
+    COSTS,
     ENOMEM,
     GIB_BLOCKS,
     L_LENGTH,
@@ -84,7 +86,8 @@ class Machine:
 
     `words`: keep the words of pages, so that reads return what was written (golden traces); else only whether pages
     are zero. `era`: which hypervisor it runs. `ring_slots`: records in the recent list of each domain (P7), a power of
-    two; None: as the era has it.
+    two; None: as the era has it. `sweep_wraps`: not Xen, a sweep that reaches the bottom empty-handed goes on at the
+    top. `costs`: ns that the hypervisor takes, by the names in `host.costs` (G6); none: no time passes.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class Machine:
         words: bool = False,
         era: str = TODAY,
         ring_slots: int | None = None,
+        sweep_wraps: bool = False,
+        costs: Mapping[str, int] | None = None,
     ) -> None:
         self._gfn_blocks = 0
         self._h = new_host_state(host_pages, scrub_on_free=scrub_on_free, words=words, gfn_blocks=0)
@@ -102,6 +107,9 @@ class Machine:
             self._h.rec[switch] = value
         heap.heap_init(self._h)
         self._ring_slots = ring_slots or RING_SLOTS[era]
+        self._h.rec["sweep_wraps"] = sweep_wraps
+        for name in COSTS:
+            self._h.rec[name] = (costs or {}).get(name, 0)
         self._domains: dict[int, DomainState] = {}
         self._maxmem: dict[int, int] = {}
         self._table_hashes: dict[int, tuple[int, dict[str, Any]]] = {}
@@ -218,6 +226,15 @@ class Machine:
         """The vCPU that acts next, and whether it has interrupts enabled (G7)."""
         r = self._domains[dom].rec
         r["irqs_on"], r["vcpu"] = enabled, vcpu
+
+    def set_pending_work(self, dom: int, key: int, softirq_per_s: float, irq_per_s: float) -> None:
+        """How often other work arrives for the CPU of a vCPU (G7): softirqs, and interrupts for the guest itself.
+
+        `key` (64 bits) names the draw: the same key has the same arrivals. Infinite: whenever Xen looks.
+        """
+        r = self._domains[dom].rec
+        r["pending_key"] = _signed(key)
+        r["softirq_bin_ns"], r["irq_bin_ns"] = pending.bin_ns(softirq_per_s), pending.bin_ns(irq_per_s)
 
     def end_build(self, dom: int) -> None:
         """The builder is done: from here on the debt is not negative, and the equations count from here.

@@ -90,6 +90,12 @@ class Mechanism(Protocol):
     def set_interrupts(self, dom: int, enabled: bool, vcpu: int) -> None:
         """The vCPU that acts next, and whether it has interrupts enabled, so that they count as pending work (G7)."""
 
+    def set_pending_work(self, dom: int, key: int, softirq_per_s: float, irq_per_s: float) -> None:
+        """How often other work arrives for the CPU of a vCPU of this domain: softirqs, and interrupts (G7).
+
+        `key` (64 bits) names the draw; the same key has the same arrivals.
+        """
+
     def hazard(self, dom: int) -> tuple[int, int, int]:
         """At a death out of PoD memory: zero pages that were left, by why no sweep took them.
 

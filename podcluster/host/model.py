@@ -67,7 +67,7 @@ from podcluster.records import (
     StartDomain,
     StopDomain,
 )
-from podcluster.rng import stream
+from podcluster.rng import key, stream
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES, pages_to_mib, s_to_ns
 
 OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
@@ -80,7 +80,14 @@ def make_machine(host: HostConfig, ram_pages: int) -> Mechanism:
     """The real machine; imported here so that what needs no pages compiles nothing."""
     from podcluster.host.machine import Machine
 
-    return Machine(ram_pages, scrub_on_free=host.scrub_on_free, era=host.era, ring_slots=host.ring_slots)
+    return Machine(
+        ram_pages,
+        scrub_on_free=host.scrub_on_free,
+        era=host.era,
+        ring_slots=host.ring_slots,
+        sweep_wraps=host.sweep_wraps,
+        costs=vars(host.costs),
+    )
 
 
 @dataclass(slots=True)
@@ -118,7 +125,6 @@ class HostModel:
         self._grid_ns = telemetry_ns or OBSERVE_NS
         self._coalesce = host.check != "step" if coalesce is None else coalesce
         self._machine = machine(host, spec.ram_pages)
-        self._machine.set_preempt("always" if host.softirq_per_s == float("inf") else "never")
         if spec.ram_pages > spec.usable_pages and self._machine.set_aside(spec.ram_pages - spec.usable_pages) < 0:
             raise InvariantError(f"[HM-2] usable <= RAM violated: {spec}")
         self._now_ns = 0
@@ -324,6 +330,8 @@ class HostModel:
     def _boot(self, at_ns: int, request: MachineRequest, cfg: GuestConfig, built: toolstack.Domain) -> Resident:
         domid, domain_id, attempt = built.domid, request.domain_id, request.attempt
         boot = Boot.draw(cfg, self._seed, domain_id, attempt)
+        arrivals = key(self._seed, "domain", domain_id, attempt, "pending")
+        self._machine.set_pending_work(domid, arrivals, self._cfg.softirq_per_s, cfg.irq_per_s)
         order = stream(self._seed, "domain", domain_id, attempt, "allocator") if cfg.alloc_order == "random" else None
         memory = GuestMemory(
             self._machine,

@@ -80,6 +80,8 @@ def set_target(h: HostState, g: DomainState, pages: int) -> int:
         r.irregular |= TARGET_LOWERED
     r.target = pages
     while True:
+        r.entry_ns = r.now_ns
+        r.now_ns += h.rec[0].hypercall_ns
         populated = r.tot_pages - r.cache_count
         if (populated > 0 and r.entry_count == 0) or r.dying or pages < r.tot_pages:
             return 0
@@ -171,6 +173,7 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
         return False
     if order == 18:
         set_range(h, g, (gfn >> 18) << 18, 9, POD, 0)
+        r.now_ns += h.rec[0].splinter_ns
         return True
     if not make_room(h, g, gfn):
         return False
@@ -180,12 +183,14 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
         if mfn < 0:
             set_pages(h, g, first, BLOCK_PAGES, POD, 0)
             r.splintered_2m += 1
+            r.now_ns += h.rec[0].splinter_ns
             return True
         set_block(h, g, gfn >> 9, RAM, mfn)
         if r.odd_cached:
             _mark_odd_frames(h, g, first, mfn, BLOCK_PAGES)
         r.entry_count -= BLOCK_PAGES
         r.populated_2m += 1
+        r.now_ns += h.rec[0].populate_2m_ns
         remember(h, g, first | RING_SUPER)
         return True
     mfn = cache_get_single(h, g)
@@ -194,6 +199,7 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
         _mark_odd_frames(h, g, gfn, mfn, 1)
     r.entry_count -= 1
     r.populated_4k += 1
+    r.now_ns += h.rec[0].populate_4k_ns
     remember(h, g, gfn)
     return True
 
@@ -205,6 +211,7 @@ def allocating_lookup(h: HostState, g: DomainState, gfn: int) -> int:
     if r.crashed or r.dying:
         return NOT_RUNNING
     r.generation += 1
+    r.entry_ns = r.now_ns
     while True:
         kind = page_kind(h, g, gfn)
         if kind == EMPTY:

@@ -3,6 +3,7 @@
 What        Touching (writing data or zeroes), ballooning out and taking back pages of 4 KiB.
 Units       Pages of 4 KiB; `step` is 1 (upwards) or -1 (downwards).
 Symbols     E entry_count   C cache_count   D = E - C debt
+Time        [G6] as page by page, and hypercall_ns for the whole of a balloon's range or list.
 Why exact   Between two populates all writes of a guest commute: they set bits that only a reclaim reads, and only a
             populate reclaims. So writes are put down in masks, all those before a populate before it. A populate
             without debt reclaims nothing (P6 step 3) and cannot run dry (C >= E > 0): a stretch of them is a run off
@@ -22,7 +23,7 @@ from podcluster.host.kernel import clz, ctz, kernel, routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed
 from podcluster.host.p2m import set_pages
 from podcluster.host.pod import allocating_lookup, demand_populate
-from podcluster.host.reservation import DONE, decrease, populate
+from podcluster.host.reservation import DONE, decrease_extent, populate
 from podcluster.host.rows import frame_of, page_bit, row_count
 from podcluster.host.state import (
     ANY,
@@ -146,6 +147,7 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
     r.cache_count -= done * BLOCK_PAGES
     r.entry_count -= done * BLOCK_PAGES
     r.populated_2m += done
+    r.now_ns += done * h.rec[0].populate_2m_ns
     r.table_generation += 1
     return done
 
@@ -167,6 +169,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
     r = g.rec[0]
     r.generation += 1
     done = 0
+    faulted = -1  # the page whose access entered Xen last
     while done < count:
         if r.crashed or r.dying:
             return done
@@ -191,6 +194,9 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
                 if blocks > 0:
                     done += blocks * BLOCK_PAGES
                     continue
+            if faulted != done:
+                faulted = done
+                r.entry_ns = r.now_ns
             if not demand_populate(h, g, gfn, 18 if slot == G_POD else 9):
                 return done
             continue
@@ -208,6 +214,9 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             i = at
             if at == end:
                 break
+            if faulted != done:
+                faulted = done
+                r.entry_ns = r.now_ns
             if not demand_populate(h, g, (b << 9) + at, 0):
                 return done
             # The page is RAM now: the write comes with the next stretch. What was reclaimed may be this very block.
@@ -270,6 +279,7 @@ def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], 
         r.cache_count -= used
         r.entry_count -= used
         r.populated_4k += used
+        r.now_ns += used * h.rec[0].populate_4k_ns
         r.table_generation += 1
     return used
 
@@ -315,14 +325,17 @@ def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, fiel
 
 @kernel
 def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
-    """Give back pages from `first` on, one extent of order 0 each; extents done before the request stops."""
+    """Give back pages from `first` on, one extent of order 0 each, in one hypercall; extents done before it stops."""
     r = g.rec[0]
     r.generation += 1
+    look_ns = h.rec[0].look_ns
+    r.now_ns += h.rec[0].hypercall_ns
     done = 0
     while done < count:
         gfn = first + done * step
         b = gfn >> 9
         if b >= r.blocks or g.blk[b, KIND] == EMPTY:
+            r.now_ns += look_ns
             return done
         live = r.entry_count > 0 and r.dying == 0
         if live and r.entry_count >= r.cache_count:
@@ -333,12 +346,13 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
                 set_pages(h, g, gfn if step > 0 else gfn - n + 1, n, EMPTY, 0)
                 r.entry_count -= n
                 r.ballooned_to -= n
+                r.now_ns += n * look_ns
                 if r.entry_count < r.cache_count:
                     cache_give_singles(h, g, r.cache_count - r.entry_count)
                 done += n
                 continue
         # The first RAM page of a stretch goes the ordinary way: its whole block may be taken back (P12 step 5).
-        if decrease(h, g, gfn, 0) & DONE == 0:
+        if decrease_extent(h, g, gfn, 0) & DONE == 0:
             return done
         done += 1
         if done == count or (first + done * step) >> 9 != b or g.blk[b, KIND] != TABLE:
@@ -354,6 +368,8 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
         if live and debt > 0:
             n = min(n, debt)
         if n > 0:
+            # In debt each would first be tried with the 2 MiB around it, in vain: the first of them has left a hole.
+            r.now_ns += n * look_ns * (2 if live and debt > 0 else 1)
             _give_back(h, g, b, gfn & 511, n, step, live and debt > 0)
             done += n
     return done
@@ -381,19 +397,25 @@ def _give_back(h: HostState, g: DomainState, b: int, i: int, n: int, step: int, 
 
 @kernel
 def balloon_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64]) -> int:
-    """Give back the listed pages, one extent of order 0 each; extents done before the request stops."""
+    """Give back the listed pages, one extent of order 0 each, in one hypercall; extents done before it stops."""
+    r = g.rec[0]
+    r.generation += 1
+    r.now_ns += h.rec[0].hypercall_ns
     for k in range(gfns.shape[0]):
-        if decrease(h, g, gfns[k], 0) & DONE == 0:
+        if decrease_extent(h, g, gfns[k], 0) & DONE == 0:
             return k
     return len(gfns)
 
 
 @kernel
 def populate_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
-    """Populate pages from `first` on with RAM from the host (balloon deflation); pages done."""
+    """Populate pages from `first` on with RAM from the host (balloon deflation), in one hypercall; pages done."""
+    r = g.rec[0]
+    r.now_ns += h.rec[0].hypercall_ns
     for k in range(count):
         if populate(h, g, first + k * step, 0) == 0:
             return k
+        r.now_ns += h.rec[0].populate_4k_ns
     return count
 
 

@@ -4,6 +4,10 @@ What        P8 eager reclaim, P9 superpage zero check, P10 frame zero check, P11
 Units       Frames of 4 KiB; i is a page of block b, wi and m a word of a row and a mask in it.
 Symbols     E entry_count   C cache_count
 Invariants  Every reclaimed frame adds one to E and one to C: the debt E - C does not move.
+Time        [G6] a gfn that a sweep passes, a record, a range that is tried: look_ns; a frame of RAM whose first 128
+            bytes are read: check_nonzero_ns (a range is read up to the first that is not zero); a frame that passes:
+            check_zero_ns; a range that passes: the same for its first frame, and zero_4k_ns for each of the others,
+            which are read after one flush.
 Order       Nothing else runs between a check's steps, so "set to `pod`, check in full, map back" is carried out by
             its outcome: the shattering or mending of the table, the vanishing of shadow references, and either the
             page's move to the cache or its staying.
@@ -18,7 +22,8 @@ from podcluster.host.contents import contents_uniform
 from podcluster.host.heap import ALL, U0, U1, span_mask
 from podcluster.host.kernel import ctz, kernel, popcount, routine
 from podcluster.host.p2m import forget_mapping, open_block, set_block, set_pages
-from podcluster.host.rows import detail_give, frame_of, page_bit, row_give, row_is
+from podcluster.host.pending import NEVER, next_work
+from podcluster.host.rows import detail_give, frame_of, page_bit, row_count, row_give, row_is
 from podcluster.host.state import (
     ANY,
     BASE,
@@ -91,26 +96,37 @@ def block_is_whole(h: HostState, g: DomainState, b: int) -> bool:
 
 
 @routine
+def _leading_zeroes(h: HostState, row: int) -> int:
+    """Bits of `row` below the first that is set; 512 if none is."""
+    for wi in range(8):
+        if h.row[row, wi] != U0:
+            return 64 * wi + ctz(h.row[row, wi])
+    return BLOCK_PAGES
+
+
+@routine
 def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
     """P9: try to turn the 2 MiB range at `gfn` (aligned) back into one `pod` entry."""
     r = g.rec[0]
     b = gfn >> 9
     if b >= r.blocks:
         return False
-    head = int(g.blk[b, HEAD])
-    # The cheap question first; a page that is not RAM has no bit set, so the answer holds for RAM only with the next
-    # one.
-    if head != ZEROS and not row_is(h, head, U0):
-        return False
+    r.now_ns += h.rec[0].look_ns
     if not block_is_whole(h, g, b):
         return False
     base = int(g.blk[b, BASE])
     odd = int(g.blk[b, ODD])
-    clean = True
     if odd != ZEROS:
         for i in range(BLOCK_PAGES):
             if page_bit(h, odd, i) and not _refs_allow(h, g, base + i):
                 return False
+    zeroes = _leading_zeroes(h, int(g.blk[b, HEAD]))
+    r.now_ns += min(zeroes + 1, BLOCK_PAGES) * h.rec[0].check_nonzero_ns
+    if zeroes < BLOCK_PAGES:
+        return False
+    r.now_ns += h.rec[0].check_zero_ns + (BLOCK_PAGES - 1) * h.rec[0].zero_4k_ns
+    clean = True
+    if odd != ZEROS:
         # Set to `pod` for the full check: shadow mappings drop their references, others remain.
         for i in range(BLOCK_PAGES):
             if page_bit(h, odd, i):
@@ -138,6 +154,7 @@ def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
     odd = page_bit(h, int(g.blk[b, ODD]), i)
     if odd and not _refs_allow(h, g, mfn):
         return False
+    r.now_ns += h.rec[0].check_zero_ns
     clean = True
     if odd:
         h.attr[mfn] &= ~SHADOW_MASK
@@ -159,8 +176,10 @@ def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
 def reclaim_each(h: HostState, g: DomainState, gfn: int) -> None:
     """P10 on every page of the 2 MiB range at `gfn`, ascending, each on its own."""
     b = gfn >> 9
+    g.rec[0].now_ns += BLOCK_PAGES * h.rec[0].look_ns
     if g.blk[b, KIND] != RAM and g.blk[b, KIND] != TABLE:
         return
+    g.rec[0].now_ns += row_count(h, int(g.blk[b, RAM_ROW])) * h.rec[0].check_nonzero_ns
     for wi in range(8):
         left = h.row[g.blk[b, RAM_ROW], wi] & ~h.row[g.blk[b, HEAD], wi]
         while left != U0:
@@ -185,8 +204,11 @@ def eager_reclaim(h: HostState, g: DomainState) -> None:
             else:
                 b = record >> 9
                 i = record & 511
-                if page_bit(h, int(g.blk[b, RAM_ROW]), i) and not page_bit(h, int(g.blk[b, HEAD]), i):
-                    reclaim_page(h, g, b, i)
+                r.now_ns += h.rec[0].look_ns
+                if page_bit(h, int(g.blk[b, RAM_ROW]), i):
+                    r.now_ns += h.rec[0].check_nonzero_ns
+                    if not page_bit(h, int(g.blk[b, HEAD]), i):
+                        reclaim_page(h, g, b, i)
         at = (at + 1) & (g.ring.shape[0] - 1)
         if r.cache_count > 0:
             return
@@ -201,54 +223,63 @@ def _check_batch(h: HostState, g: DomainState, count: int) -> None:
 
 
 @routine
-def emergency_sweep(h: HostState, g: DomainState) -> int:
-    """P11: look for zero pages downwards from where the last sweep stopped; the number of gfns looked at.
+def _sweep_down(h: HostState, g: DomainState, start: int, floor: int, limit: int, due: int) -> int:
+    """P11 from gfn `start` down to the one above `floor`: the gfn at which it stopped, `floor` if it did not.
 
+    It stops at a gfn below `limit` where there is something in the cache, or the time `due` of other work has come.
     RAM pages are gathered and checked sixteen at a time. A word without a page that can pass only counts how many it
-    adds to the batch; the others are walked page by page, as long as a candidate is in hand or ahead.
+    adds to the batch; the others are walked page by page, as long as a candidate is in hand or ahead, or the time comes
+    within them.
     """
     r = g.rec[0]
-    r.sweeps += 1
-    if r.reclaim_single == 0:
-        r.reclaim_single = r.max_guest
-    start = r.reclaim_single
-    limit = max(start - SWEEP_LIMIT, 0)
-    busy = h.rec[0].preempt != 0 and h.rec[0].sweep_yields != 0
+    look_ns = h.rec[0].look_ns
+    batch_ns = SWEEP_BATCH * h.rec[0].check_nonzero_ns
     gathered = 0  # RAM pages in the batch in hand
     held = 0  # of them candidates
     gfn = start
-    while gfn > 0:
+    while gfn > floor:
         # The sweep ends at the first gfn below the limit, once there is something in the cache or work waits.
-        ends = r.cache_count > 0 or busy
+        ends = r.cache_count > 0 or r.now_ns >= due
         b = gfn >> 9
         kind = int(g.blk[b, KIND]) if b < r.blocks else EMPTY
         if kind != RAM and kind != TABLE:
-            low = b << 9
+            last = b << 9
             if b >= r.blocks:
-                low = r.blocks << 9
+                last = r.blocks << 9
             elif g.gib[b >> 9] != G_TABLE and g.gib[b >> 9] != G_RAM:
-                low = (b >> 9) * GIB_PAGES
-            low = max(low, 1)
-            if ends and limit > low:
-                gfn = min(gfn, limit - 1)
+                last = (b >> 9) * GIB_PAGES
+            last = max(last, floor + 1)
+            if limit > last:
+                if ends:
+                    last = min(gfn, limit - 1)
+                elif look_ns > 0:
+                    waits = gfn + 1 - (due - r.now_ns + look_ns - 1) // look_ns  # the gfn at which the time has come
+                    last = max(min(waits, limit - 1), last)
+            r.now_ns += (gfn - last + 1) * look_ns
+            gfn = last
+            if gfn < limit and (ends or r.now_ns >= due):
                 break
-            gfn = low - 1
+            gfn -= 1
             continue
-        low = (gfn >> 6) << 6
-        last = max(low, 1)  # gfn 0 is never looked at
+        last = max((gfn >> 6) << 6, floor + 1)
         if ends and limit > last:
             last = min(gfn, limit - 1)
         wi = (gfn & 511) >> 6
         ram = h.row[g.blk[b, RAM_ROW], wi] & span_mask(last & 63, gfn - last + 1)
         candidates = ram & ~h.row[g.blk[b, HEAD], wi]
         if candidates == U0 and held == 0:
-            gathered = (gathered + popcount(ram)) & (SWEEP_BATCH - 1)
-            gfn = last
-            if ends and gfn < limit:
-                break
-            gfn -= 1
-            continue
+            total = gathered + popcount(ram)
+            took = (gfn - last + 1) * look_ns + total // SWEEP_BATCH * batch_ns
+            if ends or r.now_ns + took < due:
+                r.now_ns += took
+                gathered = total % SWEEP_BATCH
+                gfn = last
+                if ends and gfn < limit:
+                    break
+                gfn -= 1
+                continue
         while True:
+            r.now_ns += look_ns
             one = U1 << np.uint64(gfn & 63)
             if ram & one != U0:
                 if candidates & one != U0:
@@ -256,20 +287,40 @@ def emergency_sweep(h: HostState, g: DomainState) -> int:
                     held += 1
                 gathered += 1
                 if gathered == SWEEP_BATCH:
+                    r.now_ns += batch_ns
                     _check_batch(h, g, held)
                     held = 0
                     gathered = 0
-            if gfn == last or (gfn < limit and (r.cache_count > 0 or busy)):
+            if gfn == last or (gfn < limit and (r.cache_count > 0 or r.now_ns >= due)):
                 break
             gfn -= 1
-        if gfn < limit and (r.cache_count > 0 or busy):
+        if gfn < limit and (r.cache_count > 0 or r.now_ns >= due):
             break
         gfn -= 1
+    r.now_ns += gathered * h.rec[0].check_nonzero_ns
     _check_batch(h, g, held)
-    r.reclaim_single = max(gfn - 1, 0)
+    return gfn
+
+
+@routine
+def emergency_sweep(h: HostState, g: DomainState) -> None:
+    """P11: look for zero pages downwards from where the last sweep stopped."""
+    r = g.rec[0]
+    r.sweeps += 1
+    if r.reclaim_single == 0:
+        r.reclaim_single = r.max_guest
+    start = r.reclaim_single
+    due = next_work(h, g) if h.rec[0].sweep_yields else NEVER
+    stopped = _sweep_down(h, g, start, 0, max(start - SWEEP_LIMIT, 0), due)
+    r.reclaim_single = max(stopped - 1, 0)
+    r.sweep_wrapped = 0
+    if stopped == 0 and r.cache_count == 0 and h.rec[0].sweep_wraps and start < r.max_guest:
+        # Not Xen: on from the top, as if it lay below the bottom.
+        stopped = _sweep_down(h, g, r.max_guest, start, r.max_guest + start - SWEEP_LIMIT, due)
+        r.reclaim_single = stopped - 1 if stopped > start else 0
+        r.sweep_wrapped = 1
     r.sweep_from = start
-    r.sweep_to = max(gfn, 0)
-    return int(start - max(gfn, 0))
+    r.sweep_to = stopped
 
 
 @routine
@@ -302,6 +353,9 @@ def hazard(h: HostState, g: DomainState, out: npt.NDArray[np.int64]) -> None:
     sweep's reach (beyond the highest gfn touched, and gfn 0).
     """
     r = g.rec[0]
-    out[0] = _count_reclaimable(h, g, r.sweep_from + 1, r.max_guest)
-    out[1] = _count_reclaimable(h, g, 1, r.sweep_to - 1)
+    # One that went on at the top has looked at all below its start.
+    above = 0 if r.sweep_wrapped else r.max_guest
+    below = r.sweep_from if r.sweep_wrapped else 0
+    out[0] = _count_reclaimable(h, g, r.sweep_from + 1, above)
+    out[1] = _count_reclaimable(h, g, below + 1, r.sweep_to - 1)
     out[2] = _count_reclaimable(h, g, 0, 0) + _count_reclaimable(h, g, r.max_guest + 1, (r.blocks << 9) - 1)

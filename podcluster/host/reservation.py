@@ -3,6 +3,7 @@
 What        Populate with RAM, P12 decrease reservation with stealing and superpage recovery, the ordinary release.
 Units       Frames of 4 KiB; an extent of order k is 2**k of them.
 Symbols     E entry_count   C cache_count   B ballooned_to
+Time        [G6] hypercall_ns a request of the guest, and look_ns for each chunk that it gives back.
 Invariants  [POD-2] E = B - P: what leaves the table leaves B. Giving back pays the debt E - C down, never below 0.
 Departs     nowhere.
 """
@@ -197,6 +198,7 @@ def _steal(h: HostState, g: DomainState, gfn: int, order: int) -> None:
 def decrease_chunk(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     """P12 on one aligned chunk: the pages that the PoD layer handled."""
     r = g.rec[0]
+    r.now_ns += h.rec[0].look_ns
     if r.entry_count == 0 or r.dying:
         return 0
     size = 1 << order
@@ -239,10 +241,9 @@ def decrease_chunk(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     return handled
 
 
-@kernel
-def decrease(h: HostState, g: DomainState, gfn: int, order: int) -> int:
+@routine
+def decrease_extent(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     """Give one extent back: pages that PoD handled, | DONE when the request ran to its end."""
-    g.rec[0].generation += 1
     size = chunk_order(gfn, order)
     handled = 0
     for at in range(gfn, gfn + (1 << order), 1 << size):
@@ -259,3 +260,12 @@ def decrease(h: HostState, g: DomainState, gfn: int, order: int) -> int:
             tolerated -= 1
         j += 1
     return handled | DONE
+
+
+@kernel
+def decrease(h: HostState, g: DomainState, gfn: int, order: int) -> int:
+    """Give one extent back in a hypercall of its own; as `decrease_extent`."""
+    r = g.rec[0]
+    r.generation += 1
+    r.now_ns += h.rec[0].hypercall_ns
+    return decrease_extent(h, g, gfn, order)

@@ -114,6 +114,19 @@ EINVAL = -22
 ORDERS = 19
 
 
+COSTS = (
+    "look_ns",
+    "check_nonzero_ns",
+    "check_zero_ns",
+    "populate_4k_ns",
+    "populate_2m_ns",
+    "zero_4k_ns",
+    "splinter_ns",
+    "hypercall_ns",
+)
+"""What the hypervisor does that takes simulated time (G6)."""
+
+
 def _record(*names: str) -> np.dtype[Any]:
     return np.dtype([(name, "<i8") for name in names])
 
@@ -159,10 +172,15 @@ DOMAIN_RECORD = _record(
     "nomem_cache",
     "asserted",
     "now_ns",  # simulated time of the vCPU that acts (G6)
+    "entry_ns",  # when it entered Xen
+    "softirq_bin_ns",  # arrivals of work (pending.py): mean time between them, or never, or always
+    "irq_bin_ns",
+    "pending_key",
     "vcpu",  # which one that is (G7)
     "irqs_on",  # whether it has interrupts enabled
     "sweep_from",  # the gfn at which the last sweep began, and the one at which it stopped (0: at the bottom)
     "sweep_to",
+    "sweep_wrapped",  # it went on at the top
     "stream_ok",  # what a sequence of accesses returns beside its status
     "stream_holes",
     "stream_sum",
@@ -178,6 +196,8 @@ HOST_RECORD = _record(
     "scrub_on_free",
     "preempt",  # 1: whenever the hypervisor polls for pending work, there is some
     "words",  # 1: words of pages are kept
+    "sweep_wraps",  # 1: a sweep goes on at the top (not Xen)
+    *COSTS,
     "orders",  # orders with a free block, a bit each
     "level0",  # words of the four levels of an order's bit map
     "level1",

@@ -189,4 +189,11 @@ class SlowMachine(ReferenceMachine):
 
 
 def slow_machine(host: HostConfig, ram_pages: int) -> SlowMachine:
-    return SlowMachine(ram_pages, scrub_on_free=host.scrub_on_free, era=host.era, ring_slots=host.ring_slots)
+    return SlowMachine(
+        ram_pages,
+        scrub_on_free=host.scrub_on_free,
+        era=host.era,
+        ring_slots=host.ring_slots,
+        sweep_wraps=host.sweep_wraps,
+        costs=vars(host.costs),
+    )

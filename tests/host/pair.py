@@ -43,6 +43,7 @@ class Pair:
             assert not differ, f"domain {dom}: kernels and reference differ in {differ}"
             assert tuple(self.fast.counters(dom)) == tuple(self.slow.counters(dom)), f"counters of domain {dom}"
             assert self.fast.entry_map(dom) == self.slow.entry_map(dom), f"entry map of domain {dom}"
+            assert self.fast.clock(dom) == self.slow.clock(dom), f"clock of domain {dom}"
             assert self.fast.hazard(dom) == self.slow.hazard(dom), f"hazards of domain {dom}"
             assert self.fast.q_dump(dom) == self.slow.q_dump(dom)
             if self.words:

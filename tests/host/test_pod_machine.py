@@ -5,6 +5,7 @@ of all RAM are compared after each step, and P15 is recounted on both sides. Gue
 far below their size, so that eager reclaim, sweeps, splintering, stealing and death are everyday events.
 """
 
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.pair import WORDS, Pair
+from tests.reference.pod import COSTS
 
 BLOCK = 512
 BLOCKS_MAX = 5
@@ -56,10 +58,28 @@ class PodMachine(RuleBasedStateMachine):
         scrub=st.booleans(),
         host_blocks=st.integers(6, 12),
         odd=st.integers(0, 80),
+        ring_slots=st.sampled_from((32, 32, 32, 4, 128)),
+        sweep_wraps=st.booleans(),
+        costs=st.sampled_from((None, 1, 7)),
         guests=st.lists(st.tuples(shapes, sizes, targets, slacks, mark_orders, low_rams), min_size=1, max_size=3),
     )
-    def host(self, scrub: bool, host_blocks: int, odd: int, guests: list[tuple[Any, ...]]) -> None:
-        self.pair = Pair(host_blocks * BLOCK + odd, scrub_on_free=scrub)
+    def host(
+        self,
+        scrub: bool,
+        host_blocks: int,
+        odd: int,
+        ring_slots: int,
+        sweep_wraps: bool,
+        costs: int | None,
+        guests: list[tuple[Any, ...]],
+    ) -> None:
+        self.pair = Pair(
+            host_blocks * BLOCK + odd,
+            scrub_on_free=scrub,
+            ring_slots=ring_slots,
+            sweep_wraps=sweep_wraps,
+            costs=costs and {name: 100 + costs * k for k, name in enumerate(COSTS)},
+        )
         self.next_reference = 1
         self.handles: list[int] = []
         for guest in guests:
@@ -89,7 +109,7 @@ class PodMachine(RuleBasedStateMachine):
 
     @rule(
         pick=picks,
-        what=st.sampled_from(("quota", "preempt", "claim", "set_aside", "release", "build", "build", "destroy")),
+        what=st.sampled_from(("quota", "pending", "claim", "set_aside", "release", "build", "build", "destroy")),
         pages=amounts,
         guest=st.tuples(shapes, sizes, targets, slacks, mark_orders, low_rams),
     )
@@ -98,8 +118,10 @@ class PodMachine(RuleBasedStateMachine):
         dom = self.dom(pick)
         if what == "quota":
             self.call("set_max_pages", dom, pages)
-        elif what == "preempt":
-            self.call("set_preempt", ("always", "never")[pick % 2])
+        elif what == "pending":
+            self.call("set_preempt", ("always", "never", "never", "never", "never", "never")[pick])
+            self.call("set_interrupts", dom, pick % 2 == 1, pick)
+            self.call("set_pending_work", dom, pages, (0, 3000, 0, 40_000, 0, math.inf)[pick], 10 * pages)
         elif what == "claim":
             self.call("claim", dom, pages)
         elif what == "set_aside" and pages > 0:

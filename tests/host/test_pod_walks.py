@@ -4,6 +4,7 @@ Each walk builds a few guests on a small host, targets far below their size, and
 balloon by range, with references, special pages, broken frames and moving targets in the way. A failure names its seed.
 """
 
+import math
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ from podcluster.config import ERAS
 from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.pair import WORDS, Pair
 from tests.host.test_pod_machine import BLOCK, BLOCKS_MAX, SHAPES
+from tests.host.test_ranges import COSTS
 
 GIB = 512 * BLOCK
 STEPS = 100
@@ -42,6 +44,7 @@ OPERATIONS = {  # how often each happens
     "target": 5,
     "quota": 1,
     "preempt": 1,
+    "clock": 2,
     "claim": 2,
     "aside": 1,
     "destroy": 0.3,
@@ -57,7 +60,15 @@ class Walk:
     def __init__(self, seed: int, *, words: bool = True, host_pages: int | None = None, **host: Any) -> None:
         self.random = Random(seed)
         pages = host_pages or self.random.randrange(5 * BLOCK, 11 * BLOCK)
-        self.pair = Pair(pages, scrub_on_free=self.random.random() < 0.5, words=words, **host)
+        self.pair = Pair(
+            pages,
+            scrub_on_free=self.random.random() < 0.5,
+            words=words,
+            ring_slots=self.random.choice((None, None, 1, 128)),
+            sweep_wraps=self.random.random() < 0.25,
+            costs={**COSTS, "hypercall_ns": 997} if self.random.random() < 0.5 else None,
+            **host,
+        )
         self.references = 0
         self.handles: list[int] = []
         self.operations = {name: weight for name, weight in OPERATIONS.items() if words or name not in WORD_OPERATIONS}
@@ -82,6 +93,8 @@ class Walk:
         target = min(random.choice((40, 513, 700, 1024, 1030, 1536, 2048, random.randrange(1, 1600))), pages)
         quota = target + random.choice((0, 0, 1, 40, 2000))
         self.pair.create(dom, maxmem_pages=pages, max_pages=quota, **random.choice(SHAPES))
+        rates = [random.choice((0, 0, 5000, 50_000, math.inf)) for _ in range(2)]
+        call("set_pending_work", dom, random.getrandbits(64), *rates)
         call("set_pod_target", dom, target)
         low_ram, order = random.choice((0, 0, 0, 1, 32)), random.choice((9, 9, 9, 9, 0, 3))
         call("populate_seq", dom, 0, low_ram, 0, 1)
@@ -146,6 +159,9 @@ class Walk:
                 call("set_max_pages", dom, random.choice((0, 700, 1100, 4000)))
             case "preempt":
                 call("set_preempt", random.choice(("always", "never", "never")))
+            case "clock":
+                call("set_interrupts", dom, upwards, random.randrange(4))
+                call("set_clock", dom, random.randrange(10**12))
             case "claim":
                 call("claim", dom, random.choice((0, 0, 1, 1200, 2100)))
             case "aside":

@@ -4,6 +4,7 @@ Three hosts go through the same preparation. Then one is asked for the range or 
 the same kernels, and the third is the slow model, whose range operations *are* the loop.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,15 +23,26 @@ MAXMEM_BLOCKS = 4
 HOST_PAGES = 10 * BLOCK + 37
 EPT, PT, SHADOW = SHAPES[0], SHAPES[1], SHAPES[2]
 
+COSTS = {
+    "look_ns": 101,
+    "check_nonzero_ns": 83,
+    "check_zero_ns": 1009,
+    "populate_4k_ns": 3001,
+    "populate_2m_ns": 3011,
+    "zero_4k_ns": 401,
+    "splinter_ns": 20011,
+}
+"""No cost of a hypercall: a range is one, and its loop many."""
+
 Step = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 
 class Trio(Pair):
     """A pair, and the same kernels once more for the loop."""
 
-    def __init__(self, *, scrub_on_free: bool = True, words: bool = True) -> None:
-        super().__init__(HOST_PAGES, scrub_on_free=scrub_on_free, words=words)
-        self.loop = Machine(HOST_PAGES, scrub_on_free=scrub_on_free, words=words)
+    def __init__(self, *, scrub_on_free: bool = True, words: bool = True, **host: Any) -> None:
+        super().__init__(HOST_PAGES, scrub_on_free=scrub_on_free, words=words, **host)
+        self.loop = Machine(HOST_PAGES, scrub_on_free=scrub_on_free, words=words, **host)
 
     def prepare(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """One operation of the preparation on all three."""
@@ -53,7 +65,7 @@ class Trio(Pair):
         page: dict[str, Callable[[int], int]] = {
             "touch": lambda gfn: self.loop.touch_range(DOM, gfn, 1, **keywords),
             "balloon": lambda gfn: self.loop.decrease(DOM, gfn, 0)[0],
-            "populate": lambda gfn: self.loop.populate(DOM, gfn, 0),
+            "populate": lambda gfn: self.loop.populate_range(DOM, gfn, 1),
         }
         looped = 0
         notes: dict[str, Any] = {}
@@ -82,6 +94,7 @@ class Trio(Pair):
         self.compare()
         assert self.loop.state_record(DOM) == self.fast.state_record(DOM)
         assert self.loop.counters(DOM) == self.fast.counters(DOM)
+        assert self.loop.clock(DOM) == self.fast.clock(DOM)
         if self.words and not self.fast.counters(DOM).crashed:
             ram = self.ram_gfns(DOM)
             for word in WORDS:
@@ -99,6 +112,7 @@ counts = st.one_of(st.sampled_from((1, 17, BLOCK, BLOCK + 1, 2 * BLOCK, MAXMEM_B
 ranges = st.builds(
     lambda first, count, down: list(range(first, first + count)[:: -1 if down else 1]), gfns, counts, st.booleans()
 )
+per_s = st.sampled_from((0, 0, 1000, 20_000, 300_000, math.inf))
 whole_blocks = st.builds(
     lambda first, blocks: list(range(first * BLOCK, (first + blocks) * BLOCK)),
     st.integers(0, MAXMEM_BLOCKS - 1),
@@ -135,6 +149,7 @@ preparations = st.lists(
     order=st.sampled_from((9, 9, 9, 0)),
     low_ram=st.sampled_from((0, 0, 32)),
     hosts=st.tuples(st.booleans(), st.booleans()),
+    rates=st.one_of(st.none(), st.tuples(per_s, per_s, st.integers(0, 3))),
     preparation=preparations,
     operations=st.lists(
         st.one_of(
@@ -154,6 +169,7 @@ preparations = st.lists(
     order=9,
     low_ram=0,
     hosts=(True, True),
+    rates=None,
     preparation=[],
     operations=[("touch", list(range(MAXMEM_BLOCKS * BLOCK))[::-1], False, DATA)],
 )
@@ -163,13 +179,19 @@ def test_any_range_equals_its_loop(
     order: int,
     low_ram: int,
     hosts: tuple[bool, bool],
+    rates: tuple[float, float, int] | None,
     preparation: list[Step],
     operations: list[tuple[str, list[int], bool, int | None]],
 ) -> None:
     """Any few ranges or lists after any preparation, on hosts that keep words and on hosts that keep bits."""
     scrub_on_free, words = hosts
-    trio = Trio(scrub_on_free=scrub_on_free, words=words)
+    trio = Trio(scrub_on_free=scrub_on_free, words=words, costs=COSTS if rates else None)
     trio.build(shape, target, order=order, low_ram=low_ram, slack=100)
+    if rates:
+        softirqs, irqs, vcpu = rates
+        trio.prepare("set_pending_work", DOM, 99, softirqs, irqs)
+        trio.prepare("set_interrupts", DOM, vcpu > 0, vcpu)
+        trio.prepare("set_clock", DOM, 10**9 * vcpu)
     for method, arguments, keywords in preparation:
         if method == "set_preempt":
             trio.prepare(method, *arguments)

@@ -61,10 +61,15 @@ class Domain:
     ring: list[int] = field(default_factory=list)  # as many as its host says
     ring_index: int = 0
     now_ns: int = 0
+    entry_ns: int = 0  # when the vCPU entered Xen
+    softirq_per_s: float = 0
+    irq_per_s: float = 0
+    pending_key: int = 0
     vcpu: int = 0
     irqs_on: bool = False
     sweep_from: int = 0
     sweep_to: int = 0
+    sweep_wrapped: bool = False
     crashed: bool = False
     destroyed: bool = False
     populated_4k: int = 0

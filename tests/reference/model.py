@@ -53,11 +53,15 @@ class ReferenceMachine:
         words: bool = True,
         era: str = "today",
         ring_slots: int | None = None,
+        sweep_wraps: bool = False,
+        costs: Mapping[str, int] | None = None,
     ) -> None:
         self._manager = MANAGERS[era]
         self.frames = Frames(host_pages, scrub_on_free)
         self.preempt_mode = "never"
         self._ring_slots = ring_slots or self._manager.ring_slots
+        self._sweep_wraps = sweep_wraps
+        self._costs = costs or {}
         self._header_guests: dict[int, dict[str, Any]] = {}
         self._pods: dict[int, PodManager] = {}
         self._references: dict[int, int] = {}  # add_ref's id -> mfn
@@ -94,7 +98,9 @@ class ReferenceMachine:
         table = Table(ept=p2m == "ept" and not shadow, use_1g=sp_1g and not shadow, use_2m=sp_2m or shadow)  # T1
         domain = Domain(dom, maxmem_pages, max_pages, shadow, table, TableHashes(table))
         domain.ring = [self._manager.ring_start] * self._ring_slots
-        self._pods[dom] = self._manager(domain, self.frames)
+        pod = self._pods[dom] = self._manager(domain, self.frames)
+        pod.sweep_wraps = self._sweep_wraps
+        pod.costs.update(self._costs)
         return 0
 
     def destroy(self, dom: int) -> int:
@@ -128,6 +134,11 @@ class ReferenceMachine:
         """The vCPU that acts next, and whether it has interrupts enabled."""
         domain = self._domain(dom)
         domain.irqs_on, domain.vcpu = enabled, vcpu
+
+    def set_pending_work(self, dom: int, key: int, softirq_per_s: float, irq_per_s: float) -> None:
+        """How often other work arrives for a vCPU of this domain."""  # G7
+        domain = self._domain(dom)
+        domain.pending_key, domain.softirq_per_s, domain.irq_per_s = key, softirq_per_s, irq_per_s
 
     def hazard(self, dom: int) -> tuple[int, int, int]:
         """Reclaimable pages that the last sweep left: above its start, below its end, out of any sweep's reach."""
@@ -206,6 +217,10 @@ class ReferenceMachine:
 
     def decrease(self, dom: int, gfn: int, order: int) -> list[int]:
         """Give an extent back: [1 if it ran to the end, pages the PoD layer dealt with]."""
+        self._pod(dom).take("hypercall_ns")
+        return self._decrease(dom, gfn, order)
+
+    def _decrease(self, dom: int, gfn: int, order: int) -> list[int]:
         pod = self._pod(dom)
         handled = pod.decrease(gfn, order)
         left = handled
@@ -245,6 +260,7 @@ class ReferenceMachine:
         domain = pod.domain
         if domain.crashed or domain.destroyed:
             return NOT_RUNNING, -1
+        pod.enter()
         while True:
             kind, mfn, order = domain.table.lookup(gfn)
             if kind == RAM:
@@ -423,12 +439,22 @@ class ReferenceMachine:
         return self.balloon_list(dom, _gfns(first_gfn, count, descending))
 
     def balloon_list(self, dom: int, gfns: Iterable[int]) -> int:
-        """Give listed pages back; pages done before the first that failed."""
-        return self.decrease_list(dom, 0, [int(gfn) for gfn in gfns])[0]
+        """Give listed pages back in one hypercall; pages done before the first that failed."""
+        self._pod(dom).take("hypercall_ns")
+        done = 0
+        for gfn in gfns:
+            if not self._decrease(dom, int(gfn), 0)[0]:
+                break
+            done += 1
+        return done
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
-        """Put real pages at gfns one by one; pages done before the first that failed."""
-        return self.populate_list(dom, 0, _gfns(first_gfn, count, descending))
+        """Put real pages at gfns in one hypercall; pages done before the first that failed."""
+        pod = self._pod(dom)
+        pod.take("hypercall_ns")
+        done = self.populate_list(dom, 0, _gfns(first_gfn, count, descending))
+        pod.take("populate_4k_ns", done)
+        return done
 
     # -- the simulator's view ----------------------------------------------------------------------------------------
 

@@ -8,11 +8,13 @@ Departs     Nowhere from the golden traces. The second promise (S1-S4) is not he
             would go.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
 from tests.reference.hashes import EMPTY_RING_SLOT
 from tests.reference.host import Domain, Frames
+from tests.reference.pending import arrivals
 from tests.reference.table import EMPTY, NO_FRAME, POD, RAM
 
 SUPERPAGE = 512
@@ -20,6 +22,16 @@ RING_SUPERPAGE_BIT = 1 << 63
 SWEEP_BATCH = 16
 SWEEP_LIMIT = 1024
 PROMISED = (POD,)
+COSTS = (
+    "look_ns",
+    "check_nonzero_ns",
+    "check_zero_ns",
+    "populate_4k_ns",
+    "populate_2m_ns",
+    "zero_4k_ns",
+    "splinter_ns",
+    "hypercall_ns",
+)
 
 ENOMEM, EBUSY, EINVAL = -12, -16, -22
 Resize = Literal["done", "enomem", "preempted"]
@@ -43,6 +55,33 @@ class PodManager:
         self.frames = frames
         self.notes: dict[str, object] = {}
         self.preempt = False  # is there other work whenever we look?
+        self.costs = dict.fromkeys(COSTS, 0)
+        self.sweep_wraps = False
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def take(self, cost: str, times: int = 1) -> None:
+        """The hypervisor does something."""  # G6
+        self.domain.now_ns += times * self.costs[cost]
+
+    def enter(self) -> None:
+        """The vCPU enters the hypervisor."""
+        self.domain.entry_ns = self.domain.now_ns
+
+    def work_waits(self) -> bool:
+        """Has other work arrived for this CPU since the vCPU entered?"""  # G7
+        domain = self.domain
+        if self.preempt:
+            return True
+        kinds = [domain.softirq_per_s, domain.irq_per_s if domain.irqs_on else 0]
+        for kind, per_s in enumerate(kinds):
+            if math.isinf(per_s):
+                return True
+            if per_s and domain.now_ns > domain.entry_ns:
+                first = next(arrivals(domain.pending_key, domain.vcpu, kind, per_s, domain.entry_ns))
+                if first <= domain.now_ns:
+                    return True
+        return False
 
     # -- the table, with what follows from a change of translation ---------------------------------------------------
 
@@ -64,6 +103,7 @@ class PodManager:
         mfns = range(first, first + (1 << order))
         for mfn in mfns:
             self.frames.pages[mfn].words.clear()
+            self.take("zero_4k_ns")
         if order >= 9:
             self.domain.cache_super.extend(mfns[::SUPERPAGE])
         else:
@@ -92,7 +132,7 @@ class PodManager:
                 self.notes["nomem"] = {"target": wanted, "cache": domain.count}
                 return "enomem"
             self.cache_add(first, order)
-            if preemptible and self.preempt and domain.count != wanted:
+            if preemptible and self.work_waits() and domain.count != wanted:
                 return "preempted"
         while wanted < domain.count:
             order = 9 if domain.count - wanted > SUPERPAGE and domain.cache_super else 0
@@ -100,7 +140,7 @@ class PodManager:
             assert first is not None
             for mfn in range(first, first + (1 << order)):
                 self.frames.drop_allocation(mfn)
-                if preemptible and self.preempt and domain.count != wanted:
+                if preemptible and self.work_waits() and domain.count != wanted:
                     return "preempted"  # what is left of the block is in neither cache nor table from now on
         return "done"
 
@@ -110,6 +150,8 @@ class PodManager:
         if target > domain.max_pages:
             return EINVAL
         while True:
+            self.enter()
+            self.take("hypercall_ns")
             populated = domain.tot_pages - domain.count
             if (populated > 0 and domain.entry_count == 0) or domain.destroyed or target < domain.tot_pages:
                 return 0
@@ -146,6 +188,7 @@ class PodManager:
             return False
         if order == 18:  # step 2
             self.set_range(base, 9, POD)
+            self.take("splinter_ns")
             return True
         self.before_populate()  # step 3
         if domain.count == 0:  # step 4
@@ -163,6 +206,7 @@ class PodManager:
         mfn = self.cache_get(order)  # step 7
         if mfn is None:
             domain.splintered_2m += 1
+            self.take("splinter_ns")
             for i in range(SUPERPAGE):
                 self.set_range(base + i, 0, POD)
             return True
@@ -170,8 +214,10 @@ class PodManager:
         domain.entry_count -= 1 << order
         if order == 9:
             domain.populated_2m += 1
+            self.take("populate_2m_ns")
         else:
             domain.populated_4k += 1
+            self.take("populate_4k_ns")
         self.after_populate(base, order)
         return True
 
@@ -202,20 +248,26 @@ class PodManager:
             if slot != EMPTY_RING_SLOT:
                 gfn = slot & ~RING_SUPERPAGE_BIT
                 if not slot & RING_SUPERPAGE_BIT:
+                    self.take("look_ns")
                     self.check_frames([gfn])
                 elif not self.check_superpage(gfn):
                     for i in range(SUPERPAGE):
+                        self.take("look_ns")
                         self.check_frames([gfn + i])
             if domain.count > 0:
                 return
 
     # -- P9-P11 finding zeroes ---------------------------------------------------------------------------------------
 
-    def _may_be_reclaimed(self, mfn: int) -> bool:
-        """The quick part of both checks: not special, no page table, not held, first 128 bytes zero."""
+    def _is_plain(self, mfn: int) -> bool:
+        """The first part of both checks: not special, no page table, not held."""
         page = self.frames.pages[mfn]
         allowed_refs = 1 if self.domain.shadow else 0  # meant for the shadow mapping, which goes by itself
-        return not page.special and not page.shadowed_pt and page.other_refs <= allowed_refs and page.head_is_zero
+        return not page.special and not page.shadowed_pt and page.other_refs <= allowed_refs
+
+    def _may_be_reclaimed(self, mfn: int) -> bool:
+        """And the first 128 bytes are zero."""
+        return self._is_plain(mfn) and self.frames.pages[mfn].head_is_zero
 
     def _is_zero_and_unheld(self, mfn: int) -> bool:
         page = self.frames.pages[mfn]
@@ -224,6 +276,7 @@ class PodManager:
     def check_superpage(self, gfn: int) -> bool:
         """Take a 2 MiB range back as a superpage if all of it is zero."""  # P9
         domain = self.domain
+        self.take("look_ns")
         mfns: list[int] = []
         for _, kind, mfn, order in domain.table.walk(gfn, 9):
             if kind != RAM:
@@ -232,9 +285,15 @@ class PodManager:
         first = mfns[0]
         if first % SUPERPAGE or mfns != list(range(first, first + SUPERPAGE)):
             return False
-        if not all(self._may_be_reclaimed(mfn) for mfn in mfns):
+        if not all(self._is_plain(mfn) for mfn in mfns):
             return False
+        for mfn in mfns:
+            self.take("check_nonzero_ns")
+            if not self.frames.pages[mfn].head_is_zero:
+                return False
         self.set_range(gfn, 9, POD)
+        self.take("check_zero_ns")
+        self.take("zero_4k_ns", SUPERPAGE - 1)  # what the others take to read
         if not all(self._is_zero_and_unheld(mfn) for mfn in mfns):
             self.set_range(gfn, 9, RAM, first)  # as one entry, whatever it was before
             return False
@@ -249,8 +308,11 @@ class PodManager:
         candidates = []
         for gfn in gfns:
             kind, mfn, _ = domain.table.lookup(gfn)
-            if kind == RAM and self._may_be_reclaimed(mfn):
-                candidates.append((gfn, mfn))
+            if kind == RAM:
+                self.take("check_nonzero_ns")
+                if self._may_be_reclaimed(mfn):
+                    candidates.append((gfn, mfn))
+                    self.take("check_zero_ns")
         for gfn, _ in candidates:
             self.set_range(gfn, 0, POD)
         for gfn, mfn in candidates:
@@ -268,21 +330,31 @@ class PodManager:
         if domain.reclaim_single == 0:
             domain.reclaim_single = domain.max_guest
         start = domain.reclaim_single
-        limit = max(start - SWEEP_LIMIT, 0)
+        gfn = self._sweep_down(start, 0, max(start - SWEEP_LIMIT, 0))
+        domain.reclaim_single = gfn - 1 if gfn > 0 else 0
+        domain.sweep_from, domain.sweep_to, domain.sweep_wrapped = start, gfn, False
+        if self.sweep_wraps and gfn == 0 and domain.count == 0 and start < domain.max_guest:
+            gfn = self._sweep_down(domain.max_guest, start, start - SWEEP_LIMIT + domain.max_guest)
+            domain.reclaim_single = gfn - 1 if gfn > start else 0
+            domain.sweep_to, domain.sweep_wrapped = gfn, True
+
+    def _sweep_down(self, start: int, floor: int, limit: int) -> int:
+        """From `start` to above `floor`; where it stopped, `floor` if it did not."""
+        domain = self.domain
         gathered: list[int] = []
         gfn = start
-        while gfn > 0:
+        while gfn > floor:
+            self.take("look_ns")
             if domain.table.lookup(gfn)[0] == RAM:
                 gathered.append(gfn)
                 if len(gathered) == SWEEP_BATCH:
                     self.check_frames(gathered)
                     gathered = []
-            if gfn < limit and (domain.count > 0 or (self.preempt and self.sweep_yields)):
+            if gfn < limit and (domain.count > 0 or (self.sweep_yields and self.work_waits())):
                 break
             gfn -= 1
         self.check_frames(gathered)
-        domain.reclaim_single = gfn - 1 if gfn > 0 else 0
-        domain.sweep_from, domain.sweep_to = start, gfn
+        return gfn
 
     def would_be_reclaimed(self, gfn: int) -> bool:
         """Whether a check would take this page back now."""
@@ -300,8 +372,8 @@ class PodManager:
             for gfn in range(first, first + (1 << order)):
                 if self.would_be_reclaimed(gfn):
                     never += gfn == 0 or gfn > domain.max_guest
-                    above += domain.sweep_from < gfn <= domain.max_guest
-                    below += 0 < gfn < domain.sweep_to
+                    above += not domain.sweep_wrapped and domain.sweep_from < gfn <= domain.max_guest
+                    below += (domain.sweep_from if domain.sweep_wrapped else 0) < gfn < domain.sweep_to
         return above, below, never
 
     # -- P12 giving memory back --------------------------------------------------------------------------------------
@@ -313,6 +385,7 @@ class PodManager:
 
     def _decrease_chunk(self, gfn: int, order: int) -> int:
         domain = self.domain
+        self.take("look_ns")
         if domain.entry_count == 0 or domain.destroyed:  # step 1
             return 0
         size = 1 << order
