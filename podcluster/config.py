@@ -14,10 +14,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
+from podcluster.controller_parameters import (
+    EsxParameters,
+    HypervParameters,
+    MomParameters,
+    ProxmoxParameters,
+    QmemmanParameters,
+    SelfballoonParameters,
+    SqueezedParameters,
+)
 from podcluster.errors import ConfigError
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, gib_to_pages
 
@@ -47,7 +56,7 @@ ALLOC_ORDERS = ("descending", "random")
 FAMILIES = ("one", "alike", "synthetic", "bitbrains")
 RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
 POLICIES = ("first_fit", "best_fit", "xapi")
-CONTROLLERS = ("static",)
+CONTROLLERS = ("static", "squeezed", "qmemman", "mom", "proxmox", "esx", "selfballoon", "hyperv")
 ENGINES = ("auto", "inline", "ray")
 
 
@@ -472,9 +481,19 @@ class PlacementConfig:
 
 @dataclass(kw_only=True)
 class ControllerConfig:
-    """Who moves targets while guests run; `static` leaves them at memory."""
+    """Who moves targets while guests run; `static` leaves them at memory. Each has its constants in a section of its
+    own, whoever is chosen.
+    """
 
     name: str = "static"
+    dead_after_s: float | None = None  # it is gone from here on: nothing moves, starts get their minimum
+    squeezed: SqueezedParameters = field(default_factory=SqueezedParameters)
+    qmemman: QmemmanParameters = field(default_factory=QmemmanParameters)
+    mom: MomParameters = field(default_factory=MomParameters)
+    proxmox: ProxmoxParameters = field(default_factory=ProxmoxParameters)
+    esx: EsxParameters = field(default_factory=EsxParameters)
+    selfballoon: SelfballoonParameters = field(default_factory=SelfballoonParameters)
+    hyperv: HypervParameters = field(default_factory=HypervParameters)
 
     def __post_init__(self) -> None:
         self.check()
@@ -482,6 +501,14 @@ class ControllerConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         _one_of("controller.name", self.name, CONTROLLERS)
+        if self.dead_after_s is not None:
+            _between("controller.dead_after_s", self.dead_after_s, 0)
+        for name in CONTROLLERS:
+            section = getattr(self, name, None)
+            for parameter in fields(section) if section is not None else ():
+                limits = parameter.metadata
+                key = f"controller.{name}.{parameter.name}"
+                _between(key, getattr(section, parameter.name), limits["at_least"], limits["at_most"])
 
 
 @dataclass(kw_only=True)

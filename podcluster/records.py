@@ -69,6 +69,8 @@ Cause = Literal[
     "refused",  # by the toolstack: populate-on-demand with passthrough, virtual NUMA, alternate p2m (E10)
     "memory_constraint",  # XAPI: the memory settings are not allowed (E15)
     "host_memory",  # XAPI: the host has not enough free memory (E13)
+    "vms_failed_to_cooperate",  # squeezed: guests that were to give memory did not (E14)
+    "still_waiting",  # it left, or the run ended, before there was memory for it
     "no_host",
     "too_large",
 ]
@@ -89,6 +91,8 @@ CAUSES: Final[tuple[Cause, ...]] = (
     "refused",
     "memory_constraint",
     "host_memory",
+    "vms_failed_to_cooperate",
+    "still_waiting",
     "no_host",
     "too_large",
 )
@@ -102,6 +106,7 @@ EventKind = Literal[
     "balloon_done",
     "balloon_gave_up",
     "set_target",
+    "uncooperative",
     "pod_oom",
     "guest_panic",
     "oom_kill",
@@ -119,6 +124,7 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "balloon_done",
     "balloon_gave_up",
     "set_target",
+    "uncooperative",
     "pod_oom",
     "guest_panic",
     "oom_kill",
@@ -350,7 +356,8 @@ class DomainRow:
     os_class: str = column("-", "Guest class: a file in conf/guest.", label=True)
     vcpus: int = column("1", "Virtual CPUs.")
     maxmem_pages: int = column("pages", "Most memory the guest can ever see (M; xl.cfg maxmem, xapi static-max).")
-    memory_pages: int = column("pages", "Target it was started with (T; xl.cfg memory, dynamic-min).")
+    memory_pages: int = column("pages", "Target it was asked for with (T; xl.cfg memory, dynamic-min).")
+    start_pages: int = column("pages", "Target it was built with: memory, or more from a controller; 0: never built.")
     arrival_ns: int = column("ns", "When it was asked for.")
     boot_start_ns: int | None = column("ns", "When its build began; null when it was rejected.")
     boot_done_ns: int | None = column("ns", "When its services were up; null when it never got there.")
@@ -410,7 +417,11 @@ class HostRow:
     free_pages_min: int = column("pages", "Least free memory in the heap.")
     free_pages_mean: float = column("pages", "Mean free memory in the heap.")
     superpage_share: float | None = column("1", "Share of populated pages under 2 MiB or larger entries at the end.")
-    controller_actions: int = column("1", "Target changes a memory controller made.")
+    controller_actions: int = column("1", "Targets, limits and flags that a memory controller wrote.")
+    target_changes: int = column("1", "Targets written, by a controller or by a command.")
+    moved_pages: int = column("pages", "Sum of the changes of tot_pages, up or down, that a controller asked for.")
+    uncooperative: int = column("1", "Times that a controller marked a domain as not co-operating.")
+    starts_waited_ns: int = column("ns", "Time that starts waited for memory, those in vain included.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,6 +497,10 @@ class RunRow:
     swapped_domains: int = column("1", "Boot attempts that swapped at all.")
     oom_kills: int = column("1", "Applications killed inside guests.")
     balloon_gave_up: int = column("1", "Times a balloon driver stopped short.")
+    target_changes: int = column("1", "Targets written, by controllers or by commands.")
+    moved_pages: int = column("pages", "Sum of the changes of tot_pages, up or down, that controllers asked for.")
+    uncooperative: int = column("1", "Times that a controller marked a domain as not co-operating.")
+    starts_waited_ns: int = column("ns", "Time that starts waited for memory, those in vain included.")
     sweeps: int = column("1", "Emergency sweeps for zero pages.")
     margin_pages_min: int | None = column("pages", "Least margin of a boot attempt that had a guest.")
     wall_s: float = column("s", "Wall time of the simulation.")

@@ -56,16 +56,18 @@ class Plan:
 
 def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     """Count the hosts and what each machine needs; `seed` is the replication's."""
-    from podcluster.host.domain import need_memory_pages, reserve_pages
+    from podcluster.host.control import kept_free_pages
+    from podcluster.host.domain import need_memory_pages
 
     need = {request.domain_id: need_memory_pages(request, config.host, config.guest) for request in workload.requests}
+    reserve_pages = kept_free_pages(config.host, config.controller)
     notes: list[str] = []
     hosts = config.cluster.host_count
     if hosts is None:
         placement = config.placement
         policy = make_policy(placement.policy, seed, coordinator_bias=placement.coordinator_bias)
         asks = [ask_of(request, need[request.domain_id]) for request in workload.requests]
-        count = auto_host_count(asks, config.usable_pages, policy, reserve_pages(config.host))
+        count = auto_host_count(asks, config.usable_pages, policy, reserve_pages)
         hosts = count.hosts
         why = f", which leave {count.unplaced} over" if count.unplaced else ""
         noun = "host" if hosts == 1 else "hosts"
@@ -76,9 +78,9 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     grid_s = min(telemetry_s or RATIO_SAMPLES_S, config.study.duration_s)
     return Plan(
         specs=specs,
-        hosts=HostPlan(config.host, {config.guest.os_class: config.guest}, seed, s_to_ns(grid_s)),
+        hosts=HostPlan(config.host, {config.guest.os_class: config.guest}, seed, s_to_ns(grid_s), config.controller),
         need_pages=need,
-        reserve_pages=reserve_pages(config.host),
+        reserve_pages=reserve_pages,
         duration_ns=s_to_ns(config.study.duration_s),
         epoch_ns=s_to_ns(config.cluster.epoch_s),
         write_samples=telemetry_s > 0,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from podcluster.config import GuestConfig, HostConfig
+from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.records import Command, HostReport, HostSpec
 
@@ -29,9 +29,6 @@ class Host(Protocol):
         """Carry out the commands at their times, and simulate up to and including `until_ns`."""
 
 
-MakeHost = Callable[[HostSpec, HostConfig, Mapping[str, GuestConfig], int, int], Host]
-
-
 @dataclass(frozen=True, slots=True)
 class HostPlan:
     """What every host of a run is built with, beside its own spec."""
@@ -40,25 +37,24 @@ class HostPlan:
     guests: Mapping[str, GuestConfig]
     seed: int
     telemetry_ns: int
+    controller: ControllerConfig | None = None  # None: static
 
 
-def make_host(
-    spec: HostSpec, host: HostConfig, guests: Mapping[str, GuestConfig], seed: int, telemetry_ns: int
-) -> Host:
+MakeHost = Callable[[HostSpec, HostPlan], Host]
+
+
+def make_host(spec: HostSpec, plan: HostPlan) -> Host:
     """Build the real host; imported here so that planning a run compiles nothing."""
     from podcluster.host.model import HostModel
 
-    return HostModel(spec, host, guests, seed, telemetry_ns)
+    return HostModel(spec, plan.host, plan.guests, plan.seed, plan.telemetry_ns, controller=plan.controller)
 
 
 class HostShard:
     """Some hosts in one process."""
 
     def __init__(self, specs: Sequence[HostSpec], plan: HostPlan, make: MakeHost = make_host) -> None:
-        self._hosts = {
-            spec.host_id: make(spec, plan.host, plan.guests, plan.seed, plan.telemetry_ns)
-            for spec in sorted(specs, key=lambda spec: spec.host_id)
-        }
+        self._hosts = {spec.host_id: make(spec, plan) for spec in sorted(specs, key=lambda spec: spec.host_id)}
 
     def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
         """Step every host to `until_ns`; reports in host_id order."""

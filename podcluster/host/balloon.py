@@ -131,6 +131,16 @@ class Balloon:
         """Plan its first page for `at_ns`."""
         self.next_ns = self._progress_ns = at_ns
 
+    @property
+    def up(self) -> bool:
+        """It runs, and has said so."""
+        return self._phase != START
+
+    @property
+    def idle(self) -> bool:
+        """It is where it was told to be, and does nothing until it is told something else."""
+        return self._phase == FINISH and self.next_ns == NEVER
+
     def postpone(self, ns: int) -> None:
         """Begin later than planned, if it is planned and has not begun."""
         if self._phase == START and self.next_ns < NEVER:

@@ -33,23 +33,27 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from podcluster.config import GuestConfig, HostConfig
+from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host import domain as toolstack
 from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
+from podcluster.host.control import Control, Hands, kept_free_pages
+from podcluster.host.controllers.view import after
 from podcluster.host.guest import Guest
 from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Counted, Mechanism
 from podcluster.host.observed import DemandGrid, Level
+from podcluster.host.resident import Resident
 from podcluster.host.streams import NEVER
 from podcluster.records import (
+    Cause,
     Close,
     Command,
     DomainRow,
@@ -90,18 +94,6 @@ def make_machine(host: HostConfig, ram_pages: int) -> Mechanism:
     )
 
 
-@dataclass(slots=True)
-class Resident:
-    """A domain with its guest, on this host."""
-
-    request: MachineRequest
-    domain: toolstack.Domain
-    memory: GuestMemory
-    guest: Guest
-    balloon: Balloon | None
-    queued: int = 0  # stamp of its entry in the queue; older entries are void
-
-
 class HostModel:
     """One Xen host, simulated to the page."""
 
@@ -113,10 +105,11 @@ class HostModel:
         seed: int,
         telemetry_ns: int = 0,
         *,
+        controller: ControllerConfig | None = None,
         machine: MakeMachine = make_machine,
         coalesce: bool | None = None,
     ) -> None:
-        """`coalesce=None`: True, unless every step is to be audited. `guests` by `os_class`."""
+        """`coalesce=None`: True, unless every step is to be audited. `guests` by `os_class`; no controller: static."""
         self._spec = spec
         self._cfg = host
         self._guests = guests
@@ -143,7 +136,7 @@ class HostModel:
         self._restarts: dict[int, int] = {}  # domain_id -> stamp of the build that is to follow its crash
         self._preserved: dict[int, Resident] = {}  # by domain_id: crashed, and kept with all that they own
         self._changed: dict[int, None] = {}  # domids to audit, in order
-        self._committed_pages = self._overhead_pages = toolstack.reserve_pages(host)
+        self._committed_pages = self._overhead_pages = kept_free_pages(host, controller)
         self._rows: list[DomainRow] = []
         self._events: list[tuple[int, int, int, EventRow]] = []
         self._samples: list[SampleRow] = []
@@ -154,6 +147,14 @@ class HostModel:
         self._owned_of: dict[int, int] = {}
         self._free.at(0, self._machine.free_pages)
         self._view: HostView | None = None
+        self._moved_pages = 0
+        self._unquiet: set[int] = set()  # domids of guests that may by themselves do what wakes a controller
+        self._control: Control | None = None
+        if controller is not None and controller.name != "static":
+            hands = Hands(self._build, self._turn_away, self._target_written, self._mark_uncooperative)
+            self._control = Control(controller, hands, self._machine, spec.usable_pages)
+            if not self._coalesce:
+                self._control.wake(self._control.period_ns)
 
     # -- the only way in ---------------------------------------------------------------------------------------------
 
@@ -203,17 +204,47 @@ class HostModel:
     # -- the clock ---------------------------------------------------------------------------------------------------
 
     def _run_to(self, before_ns: int) -> None:
-        """Everything before `before_ns`, samples that are due there included: those at an instant come before its
-        guests.
+        """Everything before `before_ns`, samples and a controller's looks that are due there included: those at an
+        instant come before its guests, in this order.
         """
+        while (control_ns := self._next_control_ns()) < before_ns:
+            self._run_looks(control_ns + 1)
+            self._drain(control_ns)
+            self._let_control(control_ns)
+        self._run_looks(before_ns)
+        self._drain(before_ns)
+        self._reached_ns = max(self._reached_ns, before_ns - 1)
+
+    def _run_looks(self, before_ns: int) -> None:
+        """All samples before `before_ns`."""
         while self._next_look_ns < before_ns:
             quiet_ns = min(self._next_act_ns(), before_ns - 1)
             if quiet_ns < self._next_look_ns:
                 self._drain(self._next_look_ns)
                 quiet_ns = self._next_look_ns
             self._look_until(quiet_ns)
-        self._drain(before_ns)
-        self._reached_ns = max(self._reached_ns, before_ns - 1)
+
+    def _next_control_ns(self) -> int:
+        """How far guests may be run before the controller may have to look: to the look that is due, or to the first
+        that something happening before it may call for. Nothing that wakes it happens before the next act of all.
+        """
+        control = self._control
+        if control is None:
+            return NEVER
+        if control.wakes == "memory" and not self._unquiet and not self._acts:
+            return control.due_ns
+        return min(control.due_ns, after(self._next_act_ns(), control.period_ns))
+
+    def _let_control(self, at_ns: int) -> None:
+        """Let the controller look, if it is to, all that came before being done."""
+        control = self._control
+        assert control is not None
+        if control.due_ns > at_ns:
+            return
+        self._reach(at_ns)
+        control.look(at_ns, self._residents, self._owned_of)
+        if not self._coalesce and not control.dead(at_ns):  # and at every beat of its period, so as to show that the
+            control.wake(after(at_ns, control.period_ns))  # looks that are else left out do nothing [CT-1]
 
     def _reach(self, at_ns: int) -> None:
         if at_ns < self._reached_ns:
@@ -240,14 +271,27 @@ class HostModel:
                 self._end_by_itself(resident)
                 continue
             touches_heap = guest.next_touches_heap
+            said = resident.can_balloon, guest.boot_done_ns is not None
             if self._coalesce and not touches_heap:
                 guest.run(before_ns - 1)
             else:
                 guest.step()
             if touches_heap:
                 self._heap_changed(at_ns, resident)
+            if self._control is not None:
+                news = touches_heap or said != (resident.can_balloon, guest.boot_done_ns is not None)
+                self._tell_control(at_ns, resident, news=news)
             self._acted(domid)
             self._enqueue(resident)
+
+    def _tell_control(self, at_ns: int, resident: Resident, *, news: bool) -> None:
+        """A guest has acted; `news`: in a way that a controller sees which does not ask guests."""
+        control, domid = self._control, resident.domain.domid
+        assert control is not None
+        if news or control.wakes == "guests":
+            control.wake(after(at_ns, control.period_ns))
+        if domid in self._unquiet and resident.quiet:
+            self._unquiet.discard(domid)
 
     def _next_act_ns(self) -> int:
         """When a guest, or the host itself, acts next."""
@@ -280,12 +324,17 @@ class HostModel:
     # -- commands ----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, command: Command) -> None:
+        if self._control is not None:  # it comes after the commands of this instant
+            self._control.wake(after(command.at_ns - 1, self._control.period_ns))
         if isinstance(command, StartDomain):
             self._start(command.at_ns, command.request)
         elif isinstance(command, Close):
             self._close(command.at_ns)
         elif isinstance(command, StopDomain) and command.domain_id in self._restarts:
             self._acts.pop(self._restarts.pop(command.domain_id))
+        elif isinstance(command, StopDomain) and self._control and command.domain_id in self._control.waiting:
+            asked = self._control.withdraw(command.at_ns, command.domain_id)
+            self._turn_away(command.at_ns, asked, "still_waiting", "left at its time, while it waited for memory")
         elif isinstance(command, StopDomain) and command.domain_id in self._preserved:
             self._destroy(self._preserved.pop(command.domain_id), command.at_ns)
         elif command.domain_id in self._domid_of:  # else it ended by itself before the cluster could know
@@ -296,30 +345,50 @@ class HostModel:
             else:
                 self._set_target(resident, command)
 
-    def _start(self, at_ns: int, request: MachineRequest) -> None:
-        cfg = self._guests[request.os_class]
+    def _start(self, at_ns: int, request: MachineRequest, *, at_once: bool = True) -> None:
+        """Build a guest, or ask the controller what it gets; placement counts it from here at its memory."""
         if request.domain_id in self._domid_of:
             raise InvariantError(f"[HM-4] domain {request.domain_id} runs already (host {self._spec.host_id})")
+        need_pages = self._need_pages(request)
+        self._commit(request, need_pages)
+        if self._control is None:
+            self._build(at_ns, request, request.memory_pages)
+        else:
+            self._control.ask(at_ns, request, need_pages - request.memory_pages, at_once=at_once)
+
+    def _need_pages(self, request: MachineRequest) -> int:
+        return toolstack.need_memory_pages(request, self._cfg, self._guests[request.os_class])
+
+    def _build(self, at_ns: int, request: MachineRequest, memory_pages: int) -> Resident | None:
+        """Build and boot a guest with this target."""
+        cfg = self._guests[request.os_class]
         domid, self._next_domid = self._next_domid, self._next_domid + 1
-        self._started += 1
-        built = toolstack.build(self._machine, domid, request, self._cfg, cfg)
+        built = toolstack.build(self._machine, domid, replace(request, memory_pages=memory_pages), self._cfg, cfg)
         if isinstance(built, toolstack.BuildFailed):
-            self._not_built += 1
-            self._event(at_ns, request, domid, "build_failed", built.text)
-            self._rows.append(self._row(request, at_ns, at_ns, "build_failed", built.cause, None, None))
-            return
+            self._turn_away(at_ns, request, built.cause, built.text, domid=domid)
+            return None
+        self._started += 1
         resident = self._boot(at_ns, request, cfg, built)
         self._residents[domid] = self._booting[domid] = resident
         self._domid_of[request.domain_id] = domid
-        self._commit(request, built.numbers.need_pages)
+        self._unquiet.add(domid)
         self._promised.at(at_ns, self._promised.now + request.maxmem_pages)
         self._target.at(at_ns, self._target.now + built.target_pages)
         self._domains_peak = max(self._domains_peak, len(self._residents))
         self._heap_changed(at_ns, resident)
-        text = f"Dom{domid} {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
+        text = f"Dom{domid} {pages_to_mib(memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
         self._event(at_ns, request, domid, "build_done", text)
         self._acted(domid)
         self._enqueue(resident)
+        return resident
+
+    def _turn_away(self, at_ns: int, request: MachineRequest, cause: Cause, text: str, *, domid: int = 0) -> None:
+        """A start came to nothing."""
+        self._started += 1
+        self._not_built += 1
+        self._commit(request, -self._need_pages(request))
+        self._event(at_ns, request, domid, "build_failed", text)
+        self._rows.append(self._row(request, at_ns, at_ns, "build_failed", cause, None, None))
 
     def _commit(self, request: MachineRequest, need_pages: int) -> None:
         """Charge the host with what a domain needs, or give it back (below 0)."""
@@ -364,7 +433,8 @@ class HostModel:
         if balloon is not None:
             guest.add_balloon(balloon)
             guest.wake_balloon = balloon.memory_freed
-        return Resident(request, built, memory, guest, balloon)
+        linux = cfg.balloon.driver == "linux"
+        return Resident(request, built, memory, guest, balloon, linux)
 
     def _balloon(self, cfg: GuestConfig, built: toolstack.Domain, memory: GuestMemory, guest: Guest) -> Balloon | None:
         if cfg.balloon.driver == "none":
@@ -384,14 +454,27 @@ class HostModel:
         failure = toolstack.set_target(self._machine, domain, command.target_pages)
         text = failure or f"{pages_to_mib(before)} to {pages_to_mib(command.target_pages)} MiB"
         self._event(command.at_ns, resident.request, domain.domid, "set_target", text)
+        self._target_written(command.at_ns, resident, before, heap=True, told=not failure)
+        if self._control is not None:
+            self._control.told(resident)
+
+    def _target_written(self, at_ns: int, resident: Resident, before_pages: int, *, heap: bool, told: bool) -> None:
+        """A domain's target was `before_pages`; `heap`: it may own other than before; `told`: its guest knows."""
+        domain = resident.domain
         self._target_changes += 1
-        self._target.at(command.at_ns, self._target.now + domain.target_pages - before)
-        resident.memory.refresh()
-        self._heap_changed(command.at_ns, resident)
+        self._target.at(at_ns, self._target.now + domain.target_pages - before_pages)
+        if heap:
+            resident.memory.refresh()
+            self._heap_changed(at_ns, resident)
         self._acted(domain.domid)
-        if not failure and resident.balloon is not None:
-            resident.balloon.target_changed(command.at_ns)
+        if told and resident.balloon is not None:
+            resident.balloon.target_changed(at_ns)
+            self._unquiet.add(domain.domid)
             self._enqueue(resident)
+
+    def _mark_uncooperative(self, at_ns: int, resident: Resident, *, flagged: bool) -> None:
+        text = "memory/uncooperative" if flagged else "memory/uncooperative removed"
+        self._event(at_ns, resident.request, resident.domain.domid, "uncooperative", text)
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -424,7 +507,7 @@ class HostModel:
             del self._restarts[request.domain_id]
             text = f"attempt {again.attempt}, {self._cfg.restart_delay_s:g} s after its crash"
             self._event(now_ns, again, TOOLSTACK, "restart", text)
-            self._start(now_ns, again)
+            self._start(now_ns, again, at_once=False)
 
         self._restarts[request.domain_id] = self._later(at_ns, build)
 
@@ -438,6 +521,10 @@ class HostModel:
         )
         del self._residents[domid]
         del self._domid_of[request.domain_id]
+        self._unquiet.discard(domid)
+        if self._control is not None:
+            self._control.gone(domid)
+            self._control.wake(after(at_ns, self._control.period_ns))
         self._booting.pop(domid, None)
         self._wants.remove(domid, self._next_look_ns // self._grid_ns)
         self._changed.pop(domid, None)
@@ -454,7 +541,7 @@ class HostModel:
         cached, promised = self._promises.pop(domid)
         self._cached -= cached
         self._promised_pages -= promised
-        self._commit(request, -resident.domain.numbers.need_pages)
+        self._commit(request, -self._need_pages(request))
         self._promised.at(at_ns, self._promised.now - request.maxmem_pages)
         self._target.at(at_ns, self._target.now - resident.domain.target_pages)
         self._owned.at(at_ns, self._owned.now - self._owned_of.pop(domid))
@@ -467,6 +554,11 @@ class HostModel:
         """The run ends: a last look, a row for each domain that still runs, one for the host."""
         self._look(at_ns)
         self._drain(at_ns + 1)
+        control = self._control
+        if control is not None:
+            for domain_id in list(control.waiting):
+                asked = control.withdraw(at_ns, domain_id)
+                self._turn_away(at_ns, asked, "still_waiting", "the run ended while it waited for memory")
         self._audit_all()
         superpages = self._superpage_share()
         for domid, resident in self._residents.items():
@@ -493,7 +585,11 @@ class HostModel:
             free_pages_min=self._free.least,
             free_pages_mean=self._free.mean(at_ns),
             superpage_share=superpages,
-            controller_actions=self._target_changes,
+            controller_actions=control.actions if control is not None else 0,
+            target_changes=self._target_changes,
+            moved_pages=self._moved_pages,
+            uncooperative=control.uncooperative if control is not None else 0,
+            starts_waited_ns=control.waited_ns if control is not None else 0,
         )
 
     def _superpage_share(self) -> float | None:
@@ -536,6 +632,7 @@ class HostModel:
             vcpus=request.vcpus,
             maxmem_pages=request.maxmem_pages,
             memory_pages=request.memory_pages,
+            start_pages=resident.domain.numbers.memory_pages if resident else 0,
             arrival_ns=request.arrival_ns,
             boot_start_ns=start_ns,
             boot_done_ns=guest.boot_done_ns if guest else None,
@@ -570,6 +667,8 @@ class HostModel:
         self._reach(at_ns)
         domid = resident.domain.domid
         owned = self._machine.tot_pages(domid)
+        if resident.moved:
+            self._moved_pages += abs(owned - self._owned_of[domid])
         self._owned.at(at_ns, self._owned.now + owned - self._owned_of.get(domid, 0))
         self._owned_of[domid] = owned
         self._free.at(at_ns, self._machine.free_pages)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from podcluster import rng
+from podcluster.cluster.pool import HostPlan
 from podcluster.cluster.run import rejection
-from podcluster.config import GuestConfig, HostConfig
+from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.records import (
     Close,
     Command,
@@ -118,11 +119,24 @@ class FakeHost:
         usable = self.spec.usable_pages
         ids = (self.spec.host_id, self.spec.ram_pages, usable, self.started, self.dead, self.started)
         owned_columns = (self.peak["memory_pages"], owned) * 4  # target, owned, populated, demanded: peak and mean
-        return HostRow(*ids, self.peak["maxmem_pages"], promised, *owned_columns, 0, usable - owned, None, 0)
+        return HostRow(
+            *ids, self.peak["maxmem_pages"], promised, *owned_columns, 0, usable - owned, None, 0, 0, 0, 0, 0
+        )
 
 
-def make_fake(
-    spec: HostSpec, host: HostConfig, guests: Mapping[str, GuestConfig], seed: int, telemetry_ns: int
+def fake_model(
+    spec: HostSpec,
+    host: HostConfig,
+    guests: Mapping[str, GuestConfig],
+    seed: int,
+    telemetry_ns: int,
+    *,
+    controller: ControllerConfig | None,
 ) -> FakeHost:
-    """What a pool is given in place of the real host."""
+    """What takes the place of the real host's class."""
     return FakeHost(spec, seed, telemetry_ns)
+
+
+def make_fake(spec: HostSpec, plan: HostPlan) -> FakeHost:
+    """What a pool is given in place of the real host."""
+    return FakeHost(spec, plan.seed, plan.telemetry_ns)

@@ -6,15 +6,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from podcluster.cluster.plan import actor_count
-from podcluster.cluster.pool import MakeHost
+from podcluster.cluster.pool import HostPlan, MakeHost
 from podcluster.cluster.ray_pool import RayEngine, ShardActor, knock
-from podcluster.config import EngineConfig, GuestConfig, HostConfig
+from podcluster.config import EngineConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.records import Command, HostReport, HostSpec
 from podcluster.units import NS_PER_S
@@ -96,11 +96,9 @@ class SlowHost(FakeHost):
         return super().advance(until_ns, commands)
 
 
-def make_slow(
-    spec: HostSpec, host: HostConfig, guests: Mapping[str, GuestConfig], seed: int, telemetry_ns: int
-) -> FakeHost:
+def make_slow(spec: HostSpec, plan: HostPlan) -> FakeHost:
     """Slow fake hosts."""
-    return SlowHost(spec, seed, telemetry_ns)
+    return SlowHost(spec, plan.seed, plan.telemetry_ns)
 
 
 class BadHost(FakeHost):
@@ -117,11 +115,9 @@ class BadHost(FakeHost):
         return super().advance(until_ns, commands)
 
 
-def make_bad(
-    spec: HostSpec, host: HostConfig, guests: Mapping[str, GuestConfig], seed: int, telemetry_ns: int
-) -> FakeHost:
+def make_bad(spec: HostSpec, plan: HostPlan) -> FakeHost:
     """Bad fake hosts."""
-    return BadHost(spec, seed, telemetry_ns)
+    return BadHost(spec, plan.seed, plan.telemetry_ns)
 
 
 @pytest.mark.ray

@@ -12,7 +12,7 @@ from podcluster.cli import compose
 from podcluster.config import Cell
 from podcluster.host import kernel, model
 from podcluster.study.runner import run_study
-from tests.cluster.fake import make_fake
+from tests.cluster.fake import fake_model
 
 SMALL = (
     "engine=inline",
@@ -28,7 +28,7 @@ SMALL = (
 def faking() -> Iterator[None]:
     """Put fake hosts where the real ones would be built, and compile nothing; only as long as this lasts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "HostModel", make_fake)
+        patch.setattr(model, "HostModel", fake_model)
         patch.setattr(kernel, "is_compiled", lambda: True)
         yield
 

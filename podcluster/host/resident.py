@@ -1,0 +1,42 @@
+"""A domain with its guest, on one host.
+
+What        `Resident`, what the host's clock and its controller know of one domain.
+Units       Pages of 4 KiB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from podcluster.host.balloon import Balloon
+from podcluster.host.domain import Domain
+from podcluster.host.guest import Guest
+from podcluster.host.guest_memory import GuestMemory
+from podcluster.records import MachineRequest
+
+
+@dataclass(slots=True)
+class Resident:
+    """A domain with its guest, on this host."""
+
+    request: MachineRequest
+    domain: Domain
+    memory: GuestMemory
+    guest: Guest
+    balloon: Balloon | None
+    linux: bool  # whose balloon driver it has
+    queued: int = 0  # stamp of its entry in the queue; older entries are void
+    moved: bool = False  # a controller has changed its target
+
+    @property
+    def can_balloon(self) -> bool:
+        """Its driver has said that it is there (`control/feature-balloon`)."""
+        return self.balloon is not None and self.balloon.up
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing that it does by itself touches the host's heap or tells a controller anything: it is up, Xen has
+        nothing left to find for it, and its balloon is where it was told to be.
+        """
+        booted = self.guest.boot_done_ns is not None
+        return booted and self.memory.entry_count == 0 and (self.balloon is None or self.balloon.idle)

@@ -1,0 +1,95 @@
+"""A controller at work on a host: exact however time is cut, skipping nothing but what does nothing, every start
+answered.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podcluster.config import CONTROLLERS, ControllerConfig, HostConfig
+from podcluster.records import Close, Command, HostReport
+from podcluster.units import PAGES_PER_MIB, s_to_ns
+from tests.host.lives import host_model, rows
+from tests.host.test_model import END_S, commands, guest_classes
+
+MIB = PAGES_PER_MIB
+MOVING = [name for name in CONTROLLERS if name != "static"]
+
+
+def controller(name: str, dead_after_s: float | None = None) -> ControllerConfig:
+    """A controller for hosts of some hundred MiB: its reserves and steps are small."""
+    config = ControllerConfig(name=name, dead_after_s=dead_after_s)
+    config.squeezed.reserve_mib, config.squeezed.check_s = 4, 3
+    config.squeezed.stuck_s, config.squeezed.uncooperative_s = 2, 5
+    config.mom.period_s, config.mom.samples = 2, 3
+    config.esx.period_s, config.esx.sample_s = 3, 6
+    config.selfballoon.period_s = config.proxmox.period_s = config.hyperv.period_s = 2
+    config.qmemman.least_pref_mib, config.qmemman.keep_free_mib, config.qmemman.least_free_mib = 16, 4, 2
+    config.qmemman.least_move_mib, config.qmemman.least_move_below_pref_mib = 4, 1
+    config.qmemman.least_donation_mib, config.qmemman.report_change_mib = 1, 1
+    config.proxmox.dead_zone_mib, config.proxmox.most_change_mib = 1, 8
+    config.hyperv.reserve_mib = 4
+    return config
+
+
+def whole_life(
+    name: str, classes: list[Any], given: Sequence[Command], steps_s: Sequence[float] = (), **kw: Any
+) -> Any:
+    """All rows of a controlled host that is told these commands, advanced in these steps."""
+    host = HostConfig(check=kw.pop("check", "epoch"))
+    dead_s = kw.pop("dead_after_s", None)
+    model = host_model(
+        *classes, ram_mib=160, taken_mib=8, telemetry_s=7, host=host, controller=controller(name, dead_s), **kw
+    )
+    told = [*given, Close(s_to_ns(END_S))]
+    reports: list[HostReport] = []
+    before_ns = 0
+    for until_ns in sorted({s_to_ns(step) for step in steps_s} | {s_to_ns(END_S)}):
+        reports.append(model.advance(until_ns, [one for one in told if before_ns < one.at_ns <= until_ns]))
+        before_ns = until_ns
+    return (*rows(reports), reports[-1].host)
+
+
+@pytest.mark.parametrize("name", MOVING)
+@settings(max_examples=15, deadline=None)
+@given(classes=guest_classes(), given=commands())
+def test_idle_looks_may_be_skipped(name: str, classes: list[Any], given: list[Command]) -> None:
+    """CT-1, HM-1: acts singly in order of time and a look at every beat, or guests run ahead and idle looks left out:
+    the same rows, audited at each step.
+    """
+    singly = whole_life(name, classes, given, check="step", coalesce=False)
+    assert whole_life(name, classes, given, coalesce=True) == singly
+
+
+@pytest.mark.parametrize("name", MOVING)
+@settings(max_examples=10, deadline=None)
+@given(
+    classes=guest_classes(),
+    given=commands(),
+    steps_s=st.lists(st.floats(0.01, END_S - 0.01, allow_nan=False), max_size=12),
+    dead_after_s=st.one_of(st.none(), st.floats(0, END_S, allow_nan=False)),
+)
+def test_where_a_span_is_cut_changes_nothing(
+    name: str, classes: list[Any], given: list[Command], steps_s: list[float], dead_after_s: float | None
+) -> None:
+    """HM-1 with a controller, alive or dead: one call of `advance` or many, the same rows."""
+    life = whole_life(name, classes, given, dead_after_s=dead_after_s)
+    assert whole_life(name, classes, given, steps_s, dead_after_s=dead_after_s) == life
+
+
+@pytest.mark.parametrize("name", MOVING)
+@settings(max_examples=10, deadline=None)
+@given(classes=guest_classes(), given=commands())
+def test_every_start_ends_in_one_row(name: str, classes: list[Any], given: list[Command]) -> None:
+    """CT-3: what was asked for is built or refused once, with a target in its range."""
+    domains, *_ = whole_life(name, classes, given)
+    asked = [one.request for one in given if hasattr(one, "request")]
+    assert sorted(row.domain_id for row in domains) == sorted(one.domain_id for one in asked)
+    for row in domains:
+        if row.fate == "build_failed":
+            assert row.start_pages == 0
+        else:
+            assert row.memory_pages <= row.start_pages <= row.maxmem_pages
