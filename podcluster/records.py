@@ -107,8 +107,13 @@ EventKind = Literal[
     "balloon_gave_up",
     "set_target",
     "uncooperative",
+    "set_max",
+    "over_allocation",
+    "low_memory",
     "pod_oom",
+    "pod_oom_by_other",
     "guest_panic",
+    "ept_violation",
     "oom_kill",
     "shut_down",
     "destroy",
@@ -125,14 +130,22 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "balloon_gave_up",
     "set_target",
     "uncooperative",
+    "set_max",
+    "over_allocation",
+    "low_memory",
     "pod_oom",
+    "pod_oom_by_other",
     "guest_panic",
+    "ept_violation",
     "oom_kill",
     "shut_down",
     "destroy",
     "restart",
     "host_failed",
 )
+
+NO_DOMAIN: Final = -1
+"""domain_id of events that concern no domain."""
 
 NO_HOST: Final = -1
 """host_id of a domain that no host took, and of the samples that sum over all hosts."""
@@ -324,13 +337,22 @@ class SetTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class SetMaxMem:
+    """`xl mem-max`: set a new limit and static-max [pages] at `at_ns`."""
+
+    at_ns: int
+    domain_id: int
+    maxmem_pages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The run ends at `at_ns`: report a row for everything still running and one for the host."""
 
     at_ns: int
 
 
-Command: TypeAlias = StartDomain | StopDomain | SetTarget | Close
+Command: TypeAlias = StartDomain | StopDomain | SetTarget | SetMaxMem | Close
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

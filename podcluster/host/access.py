@@ -1,6 +1,6 @@
 """Guest accesses to single words: what the golden traces are made of.
 
-What        Read and write of a word at a gfn, and sequences and lists of them in one call.
+What        Read and write of a word at a gfn, and sequences and lists of them in one call; the mapping of a page.
 Units       gfn in frames of 4 KiB; a word is 64 bits, passed as the int64 of the same bits.
 Source      docs/golden-traces.md.
 """
@@ -25,6 +25,12 @@ def access_word(h: HostState, g: DomainState, gfn: int, word: int, value: int, w
     else:
         g.rec[0].stream_sum = word_read(h, mfn, word)
     return 0
+
+
+@kernel
+def map_page(h: HostState, g: DomainState, gfn: int) -> int:
+    """Another domain maps the page at `gfn`, which populates it (A6): 0, or HOLE, CRASHED, NOT_RUNNING."""
+    return min(allocating_lookup(h, g, gfn), 0)
 
 
 @kernel

@@ -29,7 +29,15 @@ from podcluster.host.mechanism import Mechanism
 from podcluster.host.written import DATA
 from podcluster.host.xl import SLACK_KIB, VGA_HOLE_PAGES, Numbers, refusal
 from podcluster.records import Cause, MachineRequest
-from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES, kib_to_pages, pages_to_kib
+from podcluster.units import (
+    PAGES_PER_GIB,
+    PAGES_PER_MIB,
+    SUPERPAGE_ORDER,
+    SUPERPAGE_PAGES,
+    kib_to_pages,
+    pages_to_kib,
+    pages_to_mib,
+)
 
 Run = tuple[int, int]
 """Adjacent pages: (first gfn, count)."""
@@ -53,6 +61,9 @@ LOW_MEMORY: Final = (
     "xc_dom_boot_mem_init: can't allocate low memory for domain: Out of memory; cannot (re-)build domain: -3"
 )
 POOL_SHORT: Final = "no memory for the paging pool: {pages} pages wanted, {free} free"
+TABLES_SHORT: Final = (
+    "no page left in the paging pool of {pool} pages for the guest's table; cannot (re-)build domain: -3"
+)
 DEVICE_MODEL_SHORT: Final = "no memory for the device model's video RAM and ROMs: {pages} pages wanted"
 
 
@@ -169,6 +180,8 @@ class Domain:
     target_pages: int  # T as last set
     xenstore_target_kib: int
     static_max_kib: int  # memory/static-max as last set
+    limit_pages: int  # Xen's quota as last set
+    short_of_tables: bool  # its table may want more pages than its pool has
     toolstack: str = "xl"
 
     @property
@@ -189,6 +202,15 @@ class BuildFailed:
 
     cause: Cause
     text: str
+
+
+def not_admitted(need_pages: int, available_pages: int, host: HostConfig) -> BuildFailed | None:
+    """XAPI's own check before a start (D3.4): its need beside that of all others; xl has none."""
+    if host.toolstack != "xapi" or need_pages <= available_pages:
+        return None
+    return BuildFailed(
+        "host_memory", xapi.NOT_ENOUGH.format(pages_to_mib(need_pages), max(0, pages_to_mib(available_pages)))
+    )
 
 
 def build(
@@ -218,6 +240,8 @@ def build(
     failure = _populate(machine, domid, numbers, layout, claim=host.claim_mode)
     if failure is None:
         failure = _device_model(machine, domid, layout)
+    if failure is None and numbers.tables_may_run_short and machine.table_pages(domid) > numbers.paging_pages:
+        failure = BuildFailed("paging_pool", TABLES_SHORT.format(pool=numbers.paging_pages))
     if failure is not None:
         machine.destroy(domid)
         machine.forget(domid)
@@ -232,6 +256,8 @@ def build(
         target_pages=numbers.memory_pages,
         xenstore_target_kib=numbers.xenstore_target_kib,
         static_max_kib=numbers.static_max_kib,
+        limit_pages=numbers.max_pages,
+        short_of_tables=numbers.tables_may_run_short,
         toolstack=host.toolstack,
     )
 
@@ -325,7 +351,7 @@ def mem_set(machine: Mechanism, domain: Domain, target_pages: int) -> str:
     if not numbers.video_pages < target_pages <= kib_to_pages(domain.static_max_kib):
         return f"memory target {pages_to_kib(target_pages)} KiB is not between video RAM and static-max"
     slack_pages = kib_to_pages(SLACK_KIB)
-    machine.set_max_pages(domain.domid, target_pages + slack_pages)
+    _limit(machine, domain, target_pages + slack_pages)
     if machine.set_pod_target(domain.domid, target_pages - numbers.video_pages + slack_pages) != 0:
         machine.take_notes()
         return f"xc_domain_set_pod_target memkb={pages_to_kib(target_pages)} failed"
@@ -343,8 +369,14 @@ def squeezed_set(machine: Mechanism, domain: Domain, target_pages: int, memory_o
         return f"memory target {pages_to_kib(target_pages)} KiB is not between video RAM and static-max"
     domain.target_pages = target_pages
     domain.xenstore_target_kib = pages_to_kib(target_pages - numbers.video_pages)
-    machine.set_max_pages(domain.domid, target_pages + kib_to_pages(SLACK_KIB) + memory_offset_pages)
+    _limit(machine, domain, target_pages + kib_to_pages(SLACK_KIB) + memory_offset_pages)
     return ""
+
+
+def _limit(machine: Mechanism, domain: Domain, pages: int) -> None:
+    """Set Xen's quota, even below what is owned (A5.1)."""
+    machine.set_max_pages(domain.domid, pages)
+    domain.limit_pages = pages
 
 
 def mem_max(machine: Mechanism, domain: Domain, maxmem_pages: int) -> str:
@@ -358,6 +390,6 @@ def mem_max(machine: Mechanism, domain: Domain, maxmem_pages: int) -> str:
             f"memory_static_max must be greater than or equal to memory_target: "
             f"{pages_to_kib(maxmem_pages)} KiB is below the target of {domain.xenstore_target_kib} KiB"
         )
-    machine.set_max_pages(domain.domid, maxmem_pages + kib_to_pages(SLACK_KIB))
+    _limit(machine, domain, maxmem_pages + kib_to_pages(SLACK_KIB))
     domain.static_max_kib = pages_to_kib(maxmem_pages)
     return ""

@@ -23,7 +23,7 @@ Departs     W counts the guest as a whole, so what services and applications wan
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from podcluster.config import GuestConfig
 from podcluster.host.guest_boot import Boot, BootSequence, Driver
@@ -31,7 +31,7 @@ from podcluster.host.guest_demand import DemandStream, HeldBooks
 from podcluster.host.guest_fill import CacheStream, DirtyStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.guest_stats import GuestStats
-from podcluster.host.streams import DEMAND, INSTALL, NEVER, Pace, Stage, Stream
+from podcluster.host.streams import BALLOON, DEMAND, INSTALL, NEVER, Pace, Stage, Stream
 from podcluster.records import Cause, Demand, EventKind, Fate
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages
 
@@ -134,6 +134,16 @@ class Guest:
         """
         return self.end is not None or self._first().touches_heap()
 
+    @property
+    def balloons_next(self) -> bool:
+        """Whether what happens next is the balloon's."""
+        return self.end is None and self._first().rank == BALLOON
+
+    def add_stream(self, one: Stream) -> None:
+        """Let something else act in the guest's memory."""
+        self._streams.append(one)
+        self._streams.sort(key=lambda other: other.rank)
+
     def _ready_ns(self, one: Stream) -> int:
         """When a stream's next act can begin [LK-1]."""
         due_ns, free_ns = one.next_ns, self._lock.free_ns
@@ -171,6 +181,12 @@ class Guest:
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""
         self.end = End(at_ns, "pod_oom", self.memory.death_cause())
+
+    def die_by_other(self, at_ns: int) -> None:
+        """Another domain's access found no page (E2)."""
+        self.die(at_ns)
+        assert self.end is not None
+        self.end = replace(self.end, fate="pod_oom_by_other")
 
     # -- its stages --------------------------------------------------------------------------------------------------
 

@@ -374,6 +374,17 @@ class GuestMemory:
             self._nonzero.remove(written, n)
         return n
 
+    def map_for(self, gfn: int, domid: int) -> None:
+        """Another domain maps a page, which populates it as an access of the guest's own would (A6)."""
+        if self.inert:
+            return
+        if self._machine.map_page(self._domid, gfn, domid) < 0 and not self.crashed:
+            notes = self._machine.take_notes()
+            self.crashed = "oom" in notes  # else a hole: nothing to map
+            self.oom = notes.get("oom", {})
+        self.refresh()
+        self._watch()
+
     def _crash(self) -> None:
         self.crashed = True
         self.oom = self._machine.take_notes()["oom"]

@@ -31,6 +31,7 @@ from podcluster.host import (
     teardown,
 )
 from podcluster.host.eras import RING_SLOTS, SWITCHES, TODAY
+from podcluster.host.pod import CRASHED
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -38,7 +39,9 @@ from podcluster.host.state import (
     CHUNK_FIELDS,
     COSTS,
     ENOMEM,
+    G_TABLE,
     GIB_BLOCKS,
+    KIND,
     L_LENGTH,
     RAM_ABOVE_TARGET,
     RECENT_AFTER,
@@ -48,6 +51,7 @@ from podcluster.host.state import (
     SINGLE,
     SPECIAL,
     SUPER,
+    TABLE,
     DomainState,
     detail_capacity,
     grown,
@@ -119,6 +123,7 @@ class Machine:
         self._aside: dict[int, list[tuple[int, int]]] = {}
         self._last_handle = 0
         self._touched: set[int] = set()
+        self._mapped_by: dict[int, int] = {}  # who found a domain out of memory, where it was not itself
         self._audited: tuple[int, ...] = ()
 
     @classmethod
@@ -355,6 +360,15 @@ class Machine:
         r = g.rec[0]
         return [int(r["stream_ok"]), int(r["stream_holes"]), status, int(r["stream_sum"]) & WORD_MASK]
 
+    def map_page(self, dom: int, gfn: int, by: int) -> int:
+        """Domain `by` maps a page of `dom`, which populates it: 0, or a status below 0; at a death the note says who
+        (A6).
+        """
+        status = int(access.map_page(self._h, self._changed(dom), gfn))
+        if status == CRASHED:
+            self._mapped_by[dom] = by
+        return status
+
     def _make_room_for_words(self, more: int) -> None:
         """Keep the hash of words at most half full."""
         h = self._h
@@ -570,7 +584,7 @@ class Machine:
             r = self._domains[dom].rec
             if r["oom"][0]:
                 tot, entries = int(r["oom_tot"][0]), int(r["oom_entries"][0])
-                notes["oom"] = {"dom": dom, "tot": tot, "ents": entries, "curr": dom}
+                notes["oom"] = {"dom": dom, "tot": tot, "ents": entries, "curr": self._mapped_by.pop(dom, dom)}
                 r["oom"] = 0
             if r["nomem"][0]:
                 notes["nomem"] = {"target": int(r["nomem_target"][0]), "cache": int(r["nomem_cache"][0])}
@@ -641,6 +655,15 @@ class Machine:
             "cache": self._hash_cache(dom),
             "mrp": f"{int(hashes.hash_ring(g)):016x}",
         }
+
+    def table_pages(self, dom: int) -> int:
+        """Pages of the domain's table itself: the root, the tables below it, and one for each GiB and each 2 MiB that
+        is not one entry (A3.9).
+        """
+        g = self._domains[dom]
+        tables_2m = int(np.count_nonzero(g.blk[:, KIND] == TABLE))
+        tables_1g = int(np.count_nonzero(g.gib == G_TABLE))
+        return 1 + -(-len(g.gib) // GIB_BLOCKS) + tables_1g + tables_2m
 
     def memory_bytes(self, dom: int | None = None) -> int:
         """Bytes of the arrays that are kept for domains (all: None) and in use: table, contents, lists, ring, frames.

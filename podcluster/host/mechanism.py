@@ -126,6 +126,12 @@ class Mechanism(Protocol):
         the next one.
         """
 
+    def map_page(self, dom: int, gfn: int, by: int) -> int:
+        """Domain `by` maps a page, which populates it: 0, or a status below 0."""
+
+    def table_pages(self, dom: int) -> int:
+        """Pages of the domain's own page table (A3.9)."""
+
     def set_aside(self, pages: int) -> int:
         """Take frames for Xen, dom0 or a pool: a handle > 0, or -12."""
 

@@ -44,15 +44,19 @@ from podcluster.host import domain as toolstack
 from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
 from podcluster.host.control import Control, Hands, kept_free_pages
 from podcluster.host.controllers.view import after
-from podcluster.host.guest import Guest
+from podcluster.host.failures import LOW_MEMORY, OVER_ALLOCATION, death
+from podcluster.host.guest import End, Guest
 from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Counted, Mechanism
 from podcluster.host.observed import DemandGrid, Level
+from podcluster.host.own import LowMemory, OwnMemory, Starts, Visits
 from podcluster.host.resident import Resident
 from podcluster.host.streams import NEVER
+from podcluster.host.xl import NOT_FREED
 from podcluster.records import (
+    NO_DOMAIN,
     Cause,
     Close,
     Command,
@@ -67,6 +71,7 @@ from podcluster.records import (
     Int64Array,
     MachineRequest,
     SampleRow,
+    SetMaxMem,
     SetTarget,
     StartDomain,
     StopDomain,
@@ -118,8 +123,18 @@ class HostModel:
         self._grid_ns = telemetry_ns or OBSERVE_NS
         self._coalesce = host.check != "step" if coalesce is None else coalesce
         self._machine = machine(host, spec.ram_pages)
-        if spec.ram_pages > spec.usable_pages and self._machine.set_aside(spec.ram_pages - spec.usable_pages) < 0:
-            raise InvariantError(f"[HM-2] usable <= RAM violated: {spec}")
+        self._own = OwnMemory(self._machine, spec, host)
+        self._starts: Starts | None = None
+        if host.autoballoons:
+            self._starts = Starts(
+                self._own,
+                free_pages=lambda: self._machine.free_pages,
+                later=self._later,
+                freed=self._free_changed,
+                decide=self._decided,
+            )
+        self._low_memory = LowMemory(self._machine.free_pages)
+        self._over_limit: dict[int, int] = {}  # domid -> limit that its balloon has run into
         self._now_ns = 0
         self._reached_ns = 0  # instant of the latest thing that touched the heap, or of the clock [HM-4]
         self._next_look_ns = self._grid_ns
@@ -270,14 +285,17 @@ class HostModel:
             if guest.end is not None:
                 self._end_by_itself(resident)
                 continue
-            touches_heap = guest.next_touches_heap
+            touches_heap, balloons = guest.next_touches_heap, guest.balloons_next
             said = resident.can_balloon, guest.boot_done_ns is not None
-            if self._coalesce and not touches_heap:
+            if self._coalesce and not touches_heap and not resident.domain.short_of_tables:
                 guest.run(before_ns - 1)
             else:
                 guest.step()
+            if resident.domain.short_of_tables:
+                self._check_tables(resident, at_ns, balloons=balloons)
             if touches_heap:
                 self._heap_changed(at_ns, resident)
+                self._check_limit(at_ns, resident)
             if self._control is not None:
                 news = touches_heap or said != (resident.can_balloon, guest.boot_done_ns is not None)
                 self._tell_control(at_ns, resident, news=news)
@@ -332,6 +350,8 @@ class HostModel:
             self._close(command.at_ns)
         elif isinstance(command, StopDomain) and command.domain_id in self._restarts:
             self._acts.pop(self._restarts.pop(command.domain_id))
+        elif isinstance(command, StopDomain) and self._withdraw(command):
+            pass
         elif isinstance(command, StopDomain) and self._control and command.domain_id in self._control.waiting:
             asked = self._control.withdraw(command.at_ns, command.domain_id)
             self._turn_away(command.at_ns, asked, "still_waiting", "left at its time, while it waited for memory")
@@ -339,25 +359,57 @@ class HostModel:
             self._destroy(self._preserved.pop(command.domain_id), command.at_ns)
         elif command.domain_id in self._domid_of:  # else it ended by itself before the cluster could know
             resident = self._residents[self._domid_of[command.domain_id]]
-            if isinstance(command, StopDomain):
+            if isinstance(command, SetMaxMem):
+                self._set_max(resident, command)
+            elif isinstance(command, StopDomain):
                 self._event(command.at_ns, resident.request, resident.domain.domid, "shut_down", "left at its time")
                 self._retire(resident, command.at_ns, "shut_down", "")
             else:
                 self._set_target(resident, command)
 
     def _start(self, at_ns: int, request: MachineRequest, *, at_once: bool = True) -> None:
-        """Build a guest, or ask the controller what it gets; placement counts it from here at its memory."""
+        """Start a guest, or let it take its turn where dom0 may have to make room first; placement counts it from here
+        at its memory.
+        """
         if request.domain_id in self._domid_of:
             raise InvariantError(f"[HM-4] domain {request.domain_id} runs already (host {self._spec.host_id})")
         need_pages = self._need_pages(request)
+        refused = toolstack.not_admitted(need_pages, self._spec.usable_pages - self._committed_pages, self._cfg)
         self._commit(request, need_pages)
+        if refused is not None:
+            self._turn_away(at_ns, request, refused.cause, refused.text)
+        elif self._starts is not None:
+            self._starts.ask(at_ns, request, need_pages)
+        else:
+            self._let_in(at_ns, request, at_once=at_once)
+
+    def _let_in(self, at_ns: int, request: MachineRequest, *, at_once: bool) -> None:
+        """Build a guest, or ask the controller what it gets."""
         if self._control is None:
             self._build(at_ns, request, request.memory_pages)
         else:
-            self._control.ask(at_ns, request, need_pages - request.memory_pages, at_once=at_once)
+            overhead_pages = self._need_pages(request) - request.memory_pages
+            self._control.ask(at_ns, request, overhead_pages, at_once=at_once)
+
+    def _decided(self, at_ns: int, request: MachineRequest, fits: bool) -> None:
+        """What came of a start that had to wait for dom0."""
+        if fits:
+            self._let_in(at_ns, request, at_once=False)
+        else:
+            self._turn_away(at_ns, request, "dom0_short", NOT_FREED)
 
     def _need_pages(self, request: MachineRequest) -> int:
         return toolstack.need_memory_pages(request, self._cfg, self._guests[request.os_class])
+
+    def _withdraw(self, command: StopDomain) -> bool:
+        """Stop a machine whose start still waits for its turn; whether there is one."""
+        request = self._starts.withdraw(command.domain_id) if self._starts is not None else None
+        if request is None:
+            return False
+        self._commit(request, -self._need_pages(request))
+        self._event(command.at_ns, request, TOOLSTACK, "shut_down", "left before its start had its turn")
+        self._rows.append(self._row(request, None, command.at_ns, "shut_down", "", None, None))
+        return True
 
     def _build(self, at_ns: int, request: MachineRequest, memory_pages: int) -> Resident | None:
         """Build and boot a guest with this target."""
@@ -429,6 +481,9 @@ class HostModel:
             vcpus=request.vcpus,
             on_event=event,
         )
+        if self._cfg.dom0_touch_per_s:
+            rng = stream(self._seed, "domain", domain_id, attempt, "visits")
+            guest.add_stream(Visits(memory, rng, self._cfg.dom0_touch_per_s, at_ns, guest.die_by_other))
         balloon = self._balloon(cfg, built, memory, guest)
         if balloon is not None:
             guest.add_balloon(balloon)
@@ -476,6 +531,32 @@ class HostModel:
         text = "memory/uncooperative" if flagged else "memory/uncooperative removed"
         self._event(at_ns, resident.request, resident.domain.domid, "uncooperative", text)
 
+    def _set_max(self, resident: Resident, command: SetMaxMem) -> None:
+        text = toolstack.mem_max(self._machine, resident.domain, command.maxmem_pages)
+        text = text or f"{pages_to_mib(command.maxmem_pages)} MiB"
+        self._event(command.at_ns, resident.request, resident.domain.domid, "set_max", text)
+        self._acted(resident.domain.domid)
+
+    def _check_limit(self, at_ns: int, resident: Resident) -> None:
+        """Say once for each limit that a balloon cannot deflate beyond it (A5, E8)."""
+        domain, balloon = resident.domain, resident.balloon
+        owned = self._owned_of[domain.domid]
+        if balloon is None or balloon.need >= 0 or owned < domain.limit_pages:
+            return
+        if self._over_limit.get(domain.domid) != domain.limit_pages:
+            self._over_limit[domain.domid] = domain.limit_pages
+            text = OVER_ALLOCATION.format(domain.domid, owned + 1, domain.limit_pages)
+            self._event(at_ns, resident.request, domain.domid, "over_allocation", text)
+
+    def _check_tables(self, resident: Resident, at_ns: int, *, balloons: bool) -> None:
+        """End a guest whose table wants more pages than its paging pool has (A3.9, A6.3, E9).
+
+        A balloon's hypercall comes back short, which its driver does not survive; any other access is a violation.
+        """
+        domain, guest = resident.domain, resident.guest
+        if guest.end is None and self._machine.table_pages(domain.domid) > domain.numbers.paging_pages:
+            guest.end = End(at_ns, "guest_panic" if balloons else "ept_violation", "paging_pool")
+
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def _end_by_itself(self, resident: Resident) -> None:
@@ -488,8 +569,9 @@ class HostModel:
             return
         oom = resident.memory.oom
         line = self._machine.oom_line(oom) if oom else ""
-        kind: EventKind = "pod_oom" if end.fate == "pod_oom" else "guest_panic"
-        self._event(end.at_ns, resident.request, resident.domain.domid, kind, line or end.cause)
+        domain = resident.domain
+        kind, text = death(end.fate, end.cause, domain.domid, line, domain.numbers.paging_pages)
+        self._event(end.at_ns, resident.request, domain.domid, kind, text)
         self._died += 1
         preserve = self._cfg.on_crash == "preserve"
         self._retire(resident, end.at_ns, end.fate, end.cause, preserve=preserve)
@@ -545,7 +627,7 @@ class HostModel:
         self._promised.at(at_ns, self._promised.now - request.maxmem_pages)
         self._target.at(at_ns, self._target.now - resident.domain.target_pages)
         self._owned.at(at_ns, self._owned.now - self._owned_of.pop(domid))
-        self._free.at(at_ns, self._machine.free_pages)
+        self._free_changed(at_ns)
         self._event(at_ns, request, domid, "destroy", f"{self._machine.free_pages} pages free")
         if self._cfg.check == "step":
             self._audit_all()
@@ -561,6 +643,8 @@ class HostModel:
                 self._turn_away(at_ns, asked, "still_waiting", "the run ended while it waited for memory")
         self._audit_all()
         superpages = self._superpage_share()
+        for request in self._starts.waiting if self._starts is not None else ():
+            self._rows.append(self._row(request, None, at_ns, "running", "", None, None))
         for domid, resident in self._residents.items():
             counters = self._machine.counters(domid)
             start_ns = resident.guest.boot_start_ns
@@ -609,7 +693,7 @@ class HostModel:
     def _row(
         self,
         request: MachineRequest,
-        start_ns: int,
+        start_ns: int | None,
         end_ns: int,
         fate: Fate,
         cause: str,
@@ -621,7 +705,7 @@ class HostModel:
         guest = resident.guest if resident else None
         balloon = resident.balloon if resident else None
         swap_ns = guest.held.swap_ns(end_ns) if guest else 0
-        lived_ns = end_ns - start_ns
+        lived_ns = end_ns - start_ns if start_ns is not None else 0
         oom_line = self._machine.oom_line(memory.oom) if memory and memory.oom else ""
         return DomainRow(
             domain_id=request.domain_id,
@@ -671,7 +755,16 @@ class HostModel:
             self._moved_pages += abs(owned - self._owned_of[domid])
         self._owned.at(at_ns, self._owned.now + owned - self._owned_of.get(domid, 0))
         self._owned_of[domid] = owned
-        self._free.at(at_ns, self._machine.free_pages)
+        self._free_changed(at_ns)
+
+    def _free_changed(self, at_ns: int) -> None:
+        """Free memory may be other than before; no claim is outstanding between two acts."""
+        free_pages = self._machine.free_pages
+        self._free.at(at_ns, free_pages)
+        for threshold in self._low_memory.crossed(free_pages):
+            text = LOW_MEMORY.format(free_pages, threshold)
+            row = EventRow(at_ns, self._spec.host_id, NO_DOMAIN, 0, "low_memory", text)
+            self._events.append((at_ns, TOOLSTACK, len(self._events), row))
 
     def _look_until(self, last_ns: int) -> None:
         """Look at the whole host at each instant of the grid up to `last_ns`, before which no guest acts.
@@ -762,7 +855,7 @@ class HostModel:
             self._checked(0, self._machine.audit)
 
     def _audit_sums(self) -> None:
-        aside = self._spec.ram_pages - self._spec.usable_pages
+        aside = self._own.pages
         standing = (*self._residents.values(), *self._preserved.values())
         pools = sum(resident.domain.numbers.aside_pages for resident in standing)
         total = self._owned.now + pools + aside + self._machine.free_pages

@@ -24,7 +24,7 @@ from podcluster.units import NS_PER_S
 NEVER: Final = 1 << 62
 BATCH_PAGES: Final = 512
 
-FIRMWARE, KERNEL, DESCRIPTORS, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, INSTALL, CACHE = range(10)
+FIRMWARE, KERNEL, DESCRIPTORS, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, INSTALL, CACHE, VISITS = range(11)
 """Ranks of a guest's streams: what acts first of two at one instant."""
 
 

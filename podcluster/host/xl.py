@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from podcluster.config import GuestConfig, HostConfig
 from podcluster.errors import ConfigError
 from podcluster.records import MachineRequest
-from podcluster.units import KIB_PER_PAGE, NS_PER_S, PAGES_PER_MIB, kib_to_pages, pages_to_kib
+from podcluster.units import KIB_PER_PAGE, NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, kib_to_pages, pages_to_kib
 
 VGA_HOLE_PAGES: Final = 0x20
 SLACK_KIB: Final = 1024  # LIBXL_MAXMEM_CONSTANT, and the fudge of XSA-153
@@ -89,6 +89,14 @@ class Numbers:
     need_pages: int  # need_memory (B3.1)
     static_max_kib: int  # memory/static-max
     xenstore_target_kib: int  # memory/target (B1.9)
+
+    @property
+    def tables_may_run_short(self) -> bool:
+        """Whether the paging pool is less than the most that the guest's table can take: a page for each 2 MiB and each
+        GiB, and some at the edges of its ranges (A3.9). A pool of the toolstack's own size never is.
+        """
+        most = (self.maxmem_pages + self.video_pages) // 512 + self.maxmem_pages // PAGES_PER_GIB + 16
+        return self.paging_pages < most
 
     @property
     def aside_pages(self) -> int:

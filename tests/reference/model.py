@@ -271,6 +271,19 @@ class ReferenceMachine:
             if not pod.demand_populate(gfn, order):
                 return CRASHED, -1
 
+    def map_page(self, dom: int, gfn: int, by: int) -> int:
+        """Another domain maps a page: 0, or a status below 0."""  # A6
+        status, _ = self._access(dom, gfn)
+        if status == CRASHED:
+            oom = self._pod(dom).notes["oom"]
+            assert isinstance(oom, dict)
+            oom["curr"] = by
+        return min(status, 0)
+
+    def table_pages(self, dom: int) -> int:
+        """Pages of the table: root, one for each 512 GiB, each GiB and each 2 MiB that is not one entry."""  # A3.9
+        return self._pod(dom).domain.table.pages()
+
     def read(self, dom: int, gfn: int, word: int) -> int:
         """The word, or a status below 0."""
         status, mfn = self._access(dom, gfn)

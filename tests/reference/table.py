@@ -156,6 +156,12 @@ class Table:
             if kind != EMPTY:
                 yield (block << 9) + i, kind, mfn, ORDER_4K
 
+    def pages(self) -> int:
+        """Pages the table takes: the root, one for each 512 GiB, and one for each slot that is a list of slots."""
+        lists = [slot for slot in self._root.values() if type(slot) is not tuple]
+        below = sum(type(slot) is not tuple for slots in lists for slot in slots)
+        return 1 + (self.highest_gfn >> 27) + 1 + len(lists) + below
+
     def clear(self) -> None:
         """Tear the table down (destruction)."""
         for top in self._root:
