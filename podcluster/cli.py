@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 from podcluster import __version__
-from podcluster.config import AxisValue, Cell, Config
+from podcluster.config import AxisValue, Cell, Config, GuestConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 
 if TYPE_CHECKING:
@@ -320,6 +320,7 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
     hydra_cfg = base.hydra
     if not multirun:
         config = _to_config(_without_hydra(base), overrides)
+        _take_classes(config, overrides, config_name, {})
         return [Cell(config=config)], _folder(hydra_cfg.run.dir, config.digest())
 
     # A file of conf/experiment may bring the axes of its sweep; the command line goes on top.
@@ -330,6 +331,7 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
     fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
     fixed += [text for text in params if text.split("=")[0] not in named | {axis.key_or_group for axis in swept}]
     composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
+    classes: dict[tuple[str, ...], GuestConfig] = {}
     cells = []
     for combination in product(*[_values(axis) for axis in swept]):
         # Hydra reads and merges every file anew (0.2 s): once for each choice of files is enough, values go on top.
@@ -345,7 +347,9 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
         cell = deepcopy(shared)
         for override in parser.parse_overrides(values):
             OmegaConf.update(cell, str(override.key_or_group), override.value(), merge=True)
-        cells.append(_cell(_to_config(cell, [*fixed, *combination]), swept, choices))
+        config = _to_config(cell, [*fixed, *combination])
+        _take_classes(config, [*fixed, *combination], config_name, classes)
+        cells.append(_cell(config, swept, choices))
     _level_types(cells)
     return cells, _folder(hydra_cfg.sweep.dir, _sweep_name(cells))
 
@@ -363,6 +367,44 @@ def _values(axis: Override) -> list[str]:
     if len(set(values)) < len(values):
         raise ConfigError(f"{key} must list each value once, got {axis.input_line}: take out the second")
     return values
+
+
+def _take_classes(
+    config: Config, overrides: Sequence[str], config_name: str, known: dict[tuple[str, ...], GuestConfig]
+) -> None:
+    """Give a mix its classes: each as the same command line with guest=CLASS composes it.
+
+    `known` keeps what was composed, over cells.
+    """
+    from hydra import compose as hydra_compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if config.classes:
+        raise ConfigError(f"classes must be left out, got {', '.join(config.classes)}: try guest=mix")
+    for override in OverridesParser.create().parse_overrides([text for text in overrides if "guest.weights=" in text]):
+        given = override.value()
+        if isinstance(given, dict):
+            # Hydra has merged them into those of the file; who writes them down wants these and no others.
+            config.guest.weights = {str(name): float(share) for name, share in given.items()}
+    config.guest.check()
+    # What is not the guest's is left out: a class is composed once for all the cells that differ in it alone.
+    shared = [text for text in overrides if _may_change_class(text.partition("=")[0].lstrip("+~"))]
+    for name in [name for name, share in config.guest.weights.items() if share]:
+        chosen = (*shared, f"guest={name}")
+        if chosen not in known:
+            composed = hydra_compose(config_name, list(chosen), return_hydra_config=True)
+            known[chosen] = _to_config(_without_hydra(composed), chosen).guest
+        one = known[chosen]
+        if one.weights or one.os_class in config.classes:
+            raise ConfigError(f"guest.weights must name different guests that are no mix, got {name}: take it out")
+        config.classes[one.os_class] = one
+
+
+def _may_change_class(key: str) -> bool:
+    section, dot, name = key.partition(".")
+    if key == "guest" or (section == "guest" and name.partition(".")[0] in ("weights", "os_class")):
+        return False
+    return section == "guest" if dot else key in groups()
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:
@@ -386,7 +428,7 @@ def _cell(config: Config, swept: Sequence[Override], choices: Mapping[str, str])
 def _value_at(config: Config, key: str) -> AxisValue:
     value: Any = config
     for name in key.split("."):
-        value = getattr(value, name)
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
@@ -433,7 +475,7 @@ def _to_config(composed: DictConfig, overrides: Sequence[str]) -> Config:
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or path in SCHEMA:
         yield path, tree
         return
     for name, branch in tree.items():
@@ -543,6 +585,11 @@ def _bad_value(error: Any, overrides: Sequence[str], context: str = "") -> str:
     text = str(error.msg or error).splitlines()[0]
     if key.startswith("hydra"):
         return f"{key}: {text}: podcluster --cfg hydra lists Hydra's keys"
+    if key.startswith("guest.weights."):
+        name = key.rpartition(".")[2]
+        likely = get_close_matches(name, set(groups()["guest"]) - {"mix"}, n=1)
+        remedy = f"did you mean {likely[0]}?" if likely else "podcluster --help lists them"
+        return f"guest.weights must name guests of conf/guest that are no mix, got {name}: {remedy}"
     if "not in '" in text:
         return _unknown_key(key, overrides)
     key = key.partition("[")[0]

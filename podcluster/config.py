@@ -375,6 +375,7 @@ class GuestConfig:
     page_cache: PageCacheConfig
     fault: FaultConfig = field(default_factory=FaultConfig)
     install: InstallConfig = field(default_factory=InstallConfig)
+    weights: dict[str, float] = field(default_factory=dict)  # of a mix: what share of machines has which class
 
     def __post_init__(self) -> None:
         self.check()
@@ -399,6 +400,13 @@ class GuestConfig:
         _range("guest.services_mib", self.services_mib)
         _range("guest.services_s", self.services_s)
         _between("guest.late_descriptors_share", self.late_descriptors_share, 0, 1)
+        if self.weights and not (min(self.weights.values()) >= 0 and 0 < sum(self.weights.values()) < float("inf")):
+            _fail(
+                "guest.weights",
+                "numbers >= 0, one of them above 0",
+                json.dumps(self.weights),
+                "try 'guest.weights={linux:3,windows:1}'",
+            )
         _one_of("guest.scrubber", self.scrubber, SCRUBBERS)
         _one_of("guest.scrub_order", self.scrub_order, SCRUB_ORDERS)
         _between("guest.scrub_streams", self.scrub_streams, 0, 512)
@@ -578,6 +586,7 @@ class Config:
     engine: EngineConfig
     study: StudyConfig
     experiment: str | None = None  # the file of conf/experiment that this came from
+    classes: dict[str, GuestConfig] = field(default_factory=dict)  # of a mix, by os_class; from conf/guest, by itself
 
     def __post_init__(self) -> None:
         self.check()
@@ -605,6 +614,11 @@ class Config:
         """U: RAM of one host less Xen and the least that dom0 can be brought down to [pages]."""
         left_mib = self.cluster.host_mem_gib * MIB_PER_GIB - self.host.xen_mib_of(self.cluster.host_mem_gib)
         return (left_mib - self.host.dom0_mib_least(left_mib)) * PAGES_PER_MIB
+
+    @property
+    def guests(self) -> dict[str, GuestConfig]:
+        """The guest classes that machines may have, by `os_class`."""
+        return self.classes or {self.guest.os_class: self.guest}
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they are written into the metadata of results."""

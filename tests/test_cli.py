@@ -39,7 +39,7 @@ WRONG = {
     ),
     "unknown choice": (
         ["workload=bitbrain"],
-        "workload must be one of bitbrains, one, synthetic, got bitbrain: did you mean workload=bitbrains?",
+        "workload must be one of alike, bitbrains, one, synthetic, got bitbrain: did you mean workload=bitbrains?",
     ),
     "group set to a number": (["guest=3"], "guest must be one of installer, linux, "),
     "key taken out": (["~seed"], "seed must be given, got nothing: "),

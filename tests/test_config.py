@@ -71,6 +71,7 @@ MISTAKES = [
     ("guest.services_mib=[1,2,3]", "guest.services_mib must be a pair"),
     ("guest.services_s=[-2,-1]", "guest.services_s must be >= 0"),
     ("guest.scrubber=ones", "guest.scrubber must be one of none, zero, pattern"),
+    ("+guest.weights.linux=-1", "guest.weights must be numbers >= 0"),
     ("guest.scrub_order=random", "guest.scrub_order must be one of ascending, descending"),
     ("guest.scrub_streams=-1", "guest.scrub_streams must be between 0 and 512"),
     ("guest.zero_on_free=true", "guest.scrubber must be zero where guest.zero_on_free is true"),
@@ -147,7 +148,7 @@ def test_every_file_of_conf_composes(choice: str) -> None:
     """Each option of each group gives a Config of plain, checked dataclasses."""
     config = compose([choice, *NEEDS.get(choice, [])])
     assert type(config) is Config
-    assert all(type(value) in (int, float, bool, str, list, type(None)) for value in sections(config).values())
+    assert all(type(value) in (int, float, bool, str, list, dict, type(None)) for value in sections(config).values())
 
 
 def test_no_file_of_conf_is_left_out() -> None:

@@ -59,7 +59,10 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     from podcluster.host.control import kept_free_pages
     from podcluster.host.domain import need_memory_pages
 
-    need = {request.domain_id: need_memory_pages(request, config.host, config.guest) for request in workload.requests}
+    need = {
+        request.domain_id: need_memory_pages(request, config.host, config.guests[request.os_class])
+        for request in workload.requests
+    }
     reserve_pages = kept_free_pages(config.host, config.controller)
     notes: list[str] = []
     hosts = config.cluster.host_count
@@ -78,7 +81,7 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     grid_s = min(telemetry_s or RATIO_SAMPLES_S, config.study.duration_s)
     return Plan(
         specs=specs,
-        hosts=HostPlan(config.host, {config.guest.os_class: config.guest}, seed, s_to_ns(grid_s), config.controller),
+        hosts=HostPlan(config.host, config.guests, seed, s_to_ns(grid_s), config.controller),
         need_pages=need,
         reserve_pages=reserve_pages,
         duration_ns=s_to_ns(config.study.duration_s),

@@ -291,6 +291,7 @@ class _Study:
             self._tables[key],
             config.seed,
             config.study.duration_s,
+            classes=config.classes,
             usable_pages=config.usable_pages,
             replication=replication,
             replications=config.study.replications,

@@ -10,10 +10,13 @@ Invariants  [WL-1] min(guest.min_memory_mib, maxmem) <= memory <= maxmem <= U of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from podcluster.config import GuestConfig, WorkloadConfig
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.records import MachineTable, Workload
 from podcluster.workloads import alike, bitbrains, one, synthetic
+from podcluster.workloads.classes import class_of
 
 __all__ = ["requests"]
 
@@ -26,32 +29,35 @@ def requests(
     seed: int,
     duration_s: int,
     *,
+    classes: Mapping[str, GuestConfig] | None = None,
     usable_pages: int | None = None,
     replication: int = 0,
     replications: int = 1,
 ) -> Workload:
     """The machines of one replication, in order of arrival.
 
-    `table` is what `io.traces.read_machines` returned (None for families that need no data); `usable_pages` is U of a
-    host, above which no machine takes part (None: no such limit); `replications` is how many the study runs, by which
+    `classes`: what a `guest` with weights draws from, by os_class and in the order of its weights. `table` is what
+    `io.traces.read_machines` returned (None for families that need no data); `usable_pages` is U of a host, above which
+    no machine takes part (None: no such limit); `replications` is how many the study runs, by which
     `workload.resample=auto` decides.
     """
+    guests = class_of(guest, classes or {}, seed, replication)
     if cfg.family == "one":
-        return one.requests(cfg, guest, overcommit, usable_pages=usable_pages)
+        return one.requests(cfg, guests, overcommit, usable_pages=usable_pages)
     if cfg.family == "alike":
         return alike.requests(
-            cfg, guest, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
+            cfg, guests, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
         )
     if cfg.family == "synthetic":
         return synthetic.requests(
-            cfg, guest, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
+            cfg, guests, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
         )
     if cfg.family == "bitbrains":
         if table is None:
             raise InvariantError("[WL-0] workload=bitbrains needs a table: read it with io.traces.read_machines first")
         return bitbrains.requests(
             cfg,
-            guest,
+            guests,
             overcommit,
             table,
             seed,

@@ -11,16 +11,17 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from podcluster.config import GuestConfig, WorkloadConfig
+from podcluster.config import WorkloadConfig
 from podcluster.records import Workload
 from podcluster.units import NS_PER_S
 from podcluster.workloads import one
+from podcluster.workloads.classes import ClassOf, always
 from podcluster.workloads.starting import TOO_LATE, boot_ns, require_some
 
 
 def requests(
     cfg: WorkloadConfig,
-    guest: GuestConfig,
+    guests: ClassOf,
     overcommit: float,
     seed: int,
     duration_s: int,
@@ -32,12 +33,13 @@ def requests(
     if cfg.maxmem_mib is None and cfg.memory_mib is not None:
         # As the decimal number the user wrote: 1000 * 1.1 is 1100.
         cfg = replace(cfg, maxmem_mib=int(cfg.memory_mib * Fraction(str(overcommit))))
-    (first,) = one.requests(cfg, guest, overcommit, usable_pages=usable_pages).requests
-    made = [
-        replace(first, domain_id=domain_id, name=f"alike{domain_id}", arrival_ns=at_ns)
-        for domain_id in range(cfg.machines)
-        if (at_ns := boot_ns(seed, replication, domain_id, cfg.boot_spread_s)) < duration_s * NS_PER_S
-    ]
+    made = []
+    for domain_id in range(cfg.machines):
+        at_ns = boot_ns(seed, replication, domain_id, cfg.boot_spread_s)
+        if at_ns >= duration_s * NS_PER_S:
+            continue
+        (first,) = one.requests(cfg, always(guests(domain_id)), overcommit, usable_pages=usable_pages).requests
+        made.append(replace(first, domain_id=domain_id, name=f"alike{domain_id}", arrival_ns=at_ns))
     require_some(len(made), cfg, duration_s)
     late = cfg.machines - len(made)
     return Workload(

@@ -19,11 +19,12 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.config import GuestConfig, WorkloadConfig
+from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
 from podcluster.records import Demand, Int64Array, MachineRequest, MachineTable, Workload
 from podcluster.rng import stream
 from podcluster.units import KIB_PER_PAGE, NS_PER_S, PAGES_PER_MIB, mib_to_pages, pages_to_mib
+from podcluster.workloads.classes import ClassOf
 from podcluster.workloads.starting import TOO_LATE, boot_ns, hold_ns, memory_mib, require_some
 
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -36,7 +37,7 @@ GAP_S: Final = 900  # steps longer than this are reported as gaps
 
 def requests(
     cfg: WorkloadConfig,
-    guest: GuestConfig,
+    guests: ClassOf,
     overcommit: float,
     table: MachineTable,
     seed: int,
@@ -95,6 +96,7 @@ def requests(
             too_late += 1
             continue
         maxmem_mib = _maxmem_mib(int(table.maxmem_kib[machine]))
+        guest = guests(domain_id)
         made.append(
             MachineRequest(
                 domain_id=domain_id,

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from podcluster.config import GuestConfig, WorkloadConfig
+from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
 from podcluster.records import Demand, MachineRequest, Workload
 from podcluster.units import PAGES_PER_MIB, mib_to_pages, pages_to_mib
+from podcluster.workloads.classes import ClassOf
 from podcluster.workloads.starting import hold_ns, memory_mib
 
 DEMAND_SHARE_PERCENT: Final = 20
 DEMAND_MIB_MAX: Final = 64
 
 
-def requests(
-    cfg: WorkloadConfig, guest: GuestConfig, overcommit: float, *, usable_pages: int | None = None
-) -> Workload:
+def requests(cfg: WorkloadConfig, guests: ClassOf, overcommit: float, *, usable_pages: int | None = None) -> Workload:
     """One machine of workload.maxmem_mib with workload.memory_mib (default maxmem/overcommit), booting at 0."""
+    guest = guests(0)
     given_mib = cfg.maxmem_mib if cfg.maxmem_mib is not None else cfg.memory_mib
     if given_mib is None:
         raise ConfigError(

@@ -24,11 +24,12 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.config import GuestConfig, WorkloadConfig
+from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
 from podcluster.records import Demand, MachineRequest, Workload
 from podcluster.rng import stream
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages, pages_to_mib
+from podcluster.workloads.classes import ClassOf
 from podcluster.workloads.starting import TOO_LATE, boot_ns, hold_ns, memory_mib, require_some
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -169,7 +170,7 @@ class SharedJob(NamedTuple):
 
 def requests(
     cfg: WorkloadConfig,
-    guest: GuestConfig,
+    guests: ClassOf,
     overcommit: float,
     seed: int,
     duration_s: int,
@@ -198,6 +199,7 @@ def requests(
             continue
         machine = draw_machine(seed, (*path, "domain", domain_id), least_mib, most_mib, pool_count(cfg.machines))
         share = use_share(machine, samples, seed, path, domain_id)
+        guest = guests(domain_id)
         made.append(
             MachineRequest(
                 domain_id=domain_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def table(
     )
 
 
-def make(config: Config, machines: MachineTable, duration_s: int, seed: int = 1, **rest: int) -> Workload:
+def make(config: Config, machines: MachineTable, duration_s: int, seed: int = 1, **rest: Any) -> Workload:
     """Requests at the configuration's overcommit."""
     return requests(config.workload, config.guest, config.overcommit, machines, seed, duration_s, **rest)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -54,7 +55,7 @@ def test_memory_stays_between_the_least_and_maxmem(maxmem: int, overcommit: floa
     """[WL-1] for any size and R."""
     memory = memory_mib(maxmem, replace(PLAIN_GUEST, min_memory_mib=least), overcommit)
     assert min(least, maxmem) <= memory <= maxmem
-    assert memory == maxmem or memory <= max(least, maxmem / overcommit)
+    assert memory == maxmem or memory <= max(Fraction(least), maxmem / Fraction(str(overcommit)))
 
 
 @pytest.mark.parametrize("family", ["one", "synthetic"])
