@@ -74,7 +74,7 @@ class Handing(NamedTuple):
 
     acceptors: tuple[Request, ...]
     donors: tuple[Request, ...]
-    tries: int
+    tries: int  # waits that are left
     before: Mapping[int, int]  # what the donors had when they were told
 
 
@@ -231,8 +231,8 @@ class Qmemman:
         acceptors = tuple(one for one in requests if one[1] >= actual_of[one[0]] and one[1] != target_of[one[0]])
         actions: list[Action] = [MemSet(*one) for one in donors if one[1] != target_of[one[0]]]
         before = {domid: actual_of[domid] for domid, _ in donors}
-        work = Handing(acceptors, donors, self._p.tries, before) if acceptors else None
-        return actions, state._replace(work=work)
+        more, work, state = self._hand(members, free, Handing(acceptors, donors, self._p.tries, before), state)
+        return actions + more, state._replace(work=work)
 
     def _hand(
         self, members: Sequence[Member], free: int, work: Handing, state: State
@@ -249,9 +249,10 @@ class Qmemman:
             free -= more
             actions.append(MemSet(domid, target))
             del acceptors[0]
+            work = work._replace(tries=self._p.tries)
         if not acceptors:
             return actions, None, state
-        if work.tries > 1:
+        if work.tries > 0:
             return actions, work._replace(acceptors=tuple(acceptors), tries=work.tries - 1), state
         stuck = frozenset(
             domid
