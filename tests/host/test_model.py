@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podcluster.config import CostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.model import HostModel
 from podcluster.records import Close, Command, HostReport, SetTarget, StartDomain, StopDomain
@@ -35,9 +36,22 @@ END_S = 40
 points = st.lists(st.tuples(st.integers(1, END_S), st.integers(0, 60)), min_size=0, max_size=6)
 
 
+HOSTS: dict[str, dict[str, Any]] = {
+    "nothing takes time": {},
+    "every sweep is cut off": {"softirq_per_s": math.inf},
+    "Xen takes its time": {"costs": {}},
+    "a slow Xen, and work that arrives": {
+        "costs": {name: 30 * ns for name, ns in vars(CostConfig()).items()},
+        "softirq_per_s": 300.0,
+    },
+}
+hosts = st.sampled_from(list(HOSTS))
+
+
 @st.composite
 def guest_classes(draw: st.DrawFn) -> list[Any]:
     """The three classes with what matters to the merging of streams drawn anew."""
+    hardened = draw(st.booleans())
     return [
         guest_config(
             kind,
@@ -48,7 +62,13 @@ def guest_classes(draw: st.DrawFn) -> list[Any]:
                 "boot_barrier": kind == "linux" and draw(st.booleans()),
             },
             page_cache={"rate_mib_per_s": draw(st.sampled_from([0, 3, 50]))},
-            scrubber=draw(st.sampled_from(["none", "zero"])),
+            scrubber="zero" if hardened else draw(st.sampled_from(["none", "zero", "pattern"])),
+            scrub_order=draw(st.sampled_from(["ascending", "descending"])),
+            scrub_streams=draw(st.sampled_from([0, 1, 3])),
+            zero_on_free=hardened,
+            late_descriptors_share=draw(st.sampled_from([0, 0.5])),
+            install=draw(st.sampled_from([{}, {"unpack_mib": [5, 5], "install_s": [3, 9], "end": "shuts_down"}])),
+            irq_per_s=draw(st.sampled_from([0, 1000.0])),
             alloc_order=draw(st.sampled_from(["descending", "random"])),
             alloc_block_pages=draw(st.sampled_from([64, 512])),
             dirty_all=draw(st.integers(0, 9)) == 0,
@@ -87,7 +107,7 @@ def commands(draw: st.DrawFn) -> list[Command]:
 
 def whole_life(classes: list[Any], given: Sequence[Command], steps_s: Sequence[float] = (), **keywords: Any) -> Any:
     """All rows of a host that is told these commands, advanced in these steps."""
-    host = host_config(check=keywords.pop("check", "epoch"), softirq_per_s=keywords.pop("softirq_per_s", 0))
+    host = host_config(check=keywords.pop("check", "epoch"), **HOSTS[keywords.pop("host", "nothing takes time")])
     model = host_model(*classes, ram_mib=160, taken_mib=8, telemetry_s=7, host=host, **keywords)
     told = [*given, Close(s_to_ns(END_S))]
     reports: list[HostReport] = []
@@ -99,36 +119,39 @@ def whole_life(classes: list[Any], given: Sequence[Command], steps_s: Sequence[f
 
 
 @settings(max_examples=60)
-@given(classes=guest_classes(), given=commands(), softirq=st.sampled_from([0, math.inf]))
-def test_running_guests_ahead_changes_nothing(classes: list[Any], given: list[Command], softirq: float) -> None:
+@given(classes=guest_classes(), given=commands(), host=hosts)
+def test_running_guests_ahead_changes_nothing(classes: list[Any], given: list[Command], host: str) -> None:
     """HM-1: `coalesce` gives the rows that carrying out every act singly in order of time gives; audited each step."""
-    singly = whole_life(classes, given, check="step", coalesce=False, softirq_per_s=softirq)
-    assert whole_life(classes, given, coalesce=True, softirq_per_s=softirq) == singly
+    singly = whole_life(classes, given, check="step", coalesce=False, host=host)
+    assert whole_life(classes, given, coalesce=True, host=host) == singly
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(
     classes=guest_classes(),
     given=commands(),
     steps_s=st.lists(st.floats(0.01, END_S - 0.01, allow_nan=False), max_size=12),
+    host=hosts,
 )
-def test_where_a_span_is_cut_changes_nothing(classes: list[Any], given: list[Command], steps_s: list[float]) -> None:
+def test_where_a_span_is_cut_changes_nothing(
+    classes: list[Any], given: list[Command], steps_s: list[float], host: str
+) -> None:
     """HM-1: one call of `advance` or many, the same rows."""
-    assert whole_life(classes, given, steps_s) == whole_life(classes, given)
+    assert whole_life(classes, given, steps_s, host=host) == whole_life(classes, given, host=host)
 
 
 @settings(max_examples=8)
-@given(classes=guest_classes(), given=commands())
-def test_the_slow_machine_agrees(classes: list[Any], given: list[Command]) -> None:
+@given(classes=guest_classes(), given=commands(), host=hosts)
+def test_the_slow_machine_agrees(classes: list[Any], given: list[Command], host: str) -> None:
     """The same life on the page-by-page reference: every row alike, so no kernel shapes a result."""
-    assert whole_life(classes, given, machine=slow_machine) == whole_life(classes, given)
+    assert whole_life(classes, given, machine=slow_machine, host=host) == whole_life(classes, given, host=host)
 
 
 @settings(max_examples=60)
-@given(classes=guest_classes(), given=commands())
-def test_every_life_adds_up(classes: list[Any], given: list[Command]) -> None:
+@given(classes=guest_classes(), given=commands(), kind=hosts)
+def test_every_life_adds_up(classes: list[Any], given: list[Command], kind: str) -> None:
     """One row per start; a guest dies of its debt exactly if its own count passed what it owned; sums add up."""
-    domains, events, samples, host = whole_life(classes, given)
+    domains, events, samples, host = whole_life(classes, given, host=kind)
     assert sorted(row.domain_id for row in domains) == sorted(
         one.request.domain_id for one in given if isinstance(one, StartDomain)
     )
