@@ -105,6 +105,7 @@ EventKind = Literal[
     "boot_done",
     "balloon_done",
     "balloon_gave_up",
+    "balloon_refused",
     "set_target",
     "uncooperative",
     "set_max",
@@ -128,6 +129,7 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "boot_done",
     "balloon_done",
     "balloon_gave_up",
+    "balloon_refused",
     "set_target",
     "uncooperative",
     "set_max",
@@ -410,7 +412,9 @@ class DomainRow:
     splintered_2m: int = column("1", "Superpage entries split because the cache held no superpage.")
     sweeps: int = column("1", "Emergency sweeps for zero pages.")
     hypervisor_ns: int = column("ns", "Time that Xen spent on its accesses and hypercalls, its lock held.")
-    swap_ns: int = column("ns", "Time it spent swapping.")
+    swap_ns: int = column("ns", "Time lost to swapping: it waited for its swap device, or for pages it missed.")
+    swap_in_pages: int = column("pages", "Pages that came in from swap because they were wanted; readahead aside.")
+    swap_out_pages: int = column("pages", "Pages that went out to swap.")
     swapped_pages_peak: int = column("pages", "Peak of pages in its swap.")
     oom_kills: int = column("1", "Applications killed inside the guest for want of memory.")
     slowdown: float = column("1", "Time since boot over the part of it not lost to swapping; 1 is no slowdown.")

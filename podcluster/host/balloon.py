@@ -1,7 +1,9 @@
-"""The balloon drivers: what hands the gap between maxmem and memory back to Xen, when, and how each gives up.
+"""What all balloon drivers share: batches at a rate towards a goal, what they see of their guest, and what may be wrong
+with one.
 
-What        `LinuxBalloon` (docs/model.md C1) and `WindowsBalloon` (C2), each a stream of its guest. They decide; pages
-            are found and hypercalls made by the memory they are given.
+What        `Balloon`, a stream of its guest; `linux_balloon.py` (docs/model.md C1) and `windows_balloon.py` (C2) say
+            how much a step takes, when it counts as failed and what follows. A driver decides; pages are found and
+            hypercalls made by the memory it is given.
 Units       Pages of 4 KiB; ns of simulated time.
 Symbols     goal   pages that the balloon is to hold: Linux static-max - target (C1.2), Windows the same without the
                    video RAM (C2.1)
@@ -11,30 +13,26 @@ Invariants  [BA-1] batch k after an anchor happens at anchor + k batch / rate, i
                    nothing.
             [BA-2] a batch of n <= D pages neither takes from the host's heap nor gives to it (P12): only then may it be
                    done out of turn.
-            [BA-3] it takes only pages that the guest has free or in page cache: it stops above the working set and
-                   retries.
-Departs     "Free" is all that is not in use: no reserve below which Linux refuses (C1.5), no low-memory event of
-            Windows (C2.5). The rate is the driver's own and does not suffer from the guest's other work. Linux finds
-            its target at `start_s` (the first xenstore watch). A cancelled driver tries again after an hour, as its
-            thread does. Windows never gives up: each time it stalls short of its target is counted.
+            [BA-3] it takes only pages that the guest has free or in page cache, and leaves its OS's reserve: what is
+                   held in memory it never takes. (Windows may page some of it out while its driver waits, C2.5.)
+            [BA-4] a batch that deflates gets pages of the host's heap or none: never of the domain's cache, however
+                   full that is (A2.7).
+Departs     The rate is the driver's own and does not suffer from the guest's other work, but time in Xen makes it later
+            (LK-2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
+from podcluster.host.fault import SOUND, Fault
 from podcluster.host.lock import Lock
 from podcluster.host.streams import BALLOON, NEVER
 from podcluster.units import NS_PER_S
 
-LINUX_TRIES: Final = 4  # failed tries, then it is cancelled (C1.7)
-LINUX_DELAY_S_MAX: Final = 32
-LINUX_CANCELLED_NS: Final = 3600 * NS_PER_S
-BARRIER_TIMEOUT_NS: Final = 180 * NS_PER_S  # xen.balloon_boot_timeout (C1.8)
-WINDOWS_RETRY_NS: Final = 1 * NS_PER_S  # C2.5
-
-START, WORK, FINISH, CANCELLED, STALLED = range(5)
+START, WORK, FINISH, CANCELLED, STALLED, STUCK = range(6)
 
 
 class BalloonMemory(Protocol):
@@ -58,7 +56,13 @@ class BalloonMemory(Protocol):
     def crashed(self) -> bool:
         """The guest died of its last access."""
 
-    def inflate(self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool) -> tuple[int, bool]:
+    @property
+    def refusal(self) -> str:
+        """What Xen logged when the host last had fewer pages than asked."""
+
+    def inflate(
+        self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool, contiguous: bool = False
+    ) -> tuple[int, bool]:
         """Give pages back, a hypercall a batch; pages given, and whether each hypercall did all it was asked."""
 
     def deflate(self, pages: int) -> int:
@@ -72,11 +76,34 @@ class BalloonOwner(Protocol):
     def waits_for_balloon(self) -> bool:
         """Its boot barrier is shut."""
 
+    @property
+    def swaps(self) -> bool:
+        """Something of it is on swap, so that each batch matters to it singly."""
+
+    def barrier_panic_ns(self, cancelled_ns: int, progress_ns: int) -> int:
+        """When the barrier gives up on a driver that was cancelled and made no progress since (C1.8)."""
+
+    def page_out(self, pages: int, at_ns: int, within_ns: int) -> int:
+        """Push held pages out to swap, as many as its device takes in that time; pages gone."""
+
+    @property
+    def may_page_out(self) -> bool:
+        """Something is held in memory, and swap has room for it."""
+
+    def balloon_low_enough(self, at_ns: int) -> None:
+        """Nothing is left to give back: the boot barrier opens."""
+
     def balloon_done(self, at_ns: int) -> None:
         """The goal is reached."""
 
     def balloon_gave_up(self, at_ns: int, need_pages: int) -> None:
         """The driver stopped short of its goal."""
+
+    def balloon_refused(self, at_ns: int, line: str) -> None:
+        """Xen gave fewer pages than asked; the line it logged if the host had no more (A2.7)."""
+
+    def balloon_took_room(self, at_ns: int) -> None:
+        """The guest has less memory than before."""
 
     def balloon_gave_room(self, at_ns: int) -> None:
         """The guest has more memory than before."""
@@ -91,55 +118,68 @@ class BalloonOwner(Protocol):
         """The guest died of an access."""
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How one driver goes about it."""
+
+    pages_per_s: int
+    batch_pages: int  # of a hypercall
+    scrub: bool  # each page is zeroed before it is given back, and so populated first (C1.5)
+    reserve_pages: int  # that its OS keeps from it
+    old: bool = False  # the older generation of the driver
+    contiguous: bool = False  # whole free 2 MiB first (C2.4)
+
+
 class Balloon:
-    """What both drivers share: batches at a rate towards a goal."""
+    """Batches at a rate towards a goal."""
 
     rank = BALLOON
     ascending = False  # the order of pages in a hypercall
+    retry_ns: int  # between tries that go on for ever
 
     def __init__(
         self,
         memory: BalloonMemory,
         owner: BalloonOwner,
         goal: Callable[[], int],
-        *,
-        pages_per_s: int,
-        batch_pages: int,
-        scrub: bool,
+        manner: Manner,
+        fault: Fault = SOUND,
     ) -> None:
-        """`goal()` reads the target from xenstore [pages to balloon out].
-
-        `scrub`: each page is zeroed before it is given back, and so populated first (C1.5).
-        """
+        """`goal()` reads the target from xenstore [pages to balloon out]."""
         self.next_ns = NEVER  # until its guest's kernel starts it
-        self._scrub = scrub
         self.gave_up = 0
         self._memory = memory
         self._owner = owner
         self._read_goal = goal
         self._goal = 0
-        self._pages_per_s = pages_per_s
-        self._batch_pages = batch_pages
+        self._manner = manner
+        self._fault = fault
+        self._pages_per_s = manner.pages_per_s
+        self._batch_pages = manner.batch_pages
+        self._faulty = not fault.once_ballooned  # the fault has set in
+        if self._faulty:
+            self._pages_per_s = fault.rate(self._pages_per_s)
         self._phase = START
+        self._start_ns = NEVER
         self._anchor_ns = 0
         self._batches = 0  # since the anchor
         self._progress_ns = 0
+        self._was_refused = False
         self._lock = memory.lock
-        self._forgive()
 
     def start(self, at_ns: int) -> None:
         """Plan its first page for `at_ns`."""
-        self.next_ns = self._progress_ns = at_ns
+        self.next_ns = self._start_ns = self._progress_ns = at_ns
 
     @property
     def up(self) -> bool:
-        """It runs, and has said so."""
+        """It is loaded, and has said so, whatever it then does."""
         return self._phase != START
 
     @property
     def idle(self) -> bool:
         """It is where it was told to be, and does nothing until it is told something else."""
-        return self._phase == FINISH and self.next_ns == NEVER
+        return self._phase == STUCK or (self._phase == FINISH and self.next_ns == NEVER)
 
     def postpone(self, ns: int) -> None:
         """Begin later than planned, if it is planned and has not begun."""
@@ -153,12 +193,22 @@ class Balloon:
         """Pages still to give back; below 0 to ask for."""
         return self._goal - self._memory.ballooned_pages
 
+    @property
+    def waits_for_memory(self) -> bool:
+        """It sleeps until some is freed."""
+        return self._phase == STALLED
+
+    @property
+    def balloon_active(self) -> bool:
+        """`control/balloon-active`: only Windows' driver writes it (C2.6)."""
+        return False
+
     def touches_heap(self) -> bool:
         """Whether the next act may: a batch that is not all paid out of the debt [BA-2]."""
         if self._phase != WORK:
             return False
-        pages = min(self.need, self._batch_pages, self._memory.available)
-        return pages < 0 or self._memory.debt < pages
+        need = self.need
+        return need < 0 or self._memory.debt < min(need, self._batch_pages, self._reach)
 
     def enters_xen(self) -> bool:
         """While it gives or takes pages; its timers are nothing to Xen."""
@@ -167,40 +217,51 @@ class Balloon:
     def run(self, last_ns: int, *, single: bool) -> None:
         """Act at each instant up to `last_ns`, until the host's heap comes in or another stream's plans are changed."""
         while self.next_ns <= last_ns:
-            if self._phase == WORK:
-                if not single and self.touches_heap():
-                    return
-                self._work(last_ns, single=single)
-            else:
+            if self._phase != WORK:
                 self._other(self.next_ns)
                 return
-            if single or self._memory.crashed:
+            if not single and self.touches_heap():
+                return
+            gave_up = self.gave_up
+            self._work(last_ns, single=single)
+            if single or self._memory.crashed or self._owner.swaps or self.gave_up > gave_up:
                 return
 
     def _other(self, at_ns: int) -> None:
         if self._phase == FINISH:
             self.next_ns = NEVER
             self._owner.balloon_done(at_ns)
-        elif self._phase == CANCELLED and self._owner.waits_for_balloon:
-            self.next_ns = NEVER
-            self._owner.boot_barrier_failed(at_ns)
+            if not self._faulty:
+                self._faulty = True
+                self._pages_per_s = self._fault.rate(self._pages_per_s)
         else:
             self._begin(at_ns)
 
     def _begin(self, at_ns: int) -> None:
+        """Look at the target."""
+        if self._faulty and self._fault.stuck:
+            self._phase, self.next_ns = STUCK, NEVER
+            return
         self._goal = self._read_goal()
+        if self.need <= 0:
+            self._owner.balloon_low_enough(at_ns)
         self._phase = WORK if self.need else FINISH
-        self._anchor_ns = self.next_ns = at_ns
-        self._batches = 0
+        self._again(at_ns)
 
     def target_changed(self, at_ns: int) -> None:
         """The xenstore watch fired: look at the new target at once, if the driver runs yet."""
-        if self._phase != START:
-            self._forgive()
+        if self._phase not in (START, STUCK):
             self._begin(at_ns)
 
     def memory_freed(self, at_ns: int) -> None:
-        """The guest freed memory: nothing to a driver that polls."""
+        """The guest freed memory: the first retry from now on may find something."""
+        if self._phase == STALLED and self._finds_something:
+            missed = max(0, -(-(at_ns - self._anchor_ns) // self.retry_ns))
+            self._phase = WORK
+            self._again(self._anchor_ns + missed * self.retry_ns)
+
+    def barrier_began(self) -> None:
+        """The kernel has come to its boot barrier."""
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
@@ -208,124 +269,138 @@ class Balloon:
         """When `pages` pages after the anchor are done [BA-1]."""
         return self._anchor_ns + pages * NS_PER_S // self._pages_per_s
 
+    def _again(self, at_ns: int) -> None:
+        """Go on at `at_ns`, or when it is awake next, whatever the rate said before."""
+        if self._faulty and self._phase == WORK:
+            at_ns = self._fault.awake_ns(at_ns, self._start_ns)
+        self._anchor_ns = self.next_ns = at_ns
+        self._batches = 0
+
     def _work(self, last_ns: int, *, single: bool) -> None:
-        need = self.need
         at_ns = self._lock.enter(self.next_ns)
-        if need < 0:
-            got = self._memory.deflate(min(-need, self._batch_pages))
-            self._anchor_ns += self._lock.leave()
-            if got:
-                self._owner.balloon_gave_room(at_ns)
-                self._succeeded(at_ns, 1, got)
-            else:
-                self._failed(at_ns, progress=False)
-            return
-        batches = 1 if single or self._lock.timed else self._batches_by(last_ns)
-        asked = min(need, batches * self._batch_pages)
-        pages = min(asked, self._memory.available)
-        if pages:
-            _, complete = self._memory.inflate(
-                pages, batch_pages=self._batch_pages, scrub=self._scrub, ascending=self.ascending
-            )
-            late_ns = self._lock.leave()
-            if self._memory.crashed:
-                self._owner.die(max(at_ns, self._crash_instant(need - self.need)))
-                return
-            self._anchor_ns += late_ns
-            if not complete:
-                self._owner.balloon_bug(at_ns)
-                return
-        if pages < asked:
-            self._failed(at_ns, progress=pages > 0)
+        if self.need < 0:
+            self._take(at_ns)
         else:
+            batches = 0
+            if not (single or self._lock.timed or self._owner.swaps):
+                batches = self._batches_by(last_ns)
+            self._give(at_ns, batches)
+
+    def _take(self, at_ns: int) -> None:
+        """One batch of pages from Xen."""
+        asked = min(-self.need, self._batch_pages)
+        got = self._memory.deflate(asked)
+        self._anchor_ns += self._lock.leave()
+        if got:
+            self._owner.balloon_gave_room(at_ns)
+        if got < asked and not self._was_refused:
+            self._owner.balloon_refused(at_ns, self._memory.refusal)
+        self._was_refused = got < asked
+        if self._is_enough(got, asked):
+            self._succeeded(at_ns, 1, got)
+        else:
+            self._failed(at_ns, progress=got > 0)
+
+    def _give(self, at_ns: int, batches: int) -> None:
+        """Batches to Xen: so many whole ones, or (0) the next."""
+        before = self.need
+        pages, fine = batches * self._batch_pages, True
+        if not batches:
+            pages, fine = self._next_batch(at_ns)
+        complete = True
+        if pages:
+            manner = self._manner
+            pages, complete = self._memory.inflate(
+                pages,
+                batch_pages=self._batch_pages,
+                scrub=manner.scrub,
+                ascending=self.ascending,
+                contiguous=manner.contiguous,
+            )
+        late_ns = self._lock.leave()
+        if self._memory.crashed:
+            self._owner.die(max(at_ns, self._crash_instant(before - self.need)))
+            return
+        self._anchor_ns += late_ns
+        if pages:
+            self._owner.balloon_took_room(at_ns)
+        if not complete and not self._survives_a_short_count():
+            self._owner.balloon_bug(at_ns)
+        elif fine and complete:
+            batches = max(1, batches)
+            self._progress_ns = self._instant((self._batches + batches - 1) * self._batch_pages)
             self._succeeded(at_ns, batches, pages - (batches - 1) * self._batch_pages)
+        else:
+            if pages:
+                self._progress_ns = at_ns
+            self._failed(at_ns + pages * NS_PER_S // self._pages_per_s, progress=pages > 0)
 
     def _batches_by(self, last_ns: int) -> int:
-        """Batches that are due by `last_ns`, certain to be whole, and paid out of the debt; at least one."""
-        whole = min(self._memory.debt, self.need, self._memory.available) // self._batch_pages
+        """Whole batches that are due by `last_ns`, certain to succeed, and paid out of the debt; 0 if there may be
+        none.
+        """
+        if self._faulty:
+            last_ns = min(last_ns, self._fault.asleep_ns(self.next_ns, self._start_ns) - 1)
+        whole = min(self._memory.debt, self.need, self._certain) // self._batch_pages
         done = self._batches * self._batch_pages
         # Batch k is due by last_ns  <=>  k batch NS <= (last - anchor + 1) rate - 1
         due = ((last_ns - self._anchor_ns + 1) * self._pages_per_s - 1) // NS_PER_S
-        return max(1, min(whole, (due - done) // self._batch_pages + 1))
+        return min(whole, (due - done) // self._batch_pages + 1)
 
     def _crash_instant(self, pages: int) -> int:
         """The instant of the batch in which the guest died, `pages` pages having been given back before it."""
         return self._instant((self._batches + pages // self._batch_pages) * self._batch_pages)
 
     def _succeeded(self, at_ns: int, batches: int, last_batch_pages: int) -> None:
-        self._forgive()
         self._batches += batches
         if self.need:
-            self.next_ns = max(at_ns, self._instant(self._batches * self._batch_pages))
+            due_ns = max(at_ns, self._instant(self._batches * self._batch_pages))
+            self.next_ns = due_ns
+            if self._faulty and self._fault.awake_ns(due_ns, self._start_ns) > due_ns:
+                self._again(due_ns)
         else:
             self._phase = FINISH
             self.next_ns = max(at_ns, self._instant((self._batches - 1) * self._batch_pages + last_batch_pages))
 
-    def _again(self, at_ns: int) -> None:
-        """Go on with a batch at `at_ns`, whatever the rate said before."""
-        self._anchor_ns = self.next_ns = at_ns
-        self._batches = 0
+    def _stall(self, next_try_ns: int) -> None:
+        """Tries from `next_try_ns` on would find nothing, until some memory is freed: leave them out."""
+        self._again(next_try_ns)
+        self._phase = STALLED
+        self.next_ns = NEVER
 
     def _stop_short(self, at_ns: int) -> None:
         self.gave_up += 1
         self._owner.balloon_gave_up(at_ns, self.need)
 
-    def _forgive(self) -> None:
-        """Forget failures."""
+    # -- what each driver says for itself ----------------------------------------------------------------------------
 
-    def _failed(self, at_ns: int, *, progress: bool) -> None:
+    @property
+    def _reach(self) -> int:
+        """Most that the next batch could take."""
         raise NotImplementedError
 
+    @property
+    def _certain(self) -> int:
+        """Pages that can be taken in whole batches before the first that may fail."""
+        raise NotImplementedError
 
-class LinuxBalloon(Balloon):
-    """`drivers/xen/balloon.c`: single pages from the top, 512 a hypercall, scrubbed or not, with back-off (C1)."""
+    @property
+    def _finds_something(self) -> bool:
+        """Whether a step would take anything."""
+        raise NotImplementedError
 
-    def _succeeded(self, at_ns: int, batches: int, last_batch_pages: int) -> None:
-        super()._succeeded(at_ns, batches, last_batch_pages)
-        self._progress_ns = self._instant((self._batches - 1) * self._batch_pages)
+    def _next_batch(self, at_ns: int) -> tuple[int, bool]:
+        """Pages that the next batch takes, and whether it succeeds if Xen takes them all."""
+        raise NotImplementedError
 
-    def _forgive(self) -> None:
-        self._tries = 0
-        self._delay_s = 1
+    def _is_enough(self, got: int, asked: int) -> bool:
+        """Whether a batch that deflated counts as a success."""
+        raise NotImplementedError
 
-    def _failed(self, at_ns: int, *, progress: bool) -> None:
-        """Wait 2, 4, 8 s; then cancelled (C1.7), and under the boot barrier a panic 180 s after the last progress
-        (C1.8).
-        """
-        if progress:
-            self._progress_ns = at_ns
-        self._tries += 1
-        if self._tries < LINUX_TRIES:
-            self._delay_s = min(2 * self._delay_s, LINUX_DELAY_S_MAX)
-            self._again(at_ns + self._delay_s * NS_PER_S)
-            return
-        self._forgive()
-        self._phase = CANCELLED
-        self._stop_short(at_ns)
-        if self._owner.waits_for_balloon:
-            self.next_ns = max(at_ns, self._progress_ns + BARRIER_TIMEOUT_NS)
-        else:
-            self.next_ns = at_ns + LINUX_CANCELLED_NS
-
-
-class WindowsBalloon(Balloon):
-    """win-xenbus: lists of 8185 pages in ascending order, a retry each second for ever (C2)."""
-
-    ascending = True
+    def _survives_a_short_count(self) -> bool:
+        """Whether the guest lives on when Xen took fewer pages than given."""
+        raise NotImplementedError
 
     def _failed(self, at_ns: int, *, progress: bool) -> None:
-        """An aborted round is retried after 1 s. With nothing at all to take, the retries before some is freed would
-        change nothing.
-        """
-        self._again(at_ns + WINDOWS_RETRY_NS)
-        if not progress and not self._memory.available:
-            self._phase = STALLED
-            self.next_ns = NEVER
-            self._stop_short(at_ns)
-
-    def memory_freed(self, at_ns: int) -> None:
-        """Wake up at the first retry from now on that finds something."""
-        if self._phase == STALLED and self._memory.available:
-            missed = max(0, -(-(at_ns - self._anchor_ns) // WINDOWS_RETRY_NS))
-            self._phase = WORK
-            self._again(self._anchor_ns + missed * WINDOWS_RETRY_NS)
+        """A step failed, and was over at `at_ns`."""
+        raise NotImplementedError

@@ -26,14 +26,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from podcluster.config import GuestConfig
+from podcluster.host.barrier import TIMEOUT_NS, poll_ns
+from podcluster.host.fault import SOUND, Fault
 from podcluster.host.guest_boot import Boot, BootSequence, Driver
-from podcluster.host.guest_demand import DemandStream, HeldBooks
+from podcluster.host.guest_demand import DemandStream
 from podcluster.host.guest_fill import CacheStream, DirtyStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.guest_stats import GuestStats
+from podcluster.host.held import HeldBooks
 from podcluster.host.streams import BALLOON, DEMAND, INSTALL, NEVER, Pace, Stage, Stream
 from podcluster.records import Cause, Demand, EventKind, Fate
-from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages
+from podcluster.units import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +62,31 @@ class Guest:
         start_ns: int,
         vcpus: int = 1,
         on_event: Callable[[int, EventKind, str], None],
+        fault: Fault = SOUND,
+        spare_pages: int = 0,
+        ahead: bool = True,
     ) -> None:
-        """A guest that starts at `start_ns`; `hold_ns` -1: what was wanted once stays held."""
+        """A guest that starts at `start_ns`; `hold_ns` -1: what was wanted once stays held. `spare_pages` it keeps
+        available rather than take something back from swap. `ahead`: quiet stretches may be left out [GD-4].
+        """
         self.memory = memory
         self.boot = boot
         self.boot_start_ns = start_ns
         self.boot_done_ns: int | None = None
         self.boot_delay_ns: int | None = None
         self.end: End | None = None
-        self.wake_balloon: Callable[[int], None] = lambda _: None
         self._lock = memory.lock
         self._demand = demand
         self._on_event = on_event
+        self._fault = fault
         self._dirties = cfg.dirty_all
         self._shuts_down = cfg.install.end == "shuts_down"
         self.held = HeldBooks(
             memory,
             demand,
-            swap_pages=cfg.swap.mib * PAGES_PER_MIB,
-            swap_pages_per_s=max(1, mib_to_pages(cfg.swap.mib_per_s)),
+            cfg.swap,
             on_kill=self._killed,
+            spare_pages=spare_pages,
         )
         self._sequence = BootSequence(
             memory,
@@ -99,6 +107,8 @@ class Guest:
             pages_per_s=boot.write_pages_per_s,
             on_death=self.die,
             on_release=self._released,
+            matters_from=self._release_matters_from,
+            ahead=ahead,
         )
         self._dirty = DirtyStream(memory, self.held, boot.write_pages_per_s, self.die)
         self._cache = CacheStream(memory, cfg.page_cache, self.die)
@@ -132,7 +142,7 @@ class Guest:
         """Whether what happens next may touch the host's heap, so that its place among all that happens on the host
         matters.
         """
-        return self.end is not None or self._first().touches_heap()
+        return self.end is not None or self._settled_first().touches_heap()
 
     @property
     def balloons_next(self) -> bool:
@@ -155,18 +165,29 @@ class Guest:
             return min(self._streams, key=lambda one: one.next_ns)
         return min(self._streams, key=lambda one: (self._ready_ns(one), one.next_ns))
 
+    def _settled_first(self) -> Stream:
+        """The same, what comes before it made good, so that it finds the guest as it is then [GD-4]."""
+        first = self._first()
+        if first is not self._wants:
+            at_ns = self._ready_ns(first)
+            self._wants.settle(at_ns if first.rank > self._wants.rank else at_ns - 1)
+        return first
+
     def step(self) -> None:
         """Do the next thing only."""
-        first = self._first()
+        first = self._settled_first()
         first.run(first.next_ns, single=True)
+        self._wants.relax()
 
     def run(self, last_ns: int) -> None:
         """Do everything that begins up to and including `last_ns`; stop before what may touch the host's heap, and at
         the guest's end.
         """
         while self.end is None:
-            first = self._first()
-            if self._ready_ns(first) > last_ns or first.touches_heap():
+            if self._ready_ns(self._first()) > last_ns:
+                return
+            first = self._settled_first()
+            if first.touches_heap():
                 return
             # It may go on until another's instant. Nobody that does not wait for the lock has one before it is free,
             # or it would be first: so that these instants alone say whose turn it is, whatever Xen takes meanwhile.
@@ -177,6 +198,7 @@ class Guest:
                 else:
                     bound = min(bound, other.next_ns - before)
             first.run(max(bound, first.next_ns), single=False)
+            self._wants.relax()
 
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""
@@ -225,29 +247,77 @@ class Guest:
 
     def _released(self, at_ns: int) -> None:
         self._cache.wake(at_ns)
-        self.wake_balloon(at_ns)
+        if self._sequence.balloon is not None:
+            self._sequence.balloon.memory_freed(at_ns)
+
+    def _release_matters_from(self) -> int:
+        """How many available pages somebody waits for; NEVER if nobody does."""
+        driver = self._sequence.balloon
+        if self.memory.zero_on_free or (driver is not None and driver.waits_for_memory):
+            return 0
+        return self._cache.wakes_at
 
     @property
     def waits_for_balloon(self) -> bool:
         """The boot barrier is shut."""
         return self._sequence.barrier_open_ns == NEVER
 
-    def balloon_done(self, at_ns: int) -> None:
-        """The balloon has reached its goal; the first time, the boot barrier opens (C1.8)."""
-        self._on_event(at_ns, "balloon_done", f"{self.memory.ballooned_pages} pages in the balloon")
+    @property
+    def swaps(self) -> bool:
+        """Something of it is on swap."""
+        return self.held.swaps
+
+    def barrier_panic_ns(self, cancelled_ns: int, progress_ns: int) -> int:
+        """When the barrier, having seen the last progress, gives up on a cancelled driver (C1.8); NEVER: the kernel has
+        not come to it.
+        """
+        first_ns = self._sequence.kernel_up_ns
+        if first_ns == NEVER:
+            return NEVER
+        return poll_ns(first_ns, max(cancelled_ns, poll_ns(first_ns, progress_ns) + TIMEOUT_NS))
+
+    @property
+    def may_page_out(self) -> bool:
+        """Something is held in memory, and swap has room for it."""
+        return self.held.may_page_out
+
+    def page_out(self, pages: int, at_ns: int, within_ns: int) -> int:
+        """Push held pages out to swap, as many as its device takes in that time; pages gone."""
+        gone = self.held.page_out(pages, at_ns, within_ns)
+        self._wants.room_changed(at_ns)
+        return gone
+
+    def balloon_low_enough(self, at_ns: int) -> None:
+        """Nothing is left to give back: the boot barrier opens, the first time (C1.8)."""
         if self.waits_for_balloon:
             self._sequence.open_barrier(at_ns)
 
+    def balloon_done(self, at_ns: int) -> None:
+        """The balloon has reached its goal."""
+        self._on_event(at_ns, "balloon_done", f"{self.memory.ballooned_pages} pages in the balloon")
+        self.balloon_low_enough(at_ns)
+
     def balloon_gave_up(self, at_ns: int, need_pages: int) -> None:
         """The driver stopped short of its goal (E11)."""
-        self._on_event(at_ns, "balloon_gave_up", f"Initial ballooning failed, {need_pages} pages need to be freed.")
+        if self.waits_for_balloon:
+            text = f"Initial ballooning failed, {need_pages} pages need to be freed."
+        else:
+            text = f"{abs(need_pages)} pages {'too few' if need_pages > 0 else 'too many'} in the balloon"
+        self._on_event(at_ns, "balloon_gave_up", text)
+
+    def balloon_refused(self, at_ns: int, line: str) -> None:
+        """Xen gave fewer pages than asked, for the host had no more (A2.7)."""
+        if line:
+            self._on_event(at_ns, "balloon_refused", line)
+
+    def balloon_took_room(self, at_ns: int) -> None:
+        """The balloon got larger."""
+        if self.held.swaps:
+            self._wants.room_changed(at_ns)
 
     def balloon_gave_room(self, at_ns: int) -> None:
         """The balloon got smaller."""
-        self.held.room_changed(at_ns)
-        if self.memory.crashed:
-            self.die(at_ns)
-            return
+        self._wants.room_changed(at_ns)
         self._cache.wake(at_ns)
 
     def balloon_bug(self, at_ns: int) -> None:
@@ -266,16 +336,21 @@ class Guest:
         """
         if self.boot_done_ns is None:
             return None
-        memory, held = self.memory, self.held
-        return GuestStats(
+        self._wants.settle(at_ns - 1)
+        memory, held, said = self.memory, self.held, self._fault.said
+        used = min(said(memory.kernel_pages + memory.resident), memory.visible_pages)
+        cache = min(memory.cache, memory.visible_pages - used)
+        stats = GuestStats(
             total_pages=memory.visible_pages,
-            free_pages=memory.free,
-            cache_pages=memory.cache,
-            used_pages=memory.kernel_pages + memory.resident,
+            free_pages=memory.visible_pages - used - cache,
+            cache_pages=cache,
+            used_pages=used,
             swapped_pages=held.swapped,
             swap_pages=held.swap_pages,
-            wanted_pages=self._demand.at(at_ns),
+            wanted_pages=said(self._demand.at(at_ns)),
         )
+        self._wants.relax()
+        return stats
 
     def wanted_pages(self, t_ns: int) -> int:
         """W(t) of a guest that is up; of one that boots, what it has taken so far."""

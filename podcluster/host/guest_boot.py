@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from podcluster.config import GuestConfig, Range
+from podcluster.host.barrier import poll_ns
 from podcluster.host.domain import Run
-from podcluster.host.guest_demand import HeldBooks
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.held import HeldBooks
 from podcluster.host.streams import (
     DESCRIPTORS,
     FIRMWARE,
@@ -95,6 +96,16 @@ class Driver(Stream, Protocol):
 
     def postpone(self, ns: int) -> None:
         """Begin later than planned, if it is planned and has not begun."""
+
+    def memory_freed(self, at_ns: int) -> None:
+        """The guest freed memory."""
+
+    def barrier_began(self) -> None:
+        """The kernel has come to its boot barrier."""
+
+    @property
+    def waits_for_memory(self) -> bool:
+        """It sleeps until some is freed."""
 
 
 class BootSequence:
@@ -266,16 +277,19 @@ class BootSequence:
         if self._kernel_goes_on and self.balloon is not None:
             planned_ns = self._kernel_ns + self._boot.balloon_start_ns
             self.balloon.start(max(at_ns, planned_ns + at_ns - self._kernel_done_ns))
+        if self.barrier_open_ns == NEVER and self.balloon is not None:
+            self.balloon.barrier_began()
         self._start_services()
 
     def open_barrier(self, at_ns: int) -> None:
-        """The balloon has reached its goal for the first time (C1.8)."""
+        """Nothing is left for the balloon to give back, for the first time (C1.8)."""
         self.barrier_open_ns = at_ns
         self._start_services()
 
     def _start_services(self) -> None:
         at_ns = max(self.kernel_up_ns, self.barrier_open_ns)
         if at_ns < NEVER:
+            at_ns = poll_ns(self.kernel_up_ns, at_ns)
             self._follow(Pace(at_ns, self._boot.services_ns, self._boot.services_pages), self._services)
 
     # -- what is written ---------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from podcluster.config import PageCacheConfig
-from podcluster.host.guest_demand import HeldBooks
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.held import HeldBooks
 from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, count_instants
 from podcluster.units import NS_PER_S, mib_to_pages
 
@@ -34,6 +34,11 @@ class FillStream:
     def room(self) -> int:
         """Pages that there is room for now."""
         raise NotImplementedError
+
+    @property
+    def singly(self) -> bool:
+        """Each batch matters at its own instant."""
+        return False
 
     def _fill(self, pages: int, at_ns: int) -> int:
         """Write them; pages done."""
@@ -58,7 +63,7 @@ class FillStream:
     def run(self, last_ns: int, *, single: bool) -> None:
         """Fill batch by batch; sleep where there is no room left."""
         lock = self._lock
-        batches = 1 if single or lock.faults else count_instants(self._instant, self._batches, last_ns)
+        batches = 1 if single or self.singly or lock.faults else count_instants(self._instant, self._batches, last_ns)
         began_ns = lock.enter(self.next_ns)
         done = self._fill(min(batches * BATCH_PAGES, self.room), began_ns)
         late_ns = lock.leave()
@@ -83,6 +88,11 @@ class DirtyStream(FillStream):
     def room(self) -> int:
         """All that is free or page cache."""
         return self._memory.available
+
+    @property
+    def singly(self) -> bool:
+        """While something is on swap: each batch may bring some of it back."""
+        return self._held.swaps
 
     def _fill(self, pages: int, at_ns: int) -> int:
         done = self._held.grow(pages, at_ns)
@@ -115,6 +125,19 @@ class CacheStream(FillStream):
         """Begin."""
         self._started = self._pages_per_s > 0
         self.wake(at_ns)
+
+    @property
+    def wakes_at(self) -> int:
+        """Least available memory with which it would go on, if it sleeps; else NEVER."""
+        memory, wanted = self._memory, self._memory.cache + 1
+        if not self._started or self.next_ns != NEVER or not self._max_share:
+            return NEVER
+        pages = int(wanted / self._max_share)
+        while int(self._max_share * pages) < wanted:
+            pages += 1
+        while int(self._max_share * (pages - 1)) >= wanted:
+            pages -= 1
+        return max(pages, wanted + int(self._floor_share * memory.visible_pages))
 
     def wake(self, at_ns: int) -> None:
         """More may be free than before: go on if it is enough."""

@@ -34,10 +34,12 @@ from typing import Final
 import numpy as np
 
 from podcluster.host.domain import Layout, Run
+from podcluster.host.failures import NO_EXTENT
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.written import DATA, PATTERN, ZERO
 from podcluster.records import Cause
+from podcluster.units import SUPERPAGE_PAGES
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
@@ -163,8 +165,14 @@ class Allocator:
         self._pool += freed
         return freed
 
-    def take_away(self, pages: int, in_use: int) -> list[Run]:
-        """Hand out pages for good (to the balloon): first what was freed, the last freed first, then untouched ones."""
+    def take_away(self, pages: int, in_use: int, *, whole: bool = False) -> list[Run]:
+        """Hand out pages for good (to the balloon): first what was freed, the last freed first, then untouched ones.
+
+        `whole`: before either, untouched 2 MiB of which no page is missing.
+        """
+        if whole:
+            runs = self._take_whole(pages)
+            return runs + self.take_away(pages - sum(count for _, count in runs), in_use)
         freed = self._pop_spare(in_use)
         runs = _pop_runs(freed, pages)
         for run in reversed(freed):
@@ -175,6 +183,25 @@ class Allocator:
         self.pool_pages -= sum(count for _, count in fresh)
         for run in fresh:
             _push_below(runs, run)
+        return runs
+
+    def _take_whole(self, pages: int) -> list[Run]:
+        """As many whole superpages of the pool as `pages` holds, in the order in which the pool would be handed out."""
+        runs: list[Run] = []
+        wanted = pages // SUPERPAGE_PAGES
+        for at in range(len(self._pool) - 1, -1, -1):
+            first, count = self._pool[at]
+            low, high = -(-first // SUPERPAGE_PAGES), (first + count) // SUPERPAGE_PAGES
+            got = min(wanted, high - low)
+            if got > 0:
+                start, end = (high - got) * SUPERPAGE_PAGES, high * SUPERPAGE_PAGES
+                rest = [(first, start - first), (end, first + count - end)]
+                self._pool[at : at + 1] = [run for run in rest if run[1]]
+                runs.append((start, end - start))
+                wanted -= got
+            if not wanted:
+                break
+        self.pool_pages -= sum(count for _, count in runs)
         return runs
 
     def put_back(self, runs: Iterable[Run]) -> None:
@@ -250,7 +277,7 @@ class GuestMemory:
         self._machine = machine
         self._domid = domid
         self._may_skip = may_skip
-        self._zero_on_free = zero_on_free
+        self.zero_on_free = zero_on_free
         self.ram = layout.ram
         self.pattern_is_zero = False  # Xen knows the scrub pattern (S1)
         self.ram_pages = layout.ram_pages
@@ -274,6 +301,7 @@ class GuestMemory:
         self.cache = 0
         self.crashed = False
         self.oom: dict[str, int] = {}  # what Xen logged at its death
+        self.refusal = ""  # what it logged when the host last had fewer pages than asked
         self.nonzero_peak = self._extra_pages
         self.owned = 0
         self.margin = 0
@@ -334,6 +362,12 @@ class GuestMemory:
     def in_use(self) -> int:
         """Pages out of the allocator."""
         return self._kernel_allocated + self.resident + self.cache
+
+    @property
+    def reusable(self) -> int:
+        """Most that can be resident without a page being written for the first time or page cache being dropped."""
+        taken = self._allocator.taken_pages - self._kernel_allocated
+        return min(self.room, taken) - self.cache
 
     def refresh(self) -> None:
         """Ask the machine for the counters that decide what may be skipped, and what is owned."""
@@ -441,7 +475,7 @@ class GuestMemory:
         [GM-2].
         """
         self.resident -= pages
-        if self._zero_on_free:
+        if self.zero_on_free:
             self.write(self._allocator.put_back_spare(self.in_use), content=ZERO, descending=True)
 
     def fill_cache(self, pages: int) -> int:
@@ -476,16 +510,28 @@ class GuestMemory:
 
     # -- the balloon -------------------------------------------------------------------------------------------------
 
-    def inflate(self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool) -> tuple[int, bool]:
+    def inflate(
+        self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool, contiguous: bool = False
+    ) -> tuple[int, bool]:
         """Give up to `pages` free pages back to Xen, `batch_pages` a hypercall, page cache dropped for them.
 
         `scrub`: zero those of a batch before its hypercall, which populates them. `ascending`: each batch as one sorted
-        list. Returns the pages given back, and whether each hypercall did all that it was asked; the guest may have
-        died of scrubbing.
+        list. `contiguous`: whole free 2 MiB first; of each batch, so that doing many at once changes nothing. Returns
+        the pages given back, and whether each hypercall did all that it was asked; the guest may have died of
+        scrubbing.
         """
+        if contiguous and pages > batch_pages:
+            done, complete = 0, True
+            while complete and not self.crashed and done < pages:
+                asked = min(batch_pages, pages - done)
+                got, complete = self.inflate(
+                    asked, batch_pages=batch_pages, scrub=scrub, ascending=ascending, contiguous=True
+                )
+                done += got
+            return done, complete
         pages = min(pages, self.available)
         self.cache -= max(0, pages - self.free)
-        runs = self._allocator.take_away(pages, self.in_use)
+        runs = self._allocator.take_away(pages, self.in_use, whole=contiguous)
         given: list[Run] = []
         complete = True
         for batch in _batches(runs, batch_pages) if scrub or ascending else (runs,):
@@ -500,9 +546,20 @@ class GuestMemory:
             self._nonzero.remove(first, count)
             self._away.add(first, count)
             _push_below(self._balloon, (first, count))
+        if not complete:
+            self._take_back(runs, given)
         self.refresh()
         self._watch()
         return sum(count for _, count in given), complete
+
+    def _take_back(self, runs: Iterable[Run], given: Iterable[Run]) -> None:
+        """What Xen did not take is free again."""
+        left = PageSet()
+        for run in runs:
+            left.add(*run)
+        for run in given:
+            left.remove(*run)
+        self._allocator.put_back(left.runs())
 
     def _scrub(self, runs: Sequence[Run], *, descending: bool) -> bool:
         """Zero pages that are about to be given back; whether the guest lived through it."""
@@ -527,7 +584,9 @@ class GuestMemory:
         return True
 
     def deflate(self, pages: int) -> int:
-        """Ask Xen for ballooned pages again, the last given first; pages got."""
+        """Ask Xen for ballooned pages again, the last given first; pages got. They come from the host's heap, however
+        full the domain's own cache is (A2.7), and within its quota (A5.2).
+        """
         done = 0
         while done < pages and self._balloon:
             first, count = self._balloon.pop()
@@ -543,9 +602,17 @@ class GuestMemory:
                 self._balloon.append((first, n - got))
             done += got
             if got < n:
+                self.refusal = self._refused(done, pages)
                 break
         self.refresh()
         return done
+
+    def _refused(self, done: int, asked: int) -> str:
+        """What Xen logs when the host has no more (A2.5); nothing where the quota is in the way (E8), which whoever
+        watches the quota tells.
+        """
+        counters = self._machine.counters(self._domid)
+        return NO_EXTENT.format(self._domid, done, asked) if counters.tot_pages < counters.max_pages else ""
 
 
 def _clip(ram: Iterable[Run], low: int, high: int) -> tuple[Run, ...]:

@@ -30,6 +30,10 @@ class Counted(Protocol):
         """E, gfns promised and not backed."""
 
     @property
+    def max_pages(self) -> int:
+        """Its quota."""
+
+    @property
     def populated_pages(self) -> int:
         """P, gfns backed by a frame."""
 

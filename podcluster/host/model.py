@@ -41,13 +41,15 @@ import numpy as np
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host import domain as toolstack
-from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
 from podcluster.host.control import Control, Hands, kept_free_pages
 from podcluster.host.controllers.view import after
+from podcluster.host.drivers import make_balloon, reserve_of
 from podcluster.host.failures import LOW_MEMORY, OVER_ALLOCATION, death
+from podcluster.host.fault import Fault
 from podcluster.host.guest import End, Guest
 from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.held import NO_SWAP
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Counted, Mechanism
 from podcluster.host.observed import DemandGrid, Level
@@ -471,6 +473,7 @@ class HostModel:
         def event(t_ns: int, kind: EventKind, text: str) -> None:
             self._event(t_ns, request, domid, kind, text)
 
+        fault = Fault.draw(cfg.fault, self._seed, domain_id)
         guest = Guest(
             memory,
             boot,
@@ -480,29 +483,16 @@ class HostModel:
             start_ns=at_ns,
             vcpus=request.vcpus,
             on_event=event,
+            fault=fault,
+            spare_pages=reserve_of(cfg, memory.ram_pages) if cfg.balloon.driver == "windows" else 0,
+            # Whoever asks guests looks whenever one of them acts.
+            ahead=self._coalesce and (self._control is None or self._control.wakes != "guests"),
         )
         if self._cfg.dom0_touch_per_s:
             rng = stream(self._seed, "domain", domain_id, attempt, "visits")
             guest.add_stream(Visits(memory, rng, self._cfg.dom0_touch_per_s, at_ns, guest.die_by_other))
-        balloon = self._balloon(cfg, built, memory, guest)
-        if balloon is not None:
-            guest.add_balloon(balloon)
-            guest.wake_balloon = balloon.memory_freed
         linux = cfg.balloon.driver == "linux"
-        return Resident(request, built, memory, guest, balloon, linux)
-
-    def _balloon(self, cfg: GuestConfig, built: toolstack.Domain, memory: GuestMemory, guest: Guest) -> Balloon | None:
-        if cfg.balloon.driver == "none":
-            return None
-        linux = cfg.balloon.driver == "linux"
-        return (LinuxBalloon if linux else WindowsBalloon)(
-            memory,
-            guest,
-            lambda: built.pages_to_balloon_out if linux else built.pages_to_balloon_out_less_video,
-            pages_per_s=guest.boot.balloon_pages_per_s,
-            batch_pages=cfg.balloon.batch_pages,
-            scrub=cfg.balloon.scrub,
-        )
+        return Resident(request, built, memory, guest, make_balloon(cfg, built, guest, fault), linux)
 
     def _set_target(self, resident: Resident, command: SetTarget) -> None:
         domain, before = resident.domain, resident.domain.target_pages
@@ -704,7 +694,7 @@ class HostModel:
         memory = resident.memory if resident else None
         guest = resident.guest if resident else None
         balloon = resident.balloon if resident else None
-        swap_ns = guest.held.swap_ns(end_ns) if guest else 0
+        swap = guest.held.totals(end_ns) if guest else NO_SWAP
         lived_ns = end_ns - start_ns if start_ns is not None else 0
         oom_line = self._machine.oom_line(memory.oom) if memory and memory.oom else ""
         return DomainRow(
@@ -740,10 +730,12 @@ class HostModel:
             splintered_2m=counters.splintered_2m if counters else 0,
             sweeps=counters.sweeps if counters else 0,
             hypervisor_ns=memory.lock.held_ns if memory else 0,
-            swap_ns=swap_ns,
+            swap_ns=swap.ns,
+            swap_in_pages=swap.in_pages,
+            swap_out_pages=swap.out_pages,
             swapped_pages_peak=guest.held.swapped_peak if guest else 0,
             oom_kills=guest.held.kills if guest else 0,
-            slowdown=lived_ns / (lived_ns - swap_ns) if swap_ns < lived_ns else 1.0,
+            slowdown=lived_ns / (lived_ns - swap.ns) if swap.ns < lived_ns else 1.0,
         )
 
     def _heap_changed(self, at_ns: int, resident: Resident) -> None:

@@ -1,106 +1,26 @@
 """Do the balloon drivers give back what, when and as they should, and stop as they should?"""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podcluster.config import HostConfig
+from podcluster.config import FaultConfig, HostConfig
 from podcluster.host import domain as toolstack
-from podcluster.host.balloon import Balloon, LinuxBalloon, WindowsBalloon
+from podcluster.host.balloon import Balloon
+from podcluster.host.barrier import poll_ns
 from podcluster.host.domain import Domain
+from podcluster.host.fault import SOUND, Fault
 from podcluster.host.guest_memory import GuestMemory
-from podcluster.host.lock import Lock
+from podcluster.host.linux_balloon import reserve_pages
 from podcluster.host.machine import Machine
+from podcluster.host.windows_balloon import low_memory_pages
 from podcluster.records import SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, s_to_ns
+from tests.host.drivers import Goal, Owner, Pages, linux, run, step, windows
 from tests.host.lives import guest_config, host_model, live, one_life, request, seconds, start
 
 MIB = PAGES_PER_MIB
-
-
-class Pages:
-    """Memory that only counts: so much free, so much of a debt; `full` makes Xen refuse to give pages back."""
-
-    def __init__(self, available: int, debt: int) -> None:
-        self.available = available
-        self.debt = debt
-        self.ballooned_pages = 0
-        self.crashed = False
-        self.full = False
-        self.batches: list[int] = []
-        self.lock = Lock(None, 1)
-
-    def inflate(self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool) -> tuple[int, bool]:
-        self.batches += [min(batch_pages, pages - done) for done in range(0, pages, batch_pages)]
-        self.available -= pages
-        self.debt = max(0, self.debt - pages)
-        self.ballooned_pages += pages
-        return pages, True
-
-    def deflate(self, pages: int) -> int:
-        got = 0 if self.full else min(pages, self.ballooned_pages)
-        self.ballooned_pages -= got
-        self.available += got
-        return got
-
-
-class Owner:
-    """A guest that writes down what its driver tells it."""
-
-    def __init__(self, waits: bool = False) -> None:
-        self.waits_for_balloon = waits
-        self.told: list[tuple[float, str]] = []
-
-    def balloon_done(self, at_ns: int) -> None:
-        self.waits_for_balloon = False
-        self.told.append((at_ns / NS_PER_S, "done"))
-
-    def balloon_gave_up(self, at_ns: int, need_pages: int) -> None:
-        self.told.append((at_ns / NS_PER_S, f"gave up {need_pages}"))
-
-    def balloon_gave_room(self, at_ns: int) -> None:
-        self.told.append((at_ns / NS_PER_S, "room"))
-
-    def balloon_bug(self, at_ns: int) -> None:
-        self.told.append((at_ns / NS_PER_S, "bug"))
-
-    def boot_barrier_failed(self, at_ns: int) -> None:
-        self.told.append((at_ns / NS_PER_S, "barrier"))
-
-    def die(self, at_ns: int) -> None:
-        self.told.append((at_ns / NS_PER_S, "died"))
-
-
-class Goal:
-    """A target in xenstore that may change."""
-
-    def __init__(self, pages: int) -> None:
-        self.pages = pages
-
-    def __call__(self) -> int:
-        return self.pages
-
-
-def linux(pages: Pages, owner: Owner, goal: Goal, rate: int = 5120) -> LinuxBalloon:
-    driver = LinuxBalloon(pages, owner, goal, pages_per_s=rate, batch_pages=512, scrub=False)
-    driver.start(0)
-    return driver
-
-
-def windows(pages: Pages, owner: Owner, goal: Goal, rate: int = 81_850) -> WindowsBalloon:
-    driver = WindowsBalloon(pages, owner, goal, pages_per_s=rate, batch_pages=8185, scrub=False)
-    driver.start(0)
-    return driver
-
-
-def run(driver: Balloon, until_s: float) -> None:
-    """As the host's clock does: ahead where the heap is not touched, one by one where it may be."""
-    until_ns = s_to_ns(until_s)
-    while driver.next_ns <= until_ns:
-        if driver.touches_heap():
-            driver.run(driver.next_ns, single=True)
-        else:
-            driver.run(until_ns, single=False)
 
 
 # -- batches -----------------------------------------------------------------------------------------------------
@@ -129,27 +49,35 @@ def test_a_goal_of_nothing_is_reached_at_once() -> None:
     assert owner.told == [(0, "done")]
 
 
+FAULTS = [SOUND, Fault("intermittent", False, s_to_ns(3), s_to_ns(0.25)), Fault("slow", slow_pages_per_s=900)]
+
+
 @given(
     debt=st.integers(0, 6000),
     goal=st.integers(0, 6000),
     free=st.one_of(st.integers(0, 7000), st.integers(0, 13).map(lambda batches: 512 * batches)),
+    reserve=st.sampled_from([0, 100, 512, 700]),
+    old=st.booleans(),
+    fault=st.sampled_from(FAULTS),
     cuts=st.lists(st.integers(0, 3000), max_size=6),
     kind=st.sampled_from(["linux", "windows"]),
 )
-def test_many_batches_at_once_are_the_same_batches(debt: int, goal: int, free: int, cuts: list[int], kind: str) -> None:
+def test_many_batches_at_once_are_the_same_batches(
+    debt: int, goal: int, free: int, reserve: int, old: bool, fault: Fault, cuts: list[int], kind: str
+) -> None:
     """BA-1: run ahead with stops anywhere, or batch by batch: the same batches, at the same times, to the same end."""
     ends = []
     for single in (False, True):
-        pages, owner = Pages(free, debt), Owner(waits=True)
+        pages = Pages(free, debt)
+        owner = Owner(waits=True, pages=pages, held=3000, swap=2000)
         make = linux if kind == "linux" else windows
-        driver: Balloon = make(pages, owner, Goal(goal), 5120)
+        driver: Balloon = make(pages, owner, Goal(goal), 5120, fault, reserve_pages=reserve, old=old, batch_pages=512)
         for cut_ms in [] if single else sorted(cuts):
             run(driver, cut_ms / 1000)
-        while driver.next_ns <= s_to_ns(400):
-            if single or driver.touches_heap():
-                driver.run(driver.next_ns, single=True)
-            else:
-                driver.run(s_to_ns(400), single=False)
+        if single:
+            step(driver, 400)
+        else:
+            run(driver, 400)
         ends.append((pages.batches, owner.told, driver.next_ns, driver.gave_up, pages.ballooned_pages))
     assert ends[0] == ends[1]
 
@@ -164,21 +92,51 @@ def test_only_what_the_debt_covers_is_done_out_of_turn() -> None:
     assert driver.touches_heap()
 
 
-# -- failures ------------------------------------------------------------------------------------------------------
+# -- Linux: reserve, back-off, barrier ------------------------------------------------------------------------------
 
 
 def test_linux_waits_2_4_8_seconds_and_is_cancelled() -> None:
     """C1.7: four failed tries, then nothing for an hour, then the same again."""
     pages, owner = Pages(0, 10_000), Owner()
     driver = linux(pages, owner, Goal(700))
-    instants = []
-    while driver.next_ns <= s_to_ns(3700):
-        instants.append(driver.next_ns / NS_PER_S)
-        driver.run(driver.next_ns, single=True)
     tries = [0, 2, 6, 14]
-    assert instants == [0, *tries, 3614, *(3614 + t for t in tries)]
+    assert step(driver, 3700) == [0, *tries, 3614, *(3614 + t for t in tries)]
     assert owner.told == [(14, "gave up 700"), (3628, "gave up 700")]
     assert driver.gave_up == 2
+
+
+def test_the_older_linux_driver_tries_for_ever() -> None:
+    """C1.7: 2, 4, 8, 16, 32, 32, ... s, and it goes on at such an instant when memory is freed at last."""
+    pages, owner = Pages(0, 10_000), Owner()
+    driver = linux(pages, owner, Goal(700), old=True)
+    assert step(driver, 100) == [0, 0, 2, 6, 14, 30]
+    assert owner.told == [(14, "gave up 700")]
+    assert driver.waits_for_memory
+    pages.available = 5000
+    driver.memory_freed(s_to_ns(100))
+    assert step(driver, 200) == [126, 126.1, 126.13671875]  # 30 + 3 x 32 s; then the rest, then done
+    assert owner.told[-1][1] == "done"
+
+
+def test_linux_stops_at_its_reserve() -> None:
+    """C1.7: limited by the estimate and below the reserve, a step takes what there is and counts as failed."""
+    pages, owner = Pages(3000, 10_000), Owner()
+    driver = linux(pages, owner, Goal(5000), reserve_pages=1000)
+    # The estimate is 2000 at first: two whole batches, then 976 and 464 with a pause after each, then nothing.
+    assert step(driver, 10) == pytest.approx([0, 0, 0.1, 0.2, 0.2 + 0.1 + 2, 2.3 + 464 / 5120 + 4], abs=1e-6)
+    assert pages.batches == [512, 512, 512, 464]
+    assert pages.available == 1000
+    run(driver, 100)
+    assert [told for _, told in owner.told] == ["gave up 3000"]
+
+
+def test_what_a_linux_kernel_keeps_for_itself() -> None:
+    """C1.5: min_free_kbytes = sqrt(16 RAM in KiB), high watermarks and what lower zones keep; 4 GiB by hand."""
+    pages = 4 * PAGES_PER_GIB
+    low = 8192 // 4
+    assert reserve_pages(pages) == low + 2 * (pages // 1000) + (pages - 4096) // 256
+    assert reserve_pages(64 * PAGES_PER_GIB) == pytest.approx(0.0064 * 64 * PAGES_PER_GIB, rel=0.02)
+    assert all(0 < reserve_pages(mib * MIB) < mib * MIB / 10 for mib in (32, 64, 128, 256, 1024, 2048))
 
 
 def test_a_success_forgets_failures() -> None:
@@ -193,13 +151,68 @@ def test_a_success_forgets_failures() -> None:
     assert driver.gave_up == 1  # at 6.1, 8.1, 12.1 and 20.1 s
 
 
+def test_a_new_target_does_not_forgive() -> None:
+    """C1.7: only a success resets count and delay; the watch wakes the driver at once."""
+    pages, owner, goal = Pages(0, 10_000), Owner(), Goal(700)
+    driver = linux(pages, owner, goal)
+    run(driver, 5)  # failed at 0 and 2 s
+    goal.pages = 900
+    driver.target_changed(s_to_ns(5))
+    assert step(driver, 100) == [5, 13]  # the third and the fourth failure
+    assert owner.told == [(13, "gave up 900")]
+
+
 def test_the_boot_barrier_panics_180_seconds_after_the_last_progress() -> None:
-    """C1.8: cancelled, still waited for, and no progress since the batch at 0.1 s."""
+    """C1.8: cancelled, still waited for, and no progress since the batch at 0.1 s; seen at polls each 0.1 s."""
     pages, owner = Pages(1024, 10_000), Owner(waits=True)
     driver = linux(pages, owner, Goal(3000))
     run(driver, 1000)
     assert pages.batches == [512, 512]
     assert owner.told == [(14.2, "gave up 1976"), (180.1, "barrier")]
+
+
+@given(first=st.integers(0, 10**10), at=st.integers(0, 10**10))
+def test_the_barrier_looks_each_tenth_of_a_second(first: int, at: int) -> None:
+    """C1.8: the first look at or after an instant."""
+    seen = poll_ns(first, at)
+    assert seen >= max(first, at)
+    assert (seen - first) % (NS_PER_S // 10) == 0
+    assert seen - max(first, at) < NS_PER_S // 10
+
+
+def test_a_barrier_opens_when_nothing_is_left_to_give_back() -> None:
+    """C1.8: the credit is no longer negative: also with a target that asks for more than there is to get."""
+    pages, owner = Pages(10_000, 0), Owner(waits=True)
+    pages.ballooned_pages, pages.full = 500, True
+    run(linux(pages, owner, Goal(100)), 1000)
+    assert not owner.waits_for_balloon
+    assert "barrier" not in [told for _, told in owner.told]
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("linux", ["bug"]), ("windows", [])])
+def test_a_short_count_kills_linux_alone(kind: str, ends: list[str]) -> None:
+    """C1.6, C2.5: BUG_ON in Linux; Windows keeps the pages and tries again after a second."""
+    pages, owner = Pages(10_000, 10_000), Owner()
+    pages.short = True
+    driver: Balloon = (linux if kind == "linux" else windows)(pages, owner, Goal(700))
+    driver.run(0, single=True)
+    driver.run(0, single=True)
+    assert [told for _, told in owner.told] == ends
+    assert kind == "linux" or driver.next_ns >= NS_PER_S
+
+
+def test_a_kernel_that_takes_pages_back_for_an_application() -> None:
+    """C1.10: 512 pages a call of the notifier, and its own target raised, so that it does not give them back again."""
+    pages, owner = Pages(10_000, 0), Owner()
+    driver = linux(pages, owner, Goal(5000))
+    run(driver, 10)
+    assert driver.on_oom(700, s_to_ns(10)) == 1024
+    assert (pages.ballooned_pages, driver.need) == (5000 - 1024, 0)
+    pages.full = True
+    assert driver.on_oom(700, s_to_ns(11)) == 0
+
+
+# -- Windows: low memory, slowness, retries --------------------------------------------------------------------------
 
 
 def test_windows_retries_each_second_and_wakes_when_memory_is_freed() -> None:
@@ -209,12 +222,135 @@ def test_windows_retries_each_second_and_wakes_when_memory_is_freed() -> None:
     run(driver, 3600)
     assert pages.batches == [8185, 1815]
     assert [told for _, told in owner.told] == ["gave up 20000"]
+    assert driver.waits_for_memory
     pages.available = 50_000
     driver.memory_freed(s_to_ns(3600.5))
-    # Rounds at 0 and 0.1 s, so retries at 1.1, 2.1, ...
-    assert driver.next_ns == s_to_ns(3601.1)
+    # A round at 0 and 0.1 s, over at 0.1 s and 1815 pages, so retries at 1.1 s and that, 2.1 s and that, ...
+    assert driver.next_ns == s_to_ns(3601.1) + 1815 * NS_PER_S // 81_850
     run(driver, 4000)
     assert pages.ballooned_pages == 30_000
+
+
+def test_windows_stops_at_its_low_memory_event() -> None:
+    """C2.5: no batch begins while less is available than sets the event; the one before may go below it."""
+    pages, owner = Pages(20_000, 100_000), Owner()
+    run(windows(pages, owner, Goal(90_000), reserve_pages=5000), 100)
+    assert pages.batches == [8185, 8185]
+    assert [told for _, told in owner.told] == ["gave up 73630"]
+
+
+def test_windows_pages_out_below_the_working_set() -> None:
+    """C2.5: while the event is set, what is held goes to the page file at its speed, and the next round takes it."""
+    pages = Pages(0, 100_000)
+    owner = Owner(pages=pages, held=10_000, swap=3500)
+    run(windows(pages, owner, Goal(9000), reserve_pages=2000), 100)
+    # A second for each 1000 pages; what the page file holds beyond the event's level stays where it is.
+    assert [told for _, told in owner.told] == [
+        "paged out 1000", "paged out 1000", "paged out 1000", "paged out 500", "gave up 7000",
+    ]  # fmt: skip
+    assert (pages.batches, pages.available) == ([2000], 1500)
+
+
+def test_low_memory_is_32_mib_per_4_gib() -> None:
+    """C2.5: at most 64 MiB."""
+    assert [low_memory_pages(gib * PAGES_PER_GIB) // MIB for gib in (1, 4, 8, 64)] == [8, 32, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("rate", "old", "rounds"), [(999, False, 3), (1000, False, 1), (9999, True, 3), (10_000, True, 1)]
+)
+def test_a_slow_windows_driver_pauses_after_each_batch(rate: int, old: bool, rounds: int) -> None:
+    """C2.5: below 10,000 pages/s (older) or 1000 (newer) the round is aborted after each batch."""
+    pages, owner = Pages(100_000, 100_000), Owner()
+    instants = step(windows(pages, owner, Goal(20_000), rate, old=old), 1000)
+    assert pages.batches == [8185, 8185, 3630]
+    batch_s = 8185 / rate
+    pauses = rounds - 1
+    assert instants[-1] == pytest.approx(2 * batch_s + 3630 / rate + pauses, abs=1e-5)
+
+
+def test_windows_says_that_it_is_at_it() -> None:
+    """C2.6: `control/balloon-active` while the target is not met; Linux has no such key."""
+    pages, owner = Pages(10_000, 100_000), Owner()
+    driver = windows(pages, owner, Goal(30_000))
+    seen = [(driver.up, driver.balloon_active)]
+    run(driver, 10)
+    seen.append((driver.up, driver.balloon_active))
+    pages.available = 100_000
+    driver.memory_freed(s_to_ns(10))
+    run(driver, 30)
+    seen.append((driver.up, driver.balloon_active))
+    assert seen == [(False, False), (True, True), (True, False)]
+    assert not linux(Pages(0, 10), Owner(), Goal(10)).balloon_active
+
+
+def test_windows_deflation_aborts_on_a_short_populate() -> None:
+    """C2.5: a full host gives less than asked; tried again each second; Xen's line is told once, not each time."""
+    pages, owner, goal = Pages(10_000, 0), Owner(), Goal(5000)
+    driver = windows(pages, owner, goal)
+    run(driver, 10)
+    goal.pages, pages.full = 1000, True
+    driver.target_changed(s_to_ns(10))
+    assert step(driver, 13.5) == [10, 11, 12, 13]
+    pages.full = False
+    run(driver, 20)
+    assert [told for _, told in owner.told] == ["done", "refused: no", "room", "done"]
+
+
+# -- faults ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stuck_balloon_never_moves() -> None:
+    """Not at its start, and not for a new target; its barrier stays shut."""
+    pages, owner, goal = Pages(10_000, 10_000), Owner(waits=True), Goal(5000)
+    driver = linux(pages, owner, goal, fault=Fault("stuck"))
+    run(driver, 1000)
+    goal.pages = 6000
+    driver.target_changed(s_to_ns(1000))
+    run(driver, 2000)
+    assert (pages.batches, owner.told, owner.waits_for_balloon) == ([], [], True)
+    assert driver.up
+
+
+def test_a_balloon_that_sticks_later() -> None:
+    """`once_ballooned`: the first target is reached, the second is not."""
+    pages, owner, goal = Pages(10_000, 10_000), Owner(), Goal(5000)
+    driver = linux(pages, owner, goal, fault=Fault("stuck", once_ballooned=True))
+    run(driver, 100)
+    assert pages.ballooned_pages == 5000
+    goal.pages = 6000
+    driver.target_changed(s_to_ns(100))
+    run(driver, 2000)
+    assert pages.ballooned_pages == 5000
+
+
+def test_an_intermittent_balloon_moves_in_its_part_of_each_period() -> None:
+    """Two batches (at 0 and 0.1 s) in the first 0.15 s of each 60 s."""
+    pages, owner = Pages(10_000, 10_000), Owner()
+    fault = Fault("intermittent", False, s_to_ns(60), s_to_ns(0.15))
+    instants = step(linux(pages, owner, Goal(5 * 512), fault=fault), 1000)
+    assert instants == [0, 0, 0.1, 60, 60.1, 120, 120.1]
+
+
+def test_a_slow_balloon_takes_its_time() -> None:
+    """64 pages a second, whatever the driver was to do; never faster than it was."""
+    pages, owner = Pages(10_000, 10_000), Owner()
+    run(linux(pages, owner, Goal(1280), fault=Fault("slow", slow_pages_per_s=64)), 1000)
+    assert owner.told == [(20, "done")]
+    assert Fault("slow", slow_pages_per_s=64).rate(10) == 10
+
+
+def test_a_share_of_the_domains_has_the_fault() -> None:
+    """Drawn per domain: the same at every boot, and for all of a share of 1."""
+    cfg = FaultConfig(kind="stuck", share=0.25)
+    drawn = [Fault.draw(cfg, 7, domain_id).stuck for domain_id in range(400)]
+    assert drawn == [Fault.draw(cfg, 7, domain_id).stuck for domain_id in range(400)]
+    assert abs(sum(drawn) - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5
+    assert all(Fault.draw(FaultConfig(kind="stuck"), 7, domain_id).stuck for domain_id in range(20))
+    assert not any(Fault.draw(FaultConfig(kind="stuck", share=0), 7, domain_id).stuck for domain_id in range(20))
+
+
+# -- targets ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_raised_target_lets_the_driver_ask_for_pages() -> None:
@@ -231,14 +367,13 @@ def test_a_raised_target_lets_the_driver_ask_for_pages() -> None:
     goal.pages, pages.full = 100, True
     driver.target_changed(s_to_ns(20))
     run(driver, 100)
-    assert owner.told[-1] == (34, "gave up -800")
+    assert owner.told[-2:] == [(20, "refused: no"), (34, "gave up -800")]
 
 
 def test_a_target_before_the_driver_runs_is_read_when_it_does() -> None:
     """No watch fires in a guest whose driver is not loaded."""
     pages, owner, goal = Pages(10_000, 10_000), Owner(), Goal(2000)
-    driver = LinuxBalloon(pages, owner, goal, pages_per_s=5120, batch_pages=512, scrub=False)
-    driver.start(s_to_ns(5))
+    driver = linux(pages, owner, goal, start_s=5)
     goal.pages = 1000
     driver.target_changed(s_to_ns(1))
     run(driver, 60)
@@ -289,7 +424,7 @@ def test_a_guest_that_holds_too_much_keeps_its_balloon_short() -> None:
         "linux",
         services_mib=[31, 31],
         services_s=[1, 1],
-        balloon={"start_s": [10, 10], "boot_barrier": False},
+        balloon={"start_s": [10, 10], "boot_barrier": False, "reserve_mib": 0},
         page_cache={"rate_mib_per_s": 0},
     )
     report = live(host_model(guest), 60, start(request(0, "linux", 48, 56)))
@@ -325,3 +460,87 @@ def test_windows_starts_late_and_hides_nothing_until_then() -> None:
     before = [sample for sample in report.samples if 2 <= seconds(sample.t_ns) <= 20]
     assert {sample.entry_pages - sample.cache_pages for sample in before} == {64 * MIB}
     assert report.samples[-1].entry_pages == report.samples[-1].cache_pages
+
+
+def test_linux_keeps_its_reserve_and_says_so_at_the_barrier() -> None:
+    """C1.7, C1.8, E11: short of its goal by what the kernel keeps, a guest that waits for its balloon panics."""
+    guest = guest_config("linux", kernel_mib=[30, 30], balloon={"reserve_mib": 4})
+    report = live(host_model(guest), 400, start(request(0, "linux", 48, 64)))
+    row = report.domains[0]
+    assert (row.fate, row.cause) == ("guest_panic", "boot_barrier")
+    # RAM less the VGA hole, kernel and descriptors: what is free less the reserve has gone.
+    kept = 64 * MIB - 8 * MIB - 32 - row.ballooned_pages - (30 * MIB + 64 * MIB // 64 + 160 + 192)
+    assert kept == 4 * MIB
+    short = (64 - 48 + 9) * MIB - row.ballooned_pages
+    texts = [event.text for event in report.events if event.kind in ("balloon_gave_up", "guest_panic")]
+    assert texts == [
+        f"Initial ballooning failed, {short} pages need to be freed.",
+        "Kernel panic - not syncing: Initial ballooning failed!",
+    ]
+    at_s = [seconds(event.t_ns) for event in report.events if event.kind in ("balloon_gave_up", "guest_panic")]
+    assert at_s[1] - at_s[0] <= 180.1
+
+
+def test_deflating_on_a_full_host_and_beyond_the_quota() -> None:
+    """A2.7, A5.2: pages come from the host's heap and within max_pages, never from the domain's own cache."""
+    machine = Machine(300 * MIB)
+    built = toolstack.build(machine, 1, request(0, "linux", 100, 200), HostConfig(), guest_config("linux"))
+    assert isinstance(built, Domain)
+    memory = GuestMemory(
+        machine, 1, built.layout, image_pages=1000, descriptor_pages=0, block_pages=512, rng=None, may_skip=True
+    )
+    memory.inflate(60 * MIB, batch_pages=512, scrub=False, ascending=False)
+    counters = machine.counters(1)
+    assert counters.cache_count > 512  # which a deflation does not draw on
+    # Its quota is 1 MiB above its memory; what the device model added is part of it.
+    room = counters.max_pages - counters.tot_pages
+    assert memory.deflate(room) == room
+    assert memory.deflate(512) == 0
+    assert memory.refusal == ""  # the quota's line is the quota's watcher's (E8)
+    machine.set_max_pages(1, 200 * MIB)
+    held = machine.set_aside(machine.free_pages - 100)
+    assert memory.deflate(512) == 100
+    assert memory.refusal == "Could not allocate order=0 extent: id=1 memflags=0 (100 of 512)"
+    machine.release(held)
+    assert memory.deflate(512) == 512
+    machine.audit()
+
+
+def test_whole_superpages_go_first_where_the_driver_prefers_them() -> None:
+    """C2.4: untouched 2 MiB, whole, before odd pages, and batch by batch the same as at once."""
+    ends: list[tuple[tuple[int, ...], int, int]] = []
+    for contiguous, batch_pages in ((False, 8185), (True, 8185), (True, 8185)):
+        machine = Machine(300 * MIB)
+        built = toolstack.build(machine, 1, request(0, "windows", 100, 200), HostConfig(), guest_config("windows"))
+        assert isinstance(built, Domain)
+        memory = GuestMemory(
+            machine,
+            1,
+            built.layout,
+            image_pages=1000,
+            descriptor_pages=0,
+            block_pages=512,
+            rng=np.random.default_rng(5),
+            may_skip=True,
+        )
+        memory.hold(3000)
+        memory.release(2000)
+        steps = [3 * batch_pages] if len(ends) < 2 else [batch_pages] * 3
+        for pages in steps:
+            memory.inflate(pages, batch_pages=batch_pages, scrub=False, ascending=True, contiguous=contiguous)
+        machine.audit(1)
+        ends.append((machine.entry_map(1), memory.ballooned_pages, memory.written_pages))
+    assert ends[1] == ends[2]
+    # Freed pages go first otherwise (G2); here only what of each list is not whole superpages is taken from them.
+    assert [written for *_, written in ends[:2]] == [1000, 3000 - 3 * (8185 % 512)]
+
+
+def test_a_balloon_that_finds_the_host_full_tells_in_xens_words() -> None:
+    """A2.7, B4.3: a guest may have more, but the host has none: its balloon stops, and Xen's line is an event."""
+    model = host_model(guest_config("linux", page_cache={"rate_mib_per_s": 0}), ram_mib=200)
+    guest, other = request(0, "linux", 64, 128), request(1, "linux", 100, 100)
+    model.advance(s_to_ns(30), [start(guest), start(other)])
+    report = model.advance(s_to_ns(60), [SetTarget(s_to_ns(32), 0, 128 * MIB)])
+    refused = [event.text for event in report.events if event.kind == "balloon_refused"]
+    assert len(refused) == 1
+    assert refused[0].startswith("Could not allocate order=0 extent: id=1 memflags=0")

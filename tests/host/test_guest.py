@@ -1,7 +1,6 @@
 """Does a guest do with its memory what its class, its demand and its allocator say, and count it rightly?"""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,18 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podcluster.config import HostConfig
+from podcluster.config import HostConfig, SwapConfig
 from podcluster.host import domain as toolstack
 from podcluster.host.domain import ABOVE_VGA, VGA_HOLE, Domain
 from podcluster.host.guest import Guest
 from podcluster.host.guest_boot import Boot
-from podcluster.host.guest_demand import DemandStream, HeldBooks, above, union_length
+from podcluster.host.guest_demand import DemandStream
 from podcluster.host.guest_memory import Allocator, GuestMemory, PageSet, shuffled_blocks
+from podcluster.host.held import HeldBooks
 from podcluster.host.machine import Machine
 from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, Runs, count_instants
-from podcluster.records import Demand, EventKind
+from podcluster.records import Demand, EventKind, SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
-from tests.host.lives import curve, guest_config, one_life, request
+from tests.host.lives import curve, guest_config, host_model, live, one_life, request, start
 
 MIB = PAGES_PER_MIB
 SPAN = 400  # gfns of the small sets
@@ -335,7 +335,8 @@ def books(guest: tuple[Machine, Domain], demand: Demand, hold: int, pages_per_s:
         machine, 1, built.layout, image_pages=0, descriptor_pages=0, block_pages=512, rng=None, may_skip=True
     )
     whole = Demand(demand.t_ns, demand.pages + memory.kernel_pages)
-    held = HeldBooks(memory, whole, swap_pages=0, swap_pages_per_s=1, on_kill=lambda _: None)
+    swap = SwapConfig(mib=0, latency_us=0, mib_per_s=1)
+    held = HeldBooks(memory, whole, swap, on_kill=lambda _: None)
     stream = DemandStream(
         0,
         memory,
@@ -359,6 +360,7 @@ def test_held_memory_is_the_maximum_over_the_window(
     marks = sorted({int(t) + d for t in demand.t_ns for d in {0, max(hold, 0)} if t + d > start} | {start})
     for at in marks:
         stream.run(at, single=False)
+        stream.settle(at)
         since = start if hold < 0 else max(start, at - hold)
         exact = max(demand.at(t) for t in range(since, at + 1))
         assert exact <= held.held < exact + BATCH_PAGES
@@ -383,33 +385,20 @@ def test_held_memory_does_not_depend_on_cuts(
         for cut in sorted(cuts) if not single else []:
             while stream.next_ns <= cut:
                 stream.run(cut, single=False)
+            stream.settle(cut)
+            stream.relax()
         while stream.next_ns <= 600:
             stream.run(600, single=single)
+        stream.settle(600)
         ends.append((held.held, held.kills, memory.nonzero_runs, stream.next_ns))
     assert ends[0] == ends[1]
-
-
-@given(demand=curves(), threshold=st.integers(-1, 61), first=st.integers(0, 450), length=st.integers(0, 300))
-def test_where_demand_is_above(demand: Demand, threshold: int, first: int, length: int) -> None:
-    """Against each ns: intervals in order, not touching, exactly where W > threshold."""
-    found = above(demand, threshold, first, first + length)
-    inside = [t for a, b in found for t in range(a, b)]
-    assert inside == [t for t in range(first, first + length) if demand.at(t) > threshold]
-    assert all(a[1] < b[0] for a, b in pairwise(found))
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=8), st.integers(0, 60))
-def test_length_of_a_union(intervals: list[tuple[int, int]], end: int) -> None:
-    """Against a set of ns."""
-    plain = {t for a, b in intervals for t in range(a, b) if t < end}
-    assert union_length(intervals, end) == len(plain)
 
 
 # -- swap and the killing of applications
 
 
 def test_swap_takes_what_does_not_fit_and_costs_time() -> None:
-    """G3: W beyond what the guest has goes to swap; it swaps while W > room, and while the device moves pages."""
+    """SW-2, SW-3: W beyond what the guest has goes to swap; it waits while the device moves that, then for misses."""
     row = one_life(
         "linux_no_driver",
         64,
@@ -417,12 +406,21 @@ def test_swap_takes_what_does_not_fit_and_costs_time() -> None:
         until_s=200,
         demand=curve((0, 20), (100, 20), (101, 60), (150, 60), (151, 20)),
         page_cache={"rate_mib_per_s": 0},
+        swap={"latency_us": 500, "mib_per_s": 4, "cluster_pages": 8, "reuse_s": 30},
     )
-    # 56 MiB less the VGA hole for kernel and applications, so a little over 4 MiB of swap, at 4 MiB/s.
-    assert row.swapped_pages_peak == 60 * MIB - (56 * MIB - 32)
+    # 56 MiB less the VGA hole for kernel and applications, so a little over 4 MiB of swap.
+    out = 60 * MIB - (56 * MIB - 32)
+    assert row.swapped_pages_peak == out
     assert row.oom_kills == 0
-    # Above room from shortly before 101 s to shortly after 150 s; the device is done long before.
-    assert 49 * NS_PER_S < row.swap_ns < 49.3 * NS_PER_S
+    # W rises over what there is in the last tenth of a second before 101 s, in batches of 512 pages.
+    request_s = 0.0005 + 8 / (4 * MIB)
+    wait_s = 2 * 64 * 0.0005 + 4 * 0.0005 + out / (4 * MIB)
+    waits_per_s = out * (request_s + request_s / 8) / 30
+    lost_s = waits_per_s / (1 + waits_per_s)
+    assert row.swap_ns / NS_PER_S == pytest.approx(wait_s + lost_s * (49.1 - wait_s), abs=0.1)
+    misses = row.swap_in_pages
+    assert row.swap_out_pages == out + misses
+    assert misses == pytest.approx(lost_s * (49.1 - wait_s) / (request_s * 9 / 8), rel=0.01)
     lived_ns = row.end_ns - (row.boot_start_ns or 0)
     assert row.slowdown == lived_ns / (lived_ns - row.swap_ns)
 
@@ -439,6 +437,23 @@ def test_a_short_burst_keeps_the_device_busy_after_it() -> None:
         swap={"mib_per_s": 1},
     )
     assert 12 * NS_PER_S < row.swap_ns < 12.5 * NS_PER_S
+
+
+def test_what_is_wanted_comes_back_when_there_is_room_and_what_is_idle_does_not() -> None:
+    """GD-3: with more memory from 200 s on, pages that W wants come in from swap; W's old peak stays out."""
+    guest = guest_config("linux", page_cache={"rate_mib_per_s": 0}, swap={"mib": 64})
+    demand = curve((0, 20), (50, 20), (51, 90), (60, 90), (61, 70), (400, 70))
+    model = host_model(guest, telemetry_s=1)
+    model.advance(s_to_ns(199), [start(request(0, "linux", 64, 128, demand))])
+    row = live(model, 400, SetTarget(s_to_ns(200), 0, 88 * MIB)).domains[0]
+    # Short of 90 MiB of which it has about 55; then for 70, of which it has 80.
+    short = 90 * MIB - (64 - 8 - 8 - 1) * MIB
+    assert abs(row.swapped_pages_peak - short) < MIB
+    came_back_by = row.swap_in_pages
+    never = live(host_model(guest, telemetry_s=1), 400, start(request(0, "linux", 64, 128, demand))).domains[0]
+    assert never.swapped_pages_peak == row.swapped_pages_peak
+    assert came_back_by < never.swap_in_pages  # no misses any more
+    assert row.swap_ns < never.swap_ns
 
 
 def test_without_room_in_swap_an_application_is_killed_once_an_excursion() -> None:
