@@ -38,7 +38,7 @@ MAX_SEED = 2**63 - 1
 MAX_RING_SLOTS = 4096
 
 TOOLSTACKS = ("xl", "xapi")
-ERAS = ("today", "xen2015", "xen2012")
+ERAS = ("today", "xen2015", "xen2012", "rfc2009")
 P2M_KINDS = ("ept", "pt")
 PAGING_KINDS = ("hap", "shadow")
 AUTOBALLOON = ("auto", "true", "false")
@@ -150,7 +150,7 @@ class HostConfig:
     """One Xen host: its toolstack, what Xen and dom0 keep for themselves, and how the hypervisor maps guests."""
 
     toolstack: str = "xl"
-    era: str = "today"  # whose hypervisor: today | xen2015 | xen2012
+    era: str = "today"  # whose hypervisor: today | xen2015 | xen2012 | rfc2009 (a page-table p2m without 1 GiB entries)
     xen_mib: int | None = None  # Xen's own memory; None: RAM/128 + 64 MiB
     dom0_mib: int | None = 2048  # dom0's memory (dom0_mem= on Xen's command line); None: all but min(1/16, 128 MiB)
     autoballoon: str = "auto"  # auto | true | false: xl shrinks dom0 for new guests; auto: unless dom0_mib is given

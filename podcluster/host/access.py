@@ -28,12 +28,6 @@ def access_word(h: HostState, g: DomainState, gfn: int, word: int, value: int, w
 
 
 @kernel
-def map_page(h: HostState, g: DomainState, gfn: int) -> int:
-    """Another domain maps the page at `gfn`, which populates it (A6): 0, or HOLE, CRASHED, NOT_RUNNING."""
-    return min(allocating_lookup(h, g, gfn), 0)
-
-
-@kernel
 def access_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], word: int, value: int, write: bool) -> int:
     """Accesses in the order of `gfns`, up to the first that finds the guest dead: its status, else 0.
 

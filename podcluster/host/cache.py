@@ -9,11 +9,11 @@ Departs     nowhere.
 """
 
 from podcluster.host.contents import words_clear
-from podcluster.host.frames import frame_loosen, frame_release, frames_take, run_release, stale_forget
+from podcluster.host.frames import clear_fresh, frame_loosen, frame_release, frames_take, run_release
 from podcluster.host.kernel import routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed, list_pop, list_push
 from podcluster.host.pending import NEVER, next_work
-from podcluster.host.state import BLOCK_PAGES, ENOMEM, L_LENGTH, SINGLE, SUPER, DomainState, HostState
+from podcluster.host.state import BLOCK_PAGES, ENOMEM, L_LENGTH, SINGLE, STALE, SUPER, DomainState, HostState
 
 INTERRUPTED = 1
 
@@ -22,28 +22,30 @@ INTERRUPTED = 1
 def cache_add_run(h: HostState, g: DomainState, mfn: int, count: int, step: int, odd: bool) -> None:
     """P1, frames mfn, mfn + step, ... to the tail of SINGLE, cleared. `odd`: they may have attributes."""
     r = g.rec[0]
-    if h.rec[0].words:
-        for k in range(count):
-            words_clear(h, mfn + k * step)
+    if not h.rec[0].keeps_contents:
+        r.now_ns += count * h.rec[0].zero_4k_ns
+        if h.rec[0].words:
+            for k in range(count):
+                words_clear(h, mfn + k * step)
     if odd:
         r.odd_cached += count
     list_push(h, g, SINGLE, mfn, count, step)
     r.cache_count += count
-    r.now_ns += count * h.rec[0].zero_4k_ns
 
 
 @routine
 def cache_add_super(h: HostState, g: DomainState, mfn: int, odd: bool) -> None:
     """P1, order 9: to the tail of SUPER, cleared. `odd`: some of its frames may have attributes."""
     r = g.rec[0]
-    if h.rec[0].words:
-        for k in range(mfn, mfn + BLOCK_PAGES):
-            words_clear(h, k)
+    if not h.rec[0].keeps_contents:
+        r.now_ns += BLOCK_PAGES * h.rec[0].zero_4k_ns
+        if h.rec[0].words:
+            for k in range(mfn, mfn + BLOCK_PAGES):
+                words_clear(h, k)
     if odd:
         r.odd_cached += BLOCK_PAGES
     list_push(h, g, SUPER, mfn >> 9, 1, 1)
     r.cache_count += BLOCK_PAGES
-    r.now_ns += BLOCK_PAGES * h.rec[0].zero_4k_ns
 
 
 @routine
@@ -78,9 +80,9 @@ def cache_give_singles(h: HostState, g: DomainState, count: int) -> None:
         if g.lists[SINGLE, L_LENGTH] == 0:
             cache_break(h, g)
         signed = list_head_signed(h, g, SINGLE)
-        if r.odd_cached:
+        if r.odd_cached or r.conflicts:
             mfn = cache_get_single(h, g)
-            frame_release(h, g, mfn, 0)
+            frame_release(h, g, mfn, h.attr[mfn] & STALE)
             count -= 1
             continue
         first = list_head(h, g, SINGLE)
@@ -92,9 +94,41 @@ def cache_give_singles(h: HostState, g: DomainState, count: int) -> None:
 
 
 @routine
+def _give_super(h: HostState, g: DomainState) -> None:
+    """Give the head of SUPER, which is not empty, to the host whole."""
+    mfn = cache_get_super(h, g)
+    if g.rec[0].odd_cached == 0 and g.rec[0].conflicts == 0:
+        run_release(h, g, mfn, BLOCK_PAGES)
+    else:
+        for k in range(mfn, mfn + BLOCK_PAGES):
+            frame_release(h, g, k, h.attr[k] & STALE)
+
+
+@routine
+def _set_coarse_size(h: HostState, g: DomainState, n: int) -> None:
+    """R3: grow by superpages until a request fails, which ends the call, or `n` is reached or passed; then shrink by
+    superpages as long as there are any.
+    """
+    r = g.rec[0]
+    while r.cache_count < n:
+        mfn = frames_take(h, g, 9, True)
+        if mfn < 0:
+            return
+        cache_add_super(h, g, mfn, clear_fresh(h, mfn, BLOCK_PAGES))
+    while r.cache_count > n:
+        if g.lists[SUPER, L_LENGTH] > 0:
+            _give_super(h, g)
+        else:
+            cache_give_singles(h, g, r.cache_count - n)
+
+
+@routine
 def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> int:
     """P3: 0, ENOMEM, or INTERRUPTED when a preemptible call saw other work waiting."""
     r = g.rec[0]
+    if h.rec[0].coarse_cache:
+        _set_coarse_size(h, g, n)
+        return 0
     due = next_work(h, g) if preemptible else NEVER
     while r.cache_count < n:
         order = 9 if n - r.cache_count >= BLOCK_PAGES else 0
@@ -107,7 +141,7 @@ def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> i
             r.nomem_target = n
             r.nomem_cache = r.cache_count
             return ENOMEM
-        stale_forget(h, mfn, 1 << order)
+        clear_fresh(h, mfn, 1 << order)
         if order == 9:
             cache_add_super(h, g, mfn, False)
         else:
@@ -117,13 +151,13 @@ def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> i
     stops = r.now_ns >= due  # giving back takes no time
     while r.cache_count > n:
         if r.cache_count - n > BLOCK_PAGES and g.lists[SUPER, L_LENGTH] > 0:
-            mfn = cache_get_super(h, g)
-            if r.odd_cached == 0 and not stops:
-                run_release(h, g, mfn, BLOCK_PAGES)
+            if not stops:
+                _give_super(h, g)
                 continue
+            mfn = cache_get_super(h, g)
             for k in range(BLOCK_PAGES):
                 frame_release(h, g, mfn + k, 0)
-                if stops and r.cache_count != n:
+                if r.cache_count != n:
                     # The rest of the block is in neither cache nor table, and no continuation returns to it.
                     for rest in range(mfn + k + 1, mfn + BLOCK_PAGES):
                         frame_loosen(h, g, rest, 0)
@@ -143,11 +177,6 @@ def cache_empty(h: HostState, g: DomainState) -> None:
     """P14: give the whole cache back, superpages first."""
     r = g.rec[0]
     while g.lists[SUPER, L_LENGTH] > 0:
-        mfn = cache_get_super(h, g)
-        if r.odd_cached:
-            for k in range(mfn, mfn + BLOCK_PAGES):
-                frame_release(h, g, k, 0)
-        else:
-            run_release(h, g, mfn, BLOCK_PAGES)
+        _give_super(h, g)
     while r.cache_count > 0:
         cache_give_singles(h, g, min(r.cache_count, abs(list_head_signed(h, g, SINGLE))))

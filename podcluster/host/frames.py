@@ -9,7 +9,7 @@ Departs     nowhere.
 """
 
 from podcluster.host.contents import words_clear
-from podcluster.host.heap import heap_give_run, heap_take
+from podcluster.host.heap import heap_give_run, heap_is_free, heap_take
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.lists import list_push
 from podcluster.host.state import (
@@ -52,12 +52,19 @@ def frames_take(h: HostState, g: DomainState, order: int, counted: bool) -> int:
 
 
 @routine
-def stale_forget(h: HostState, mfn: int, count: int) -> None:
-    """Forget what earlier owners left in frames that the host does not scrub."""
+def clear_fresh(h: HostState, mfn: int, count: int) -> bool:
+    """Clear frames fresh from a host that does not scrub, on their way into the cache; whether they keep what earlier
+    owners left instead [R2].
+    """
+    stale = False
     if not h.rec[0].scrub_on_free:
         for k in range(mfn, mfn + count):
             if h.attr[k]:
-                h.attr[k] = 0
+                if h.rec[0].keeps_contents:
+                    stale = True
+                else:
+                    h.attr[k] = 0
+    return stale
 
 
 @routine
@@ -69,6 +76,8 @@ def frame_release(h: HostState, g: DomainState, mfn: int, stale: int) -> None:
     r = g.rec[0]
     hr = h.rec[0]
     a = h.attr[mfn]
+    if r.conflicts and (a & DROPPED or heap_is_free(h, mfn)):
+        return  # R1: it was in two places, and met in the other
     if a & REF_MASK:
         h.attr[mfn] = (a & ~STALE) | LOOSE | DROPPED | stale
         hr.loose += 1

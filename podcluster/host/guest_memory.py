@@ -414,14 +414,14 @@ class GuestMemory:
             return
         if self._machine.map_page(self._domid, gfn, domid) < 0 and not self.crashed:
             notes = self._machine.take_notes()
-            self.crashed = "oom" in notes  # else a hole: nothing to map
+            self.crashed = "oom" in notes or "conflict" in notes  # else a hole: nothing to map
             self.oom = notes.get("oom", {})
         self.refresh()
         self._watch()
 
     def _crash(self) -> None:
         self.crashed = True
-        self.oom = self._machine.take_notes()["oom"]
+        self.oom = self._machine.take_notes().get("oom", {})  # none where its table was to blame (R1)
 
     def death_cause(self) -> Cause:
         """Why no page was to be had: the guest needed more than it owns [G11], or reclaim did not reach what was there:

@@ -233,6 +233,15 @@ def heap_take(h: HostState, order: int) -> int:
     return index * BLOCK_PAGES + page - (1 << order)
 
 
+@routine
+def heap_is_free(h: HostState, mfn: int) -> bool:
+    """Whether a frame is free."""
+    mask = h.heap_masks[mfn >> 9]
+    if mask == 0 or mask == HEAP_ALL:
+        return bool(mask != 0)
+    return bool((h.heap_rows[mfn >> 9, (mfn & 511) >> 6] >> np.uint64(mfn & 63)) & U1 != U0)
+
+
 @kernel
 def heap_give_run(h: HostState, mfn: int, count: int) -> None:
     """Give back `count` frames from `mfn` on, none of which is free."""

@@ -30,14 +30,14 @@ from podcluster.host import (
     reservation,
     teardown,
 )
-from podcluster.host.eras import RING_SLOTS, SWITCHES, TODAY
-from podcluster.host.pod import CRASHED
+from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
     BLOCK_PAGES,
     CHUNK_FIELDS,
     COSTS,
+    EMPTY,
     ENOMEM,
     G_TABLE,
     GIB_BLOCKS,
@@ -85,6 +85,15 @@ class Counters(NamedTuple):
     nonzero_pages: int
 
 
+class Reference(NamedTuple):
+    """An extra reference that somebody holds: on a frame, had through a gfn."""
+
+    mfn: int
+    dom: int
+    gfn: int
+    how: str
+
+
 class Machine:
     """A host of `host_pages` frames, all of them free, without domains.
 
@@ -114,16 +123,16 @@ class Machine:
         self._h.rec["sweep_wraps"] = sweep_wraps
         for name in COSTS:
             self._h.rec[name] = (costs or {}).get(name, 0)
+        self._is_2009 = era == RFC2009
         self._domains: dict[int, DomainState] = {}
         self._maxmem: dict[int, int] = {}
         self._table_hashes: dict[int, tuple[int, dict[str, Any]]] = {}
         self._cache_hashes: dict[int, tuple[int, str]] = {}
         self._header_guests: dict[int, dict[str, Any]] = {}
-        self._references: dict[int, tuple[int, int]] = {}
+        self._references: dict[int, Reference] = {}
         self._aside: dict[int, list[tuple[int, int]]] = {}
         self._last_handle = 0
         self._touched: set[int] = set()
-        self._mapped_by: dict[int, int] = {}  # who found a domain out of memory, where it was not itself
         self._audited: tuple[int, ...] = ()
 
     @classmethod
@@ -160,11 +169,12 @@ class Machine:
         ring_start = RING_SUPER if self._h.rec["recent"][0] == RECENT_AFTER else RING_EMPTY
         g = new_domain_state(blocks, self._ring_slots, ring_start)
         shadow = paging == "shadow"
+        fixed = self._is_2009  # R1: page tables without entries of 1 GiB, whatever the paging
         g.rec["max_pages"] = max_pages
         g.rec["shadow"] = shadow
-        g.rec["ept"] = p2m == "ept" and not shadow
-        g.rec["sp_1g"] = sp_1g and not shadow  # T1
-        g.rec["sp_2m"] = sp_2m or shadow
+        g.rec["ept"] = p2m == "ept" and not shadow and not fixed
+        g.rec["sp_1g"] = sp_1g and not shadow and not fixed  # T1
+        g.rec["sp_2m"] = sp_2m or shadow or fixed
         self._domains[dom] = g
         self._maxmem[dom] = maxmem_pages
         return 0
@@ -192,8 +202,7 @@ class Machine:
 
     def _reach(self, dom: int, end_gfn: int) -> DomainState:
         """The domain with an address space up to `end_gfn` at least."""
-        self._touched.add(dom)
-        g = self._domains[dom]
+        g = self._changed(dom)
         held = int(g.rec["blocks"][0])
         if end_gfn > held * BLOCK_PAGES:
             blocks = _whole_gibs(end_gfn)
@@ -207,7 +216,12 @@ class Machine:
 
     def _changed(self, dom: int) -> DomainState:
         self._touched.add(dom)
-        return self._domains[dom]
+        g = self._domains[dom]
+        if self._is_2009 and g.rec["locked"][0]:
+            raise InvariantError(
+                f"[R5] the table lock of domain {dom} is held for ever: it was promised where it has RAM"
+            )
+        return g
 
     def set_max_pages(self, dom: int, pages: int) -> int:
         """Change the quota; nothing is taken away."""
@@ -364,9 +378,10 @@ class Machine:
         """Domain `by` maps a page of `dom`, which populates it: 0, or a status below 0; at a death the note says who
         (A6).
         """
-        status = int(access.map_page(self._h, self._changed(dom), gfn))
-        if status == CRASHED:
-            self._mapped_by[dom] = by
+        g = self._changed(dom)
+        g.rec["accessor"] = by
+        status = int(access.access_word(self._h, g, gfn, 0, 0, False))
+        g.rec["accessor"] = -1
         return status
 
     def _make_room_for_words(self, more: int) -> None:
@@ -418,24 +433,42 @@ class Machine:
     def query(self, dom: int, gfn: int) -> list[int]:
         """[kind, order] without populating (T3)."""
         g = self._domains[dom]
-        return [int(p2m.page_kind(self._h, g, gfn)), int(p2m.entry_order(g, gfn))]
+        kind = int(p2m.page_kind(self._h, g, gfn))
+        return [kind, 0 if self._is_2009 and kind == EMPTY else int(p2m.entry_order(g, gfn))]
 
-    def add_ref(self, dom: int, gfn: int, id: int) -> int:
-        """An extra reference on the frame now at `gfn`: 0, or -1 where there is no RAM."""
+    def add_ref(self, dom: int, gfn: int, id: int, how: str = "plain") -> int:
+        """An extra reference on the frame now at `gfn`: 0, or -1 where there is no RAM.
+
+        `how`: `type`, it counts as a use of the frame's type; `grant`, the grant table names `gfn` as long as it lasts.
+        Zero checks of rfc2009 see these two and no others [R7].
+        """
         if id in self._references:
             return -1
-        mfn = int(teardown.add_ref(self._h, self._changed(dom), gfn))
+        g = self._changed(dom)
+        mfn = int(teardown.add_ref(self._h, g, gfn, how == "type"))
         if mfn < 0:
             return -1
-        self._references[id] = (mfn, dom)
+        self._references[id] = Reference(mfn, dom, gfn, how)
+        if how == "grant":
+            self._set_grants(dom)
         return 0
+
+    def _set_grants(self, dom: int) -> None:
+        """Let the domain know what its grant table names."""
+        gfns = [ref.gfn for ref in self._references.values() if ref.dom == dom and ref.how == "grant"]
+        g = self._domains[dom].replace(grants=np.array([*gfns, 0], np.int64))
+        g.rec["grants"] = len(gfns)
+        self._domains[dom] = g
 
     def drop_ref(self, id: int, dom: int) -> int:
         """Drop a reference again, wherever its frame is by now; -1 for an unknown one."""
         held = self._references.pop(id, None)
         if held is None:
             return -1
-        teardown.drop_ref(self._h, self._changed(held[1]), held[0])
+        self._touched.add(held.dom)
+        teardown.drop_ref(self._h, self._domains[held.dom], held.mfn, held.how == "type")
+        if held.how == "grant":
+            self._set_grants(held.dom)
         return 0
 
     def shadow_ref(self, dom: int, gfn: int) -> int:
@@ -578,14 +611,22 @@ class Machine:
         return wrap, preempt, ring
 
     def take_notes(self) -> dict[str, Any]:
-        """What happened since the last call: `oom` {dom, tot, ents, curr}, `nomem` {target, cache}, `assert` 1."""
+        """What happened since the last call: `oom` {dom, tot, ents, curr}, `nomem` {target, cache}, `assert` 1.
+
+        rfc2009: `oom` {dom}, and `conflict`, how often a 2 MiB entry was to be set where a table hangs [R1].
+        """
         notes: dict[str, Any] = {}
         for dom in sorted(self._touched):
             r = self._domains[dom].rec
             if r["oom"][0]:
-                tot, entries = int(r["oom_tot"][0]), int(r["oom_entries"][0])
-                notes["oom"] = {"dom": dom, "tot": tot, "ents": entries, "curr": self._mapped_by.pop(dom, dom)}
+                notes["oom"] = {"dom": dom}
+                if not self._is_2009:  # its message names no numbers
+                    tot, entries, by = int(r["oom_tot"][0]), int(r["oom_entries"][0]), int(r["oom_by"][0])
+                    notes["oom"].update(tot=tot, ents=entries, curr=dom if by < 0 else by)
                 r["oom"] = 0
+            if r["conflicts"][0] > r["conflicts_told"][0]:
+                notes["conflict"] = int(r["conflicts"][0] - r["conflicts_told"][0])
+                r["conflicts_told"] = r["conflicts"]
             if r["nomem"][0]:
                 notes["nomem"] = {"target": int(r["nomem_target"][0]), "cache": int(r["nomem_cache"][0])}
                 r["nomem"] = 0
@@ -636,6 +677,10 @@ class Machine:
         """All fields of a golden state record (docs/golden-traces.md)."""
         g = self._domains[dom]
         r = dict(zip(g.rec.dtype.names or (), g.rec[0].item(), strict=True))
+        if self._is_2009:
+            recent = {"reclaim_super": r["reclaim_super"], "super_sweeps": r["super_sweeps"]}
+        else:
+            recent = {"mrp_idx": r["mrp_idx"], "mrp": f"{int(hashes.hash_ring(g)):016x}"}
         return {
             "dom": dom,
             "tot_pages": r["tot_pages"],
@@ -645,7 +690,6 @@ class Machine:
             "cache_single": int(g.lists[SINGLE, L_LENGTH]),
             "max_guest": r["max_guest"],
             "reclaim_single": r["reclaim_single"],
-            "mrp_idx": r["mrp_idx"],
             "crashed": r["crashed"],
             "host_free_pages": self.free_pages,
             "host_free_2m": self.free_2m,
@@ -653,7 +697,7 @@ class Machine:
             "sweeps": r["sweeps"],
             **self._hash_table(dom),
             "cache": self._hash_cache(dom),
-            "mrp": f"{int(hashes.hash_ring(g)):016x}",
+            **recent,
         }
 
     def table_pages(self, dom: int) -> int:
@@ -688,6 +732,8 @@ class Machine:
     @staticmethod
     def oom_line(oom: Mapping[str, int]) -> str:
         """The line that Xen logs when a domain runs out of PoD memory."""
+        if "tot" not in oom:
+            return "p2m_pod_demand_populate: Out of populate-on-demand memory!"
         return (
             f"p2m_pod_demand_populate: Dom{oom['dom']} out of PoD memory! "
             f"(tot={oom['tot']} ents={oom['ents']} dom{oom['curr']})"

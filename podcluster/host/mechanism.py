@@ -143,7 +143,7 @@ class Mechanism(Protocol):
         """Give back what `set_aside` took."""
 
     def take_notes(self) -> dict[str, Any]:
-        """`oom`, `nomem` and `assert` since the last call."""
+        """`oom`, `nomem`, `assert` and `conflict` since the last call."""
 
     def oom_line(self, oom: Mapping[str, int]) -> str:
         """The line that Xen logs for an `oom` note."""

@@ -35,6 +35,7 @@ from podcluster.host.state import (
     RAM_ROW,
     SHADOW_MASK,
     TABLE,
+    TABLE_CONFLICT,
     ZEROS,
     DomainState,
     HostState,
@@ -152,14 +153,26 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
 
 
 @routine
-def set_block(h: HostState, g: DomainState, b: int, kind: int, mfn: int) -> None:
-    """Set one entry of 2 MiB, or 512 of 4 KiB where the domain may not use it [T1, T2]."""
+def table_conflict(g: DomainState) -> None:
+    """R1: a 2 MiB entry was to be set where a table hangs. The guest is crashed once what it does is done."""
+    r = g.rec[0]
+    r.conflicts += 1
+    r.irregular |= TABLE_CONFLICT
+
+
+@routine
+def set_block(h: HostState, g: DomainState, b: int, kind: int, mfn: int) -> bool:
+    """Set one entry of 2 MiB, or 512 of 4 KiB where the domain may not use it [T1, T2]; False where it fails [R1]."""
     if g.rec[0].sp_2m == 0:
         set_pages(h, g, b << 9, BLOCK_PAGES, kind, mfn)
-        return
+        return True
+    if h.rec[0].fixed_tables and g.blk[b, KIND] == TABLE:
+        table_conflict(g)
+        return False
     open_gib(g, b, False)
     _block_uniform(h, g, b, kind, mfn)
     g.rec[0].table_generation += 1
+    return True
 
 
 @routine
@@ -172,13 +185,16 @@ def _set_gib(h: HostState, g: DomainState, gi: int, kind: int, mfn: int) -> None
 
 
 @routine
-def set_range(h: HostState, g: DomainState, gfn: int, order: int, kind: int, mfn: int) -> None:
-    """Set 2**order pages to `kind`, cut from low to high into the largest entries that the domain may use [T2].
+def set_range(h: HostState, g: DomainState, gfn: int, order: int, kind: int, mfn: int) -> bool:
+    """Set 2**order pages to `kind`, cut from low to high into the largest entries that the domain may use [T2]; whether
+    the last of them could be set. Fixed tables are emptied in 4 KiB pieces [R1].
 
     Contents and attributes of RAM that is replaced are the caller's: it has taken the frames before.
     """
     r = g.rec[0]
     todo = 1 << order
+    is_set = True
+    small = kind == EMPTY and h.rec[0].fixed_tables != 0
     if kind != EMPTY:
         r.top_gfn = max(r.top_gfn, gfn + todo - 1)
     ram_bits = mfn if kind == RAM else 0
@@ -187,16 +203,18 @@ def set_range(h: HostState, g: DomainState, gfn: int, order: int, kind: int, mfn
         if r.sp_1g and fit & (GIB_PAGES - 1) == 0:
             _set_gib(h, g, gfn >> 18, kind, mfn)
             step = GIB_PAGES
-        elif r.sp_2m and fit & (BLOCK_PAGES - 1) == 0:
-            set_block(h, g, gfn >> 9, kind, mfn)
+        elif r.sp_2m and fit & (BLOCK_PAGES - 1) == 0 and not small:
+            is_set = set_block(h, g, gfn >> 9, kind, mfn)
             step = BLOCK_PAGES
         else:
             step = min(todo, BLOCK_PAGES - (gfn & 511))
             set_pages(h, g, gfn, step, kind, mfn)
+            is_set = True
         gfn += step
         mfn += step
         ram_bits = mfn if kind == RAM else 0
         todo -= step
+    return is_set
 
 
 @routine

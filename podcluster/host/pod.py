@@ -13,9 +13,10 @@ Departs     nowhere.
 import numpy as np
 
 from podcluster.host.cache import INTERRUPTED, cache_get_single, cache_get_super, set_cache_size
+from podcluster.host.contents import contents_set_bits
 from podcluster.host.kernel import ctz, kernel, routine
 from podcluster.host.p2m import mark_odd, page_kind, set_block, set_pages, set_range
-from podcluster.host.reclaim import eager_reclaim, emergency_sweep, reclaim_super
+from podcluster.host.reclaim import eager_reclaim, emergency_sweep, reclaim_super, super_sweep
 from podcluster.host.rows import frame_of, page_bit, row_count
 from podcluster.host.state import (
     BLOCK_PAGES,
@@ -24,6 +25,7 @@ from podcluster.host.state import (
     EMPTY,
     G_POD,
     KIND,
+    L_LENGTH,
     POD,
     POD_ROW,
     RAM,
@@ -32,6 +34,11 @@ from podcluster.host.state import (
     RECENT_ALWAYS,
     RECENT_IN_DEBT,
     RING_SUPER,
+    SINGLE,
+    STALE,
+    STALE_ANY,
+    STALE_HEAD,
+    SUPER,
     TARGET_LOWERED,
     DomainState,
     HostState,
@@ -82,13 +89,14 @@ def set_target(h: HostState, g: DomainState, pages: int) -> int:
     while True:
         r.entry_ns = r.now_ns
         r.now_ns += h.rec[0].hypercall_ns
+        coarse = h.rec[0].coarse_cache  # R4
         populated = r.tot_pages - r.cache_count
-        if (populated > 0 and r.entry_count == 0) or r.dying or pages < r.tot_pages:
+        if ((populated > 0 or coarse) and r.entry_count == 0) or r.dying or pages < r.tot_pages:
             return 0
         wanted = pages - populated
-        if populated > 0:
+        if populated > 0 or coarse:
             wanted = min(wanted, r.entry_count)
-        if wanted < r.cache_count:
+        if wanted < r.cache_count + coarse:
             r.asserted = 1
         result = set_cache_size(h, g, wanted, True)
         if result != INTERRUPTED:
@@ -97,18 +105,24 @@ def set_target(h: HostState, g: DomainState, pages: int) -> int:
 
 @kernel
 def mark_pod(h: HostState, g: DomainState, gfn: int, order: int) -> int:
-    """P5: 0 or EBUSY; chunks before the failing one stay."""
+    """P5: 0 or EBUSY; chunks before the failing one stay. R5: whole; EINVAL where its last piece could not be set."""
     r = g.rec[0]
     r.generation += 1
-    size = chunk_order(gfn, order)
+    size = order if h.rec[0].whole_extents else chunk_order(gfn, order)
+    result = 0
     for at in range(gfn, gfn + (1 << order), 1 << size):
         if count_kind(h, g, at, size, RAM) > 0:
+            r.locked = h.rec[0].whole_extents
             return EBUSY
         fresh = (1 << size) - count_kind(h, g, at, size, POD)
-        set_range(h, g, at, size, POD, 0)
+        if not set_range(h, g, at, size, POD, 0):
+            result = EINVAL
+            break
         r.entry_count += fresh
         r.ballooned_to += fresh
-    return 0
+    if r.conflicts:
+        r.crashed = 1
+    return result
 
 
 @routine
@@ -132,11 +146,17 @@ def remember(h: HostState, g: DomainState, record: int) -> None:
 
 @routine
 def _mark_odd_frames(h: HostState, g: DomainState, gfn: int, mfn: int, count: int) -> None:
-    """Frames that come from a cache with attributed ones keep their attributes."""
+    """Frames that come from a cache with attributed ones keep their attributes, and what they hold [R2]."""
     for k in range(count):
-        if h.attr[mfn + k]:
+        a = h.attr[mfn + k]
+        if a == 0:
+            continue
+        g.rec[0].odd_cached -= 1
+        if a & STALE:
+            h.attr[mfn + k] = a & ~STALE
+            contents_set_bits(h, g, (gfn + k) >> 9, (gfn + k) & 511, a & STALE_ANY != 0, a & STALE_HEAD != 0)
+        if a & ~STALE:
             mark_odd(h, g, gfn + k)
-            g.rec[0].odd_cached -= 1
 
 
 @routine
@@ -145,15 +165,26 @@ def out_of_memory(g: DomainState) -> None:
     r = g.rec[0]
     r.crashed = 1
     r.oom = 1
+    r.oom_by = r.accessor
     r.oom_tot = r.tot_pages
     r.oom_entries = r.entry_count
 
 
 @routine
-def make_room(h: HostState, g: DomainState, gfn: int) -> bool:
-    """P6 steps 3 to 6: reclaim as the rules say; False when the domain is out of PoD memory."""
+def make_room(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
+    """P6 steps 3 to 6, R6: reclaim as the rules say; False when the domain is out of PoD memory."""
     r = g.rec[0]
     recent = h.rec[0].recent
+    if h.rec[0].early_sweeps:
+        if order == 9 and g.lists[SUPER, L_LENGTH] == 0:
+            super_sweep(h, g)
+        if g.lists[SINGLE, L_LENGTH] == 0 and (order == 0 or g.lists[SUPER, L_LENGTH] == 0):
+            emergency_sweep(h, g)
+        if r.accessor < 0:
+            r.max_guest = max(r.max_guest, gfn)
+        if r.cache_count == 0:
+            out_of_memory(g)
+        return bool(r.cache_count > 0)
     if recent == RECENT_ALWAYS or (recent == RECENT_IN_DEBT and r.entry_count > r.cache_count):
         eager_reclaim(h, g)
     if r.cache_count == 0:
@@ -166,6 +197,15 @@ def make_room(h: HostState, g: DomainState, gfn: int) -> bool:
 
 
 @routine
+def _has_survived(g: DomainState) -> bool:
+    """R1: a conflict in a sweep crashes the guest once the access that the sweep served is done."""
+    r = g.rec[0]
+    if r.conflicts:
+        r.crashed = 1
+    return bool(r.conflicts == 0)
+
+
+@routine
 def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     """P6: back the `pod` entry of `order` at `gfn`, or make it smaller; the access then looks again."""
     r = g.rec[0]
@@ -175,7 +215,7 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
         set_range(h, g, (gfn >> 18) << 18, 9, POD, 0)
         r.now_ns += h.rec[0].splinter_ns
         return True
-    if not make_room(h, g, gfn):
+    if not make_room(h, g, gfn, order):
         return False
     if order == 9:
         first = (gfn >> 9) << 9
@@ -192,7 +232,7 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
         r.populated_2m += 1
         r.now_ns += h.rec[0].populate_2m_ns
         remember(h, g, first | RING_SUPER)
-        return True
+        return _has_survived(g)
     mfn = cache_get_single(h, g)
     set_pages(h, g, gfn, 1, RAM, mfn)
     if r.odd_cached:
@@ -201,7 +241,7 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     r.populated_4k += 1
     r.now_ns += h.rec[0].populate_4k_ns
     remember(h, g, gfn)
-    return True
+    return _has_survived(g)
 
 
 @routine

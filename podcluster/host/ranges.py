@@ -105,7 +105,10 @@ def _next_pod(h: HostState, row: int, i: int, end: int, step: int) -> int:
 def _populates_are_plain(h: HostState, g: DomainState) -> bool:
     """Whether populates from here on take from the cache and do nothing else, as long as there is no debt."""
     r = g.rec[0]
-    return bool(r.entry_count <= r.cache_count and r.odd_cached == 0 and h.rec[0].recent != RECENT_ALWAYS)
+    hr = h.rec[0]
+    if hr.recent == RECENT_ALWAYS or hr.early_sweeps:
+        return False
+    return bool(r.entry_count <= r.cache_count and r.odd_cached == 0)
 
 
 @routine
@@ -330,6 +333,7 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
     r.generation += 1
     look_ns = h.rec[0].look_ns
     r.now_ns += h.rec[0].hypercall_ns
+    singly = h.rec[0].whole_extents != 0  # R10 leaves surpluses, and has no whole block to take back
     done = 0
     while done < count:
         gfn = first + done * step
@@ -338,7 +342,7 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
             r.now_ns += look_ns
             return done
         live = r.entry_count > 0 and r.dying == 0
-        if live and r.entry_count >= r.cache_count:
+        if live and r.entry_count >= r.cache_count and not singly:
             n = _stretch(h, g, gfn, count - done, step, POD_ROW)
             if n > 0:
                 # P12 step 4 for each; once the debt is paid each leaves a surplus of one, which goes out as a single
@@ -355,7 +359,7 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
         if decrease_extent(h, g, gfn, 0) & DONE == 0:
             return done
         done += 1
-        if done == count or (first + done * step) >> 9 != b or g.blk[b, KIND] != TABLE:
+        if singly or done == count or (first + done * step) >> 9 != b or g.blk[b, KIND] != TABLE:
             continue
         if h.rec[0].words or h.rec[0].scrub_on_free == 0 or int(g.blk[b, ODD]) != ZEROS:
             continue

@@ -21,7 +21,7 @@ from podcluster.host.cache import cache_add_run, cache_add_super
 from podcluster.host.contents import contents_uniform
 from podcluster.host.heap import ALL, U0, U1, span_mask
 from podcluster.host.kernel import ctz, kernel, popcount, routine
-from podcluster.host.p2m import forget_mapping, open_block, set_block, set_pages
+from podcluster.host.p2m import forget_mapping, open_block, set_block, set_pages, table_conflict
 from podcluster.host.pending import NEVER, next_work
 from podcluster.host.rows import detail_give, frame_of, page_bit, row_count, row_give, row_is
 from podcluster.host.state import (
@@ -36,6 +36,7 @@ from podcluster.host.state import (
     GIB_PAGES,
     HEAD,
     KIND,
+    L_LENGTH,
     ODD,
     ONES,
     POD,
@@ -49,9 +50,11 @@ from podcluster.host.state import (
     SHADOW_SHIFT,
     SHADOWED_PT,
     SPECIAL,
+    SUPER,
     SWEEP_BATCH,
     SWEEP_LIMIT,
     TABLE,
+    TYPE_MASK,
     ZEROS,
     DomainState,
     HostState,
@@ -62,11 +65,29 @@ from podcluster.host.state import (
 def _refs_allow(h: HostState, g: DomainState, mfn: int) -> bool:
     """The first look at a frame: not special, no page table, no reference too many for now."""
     a = h.attr[mfn]
+    if h.rec[0].blind_checks:
+        return bool(a & SHADOWED_PT == 0)  # R7
     if a & (SPECIAL | SHADOWED_PT):
         return False
     extra = ((a & REF_MASK) >> REF_SHIFT) + ((a & SHADOW_MASK) >> SHADOW_SHIFT)
     # A count: on a shadow-paged domain one reference more may be the shadow mapping's own.
     return bool(extra <= (1 if g.rec[0].shadow else 0))
+
+
+@routine
+def _is_held(h: HostState, mfn: int) -> bool:
+    """The second look, with the page set to `pod`: something refers to its frame, as far as the check sees [R7]."""
+    return bool(h.attr[mfn] & (TYPE_MASK if h.rec[0].blind_checks else REF_MASK) != 0)
+
+
+@routine
+def _is_granted(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
+    """R7: the grant table names a gfn of an aligned range. Today a grant is a reference like any other."""
+    if h.rec[0].blind_checks:
+        for k in range(g.rec[0].grants):
+            if g.grants[k] >> order == gfn >> order:
+                return True
+    return False
 
 
 @routine
@@ -125,22 +146,31 @@ def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
     if zeroes < BLOCK_PAGES:
         return False
     r.now_ns += h.rec[0].check_zero_ns + (BLOCK_PAGES - 1) * h.rec[0].zero_4k_ns
-    clean = True
+    # R1: where the table holds 512 small entries neither the set to `pod` nor the mapping back can be done.
+    fails = g.blk[b, KIND] == TABLE and h.rec[0].fixed_tables != 0
+    clean = not _is_granted(h, g, gfn, 9)
+    attributes = False
     if odd != ZEROS:
         # Set to `pod` for the full check: shadow mappings drop their references, others remain.
         for i in range(BLOCK_PAGES):
             if page_bit(h, odd, i):
-                h.attr[base + i] &= ~SHADOW_MASK
-                clean = clean and h.attr[base + i] & REF_MASK == 0
+                if not fails:
+                    h.attr[base + i] &= ~SHADOW_MASK
+                attributes = attributes or h.attr[base + i] != 0
+                if i == 0 or not h.rec[0].blind_checks:  # R7: the first frame speaks for all
+                    clean = clean and not _is_held(h, base + i)
+    if fails:
+        table_conflict(g)
     any_row = int(g.blk[b, ANY])
     if not clean or (any_row != ZEROS and not row_is(h, any_row, U0)):
         set_block(h, g, b, RAM, base)  # mapped back as one entry
         return False
-    contents_uniform(h, g, b, ZEROS)
-    row_give(h, odd)
-    g.blk[b, ODD] = ZEROS
-    set_block(h, g, b, POD, 0)
-    cache_add_super(h, g, base, False)
+    if not fails:
+        contents_uniform(h, g, b, ZEROS)
+        row_give(h, odd)
+        g.blk[b, ODD] = ZEROS
+        set_block(h, g, b, POD, 0)
+    cache_add_super(h, g, base, attributes)
     r.entry_count += BLOCK_PAGES
     r.reclaimed_2m += 1
     return True
@@ -155,10 +185,10 @@ def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
     if odd and not _refs_allow(h, g, mfn):
         return False
     r.now_ns += h.rec[0].check_zero_ns
-    clean = True
+    clean = not _is_granted(h, g, (b << 9) + i, 0)
     if odd:
         h.attr[mfn] &= ~SHADOW_MASK
-        clean = h.attr[mfn] & REF_MASK == 0
+        clean = clean and not _is_held(h, mfn)
     if not clean or page_bit(h, int(g.blk[b, ANY]), i):
         open_block(g, b)  # mapped back, as an entry of 4 KiB
         r.table_generation += 1
@@ -166,7 +196,7 @@ def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
     if odd:
         forget_mapping(h, g, b, i, mfn)
     set_pages(h, g, (b << 9) + i, 1, POD, 0)
-    cache_add_run(h, g, mfn, 1, 1, False)
+    cache_add_run(h, g, mfn, 1, 1, odd and h.attr[mfn] != 0)
     r.entry_count += 1
     r.reclaimed_4k += 1
     return True
@@ -324,6 +354,29 @@ def emergency_sweep(h: HostState, g: DomainState) -> None:
 
 
 @routine
+def super_sweep(h: HostState, g: DomainState) -> None:
+    """R8: try superpages downwards from where the last sweep stopped; at least four, unless gfn 0 comes first.
+
+    A restart is at 512 below the superpage of `max_guest`, in unsigned arithmetic of 32 bits. Above the highest gfn
+    ever mapped there is nothing that could be found, so those steps are left out.
+    """
+    r = g.rec[0]
+    r.super_sweeps += 1
+    start = r.reclaim_super
+    if start == 0:
+        start = (((r.max_guest >> 9) << 9) - BLOCK_PAGES) & 0xFFFFFFFF
+    limit = max(start - SWEEP_LIMIT, 0)
+    gfn = min(start, (r.top_gfn >> 9) << 9)
+    r.now_ns += (start - gfn) // BLOCK_PAGES * h.rec[0].look_ns
+    while gfn > 0:
+        reclaim_super(h, g, gfn)
+        if gfn < limit and g.lists[SUPER, L_LENGTH] > 0:
+            break
+        gfn -= BLOCK_PAGES
+    r.reclaim_super = max(gfn - BLOCK_PAGES, 0)
+
+
+@routine
 def _count_reclaimable(h: HostState, g: DomainState, low: int, high: int) -> int:
     """RAM pages in [low, high] that a check would take back now (P10)."""
     found = 0
@@ -334,14 +387,15 @@ def _count_reclaimable(h: HostState, g: DomainState, low: int, high: int) -> int
         i = gfn & 511
         span = min(end - gfn, 64 - (i & 63))
         left = h.row[g.blk[b, RAM_ROW], i >> 6] & ~h.row[g.blk[b, ANY], i >> 6] & span_mask(i & 63, span)
-        if int(g.blk[b, ODD]) == ZEROS:
+        if int(g.blk[b, ODD]) == ZEROS and g.rec[0].grants == 0:
             found += popcount(left)
             left = U0
         while left != U0:
             k = (i & ~63) + ctz(left)
             left &= left - U1
             mfn = frame_of(h, g, b, k)
-            if not page_bit(h, int(g.blk[b, ODD]), k) or (_refs_allow(h, g, mfn) and h.attr[mfn] & REF_MASK == 0):
+            free = not page_bit(h, int(g.blk[b, ODD]), k) or (_refs_allow(h, g, mfn) and not _is_held(h, mfn))
+            if free and not _is_granted(h, g, (b << 9) + k, 0):
                 found += 1
         gfn += span
     return found

@@ -2,8 +2,8 @@
 
 What        `replay_file` drives any `GoldenMachine`; `main` is `podcluster replay FILE...`, on the simulator's kernels.
 Units       As in the traces: frame numbers, gfns and sizes are 4 KiB pages.
-Compared    `ret` on every line; presence, absence and content of `oom`, `nomem`, `assert`; every field of every state
-            record, must-match and diagnostic alike, after merging the differences guest by guest.
+Compared    `ret` on every line; presence, absence and content of `oom`, `nomem`, `assert`, `conflict`; every field of
+            every state record, must-match and diagnostic alike, after merging the differences guest by guest.
 Source      docs/golden-traces.md. The header says which era's hypervisor; a trace of an unknown era or another format
             is refused, not half read.
 """
@@ -23,7 +23,7 @@ from podcluster.errors import ConfigError
 
 FORMAT = 1
 TODAY = "today"  # the era of a trace that names none
-NOTES = ("oom", "nomem", "assert")
+NOTES = ("oom", "nomem", "assert", "conflict")
 ABSENT = "absent"
 GZIP_MAGIC = b"\x1f\x8b"
 USAGE = "usage: podcluster replay FILE...   golden traces (*.jsonl.gz) against this host; exit status 1 on any mismatch"
@@ -67,7 +67,7 @@ class GoldenMachine(Protocol):
     """What a trace needs of a host, beside a method for each operation (name and keywords as in the trace)."""
 
     def take_notes(self) -> dict[str, Any]:
-        """`oom`, `nomem` and `assert` since the last call, each only if it happened."""
+        """`oom`, `nomem`, `assert` and `conflict` since the last call, each only if it happened."""
 
     def state_record(self, dom: int) -> dict[str, Any]:
         """All fields of a state record."""

@@ -12,7 +12,7 @@ from podcluster.host.cache import cache_add_run, cache_add_super, set_cache_size
 from podcluster.host.contents import contents_set_bits, stale_bits
 from podcluster.host.frames import frame_loosen, frame_release, frames_take
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.p2m import entry_order, forget_mapping, mark_odd, page_kind, set_pages, set_range
+from podcluster.host.p2m import entry_order, forget_mapping, mark_odd, page_kind, set_pages, set_range, table_conflict
 from podcluster.host.pod import chunk_order, count_kind
 from podcluster.host.reclaim import reclaim_super
 from podcluster.host.rows import frame_of, page_bit
@@ -31,6 +31,7 @@ from podcluster.host.state import (
     STALE,
     STALE_ANY,
     STALE_HEAD,
+    TABLE,
     ZEROS,
     DomainState,
     HostState,
@@ -70,7 +71,8 @@ def cover_range(h: HostState, g: DomainState, gfn: int, order: int) -> None:
             promised += 1
     if promised:
         r.irregular |= RAM_OVER_POD
-        r.entry_count -= promised
+        if not h.rec[0].promises_stay:
+            r.entry_count -= promised
     r.ballooned_to += (1 << order) - promised - backed
 
 
@@ -91,13 +93,24 @@ def populate(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     mfn = frames_take(h, g, order, True)
     if mfn < 0:
         return 0
-    if range_is_empty(g, gfn, order):
-        r.ballooned_to += 1 << order
-    else:
-        cover_range(h, g, gfn, order)
+    # R1: each piece of 2 MiB meets its own table or none.
+    by_tables = h.rec[0].fixed_tables != 0 and order >= 9 and gfn & (BLOCK_PAGES - 1) == 0
+    size = 9 if by_tables else order
+    for k in range(0, 1 << order, 1 << size):
+        if by_tables and g.blk[(gfn + k) >> 9, KIND] == TABLE:
+            table_conflict(g)
+            for frame in range(mfn + k, mfn + k + BLOCK_PAGES):
+                frame_loosen(h, g, frame, h.attr[frame] & STALE)
+            continue
+        if range_is_empty(g, gfn + k, size):
+            r.ballooned_to += 1 << size
+        else:
+            cover_range(h, g, gfn + k, size)
+        map_host_frames(h, g, gfn + k, size, mfn + k)
     if r.target and r.tot_pages > r.target:
         r.irregular |= RAM_ABOVE_TARGET
-    map_host_frames(h, g, gfn, order, mfn)
+    if r.conflicts:
+        r.crashed = 1
     return 1
 
 
@@ -111,6 +124,8 @@ def populate_special(h: HostState, g: DomainState, gfn: int) -> int:
         return 0
     cover_range(h, g, gfn, 0)
     r.ballooned_to -= 1
+    if h.rec[0].blind_checks:
+        r.irregular |= SPECIAL_PAGES  # R7: nothing keeps it from being reclaimed or stolen
     map_host_frames(h, g, gfn, 0, mfn)
     h.attr[mfn] |= SPECIAL
     mark_odd(h, g, gfn)
@@ -170,10 +185,13 @@ def _steal(h: HostState, g: DomainState, gfn: int, order: int) -> None:
     if order == 0:
         mfn = frame_of(h, g, b, i)
         odd = page_bit(h, int(g.blk[b, ODD]), i)
-        if odd or page_bit(h, int(g.blk[b, ANY]), i):
+        stale = stale_bits(h, g, b, i)
+        if odd or stale:
             forget_mapping(h, g, b, i, mfn)
+            if h.rec[0].keeps_contents:  # R2
+                h.attr[mfn] |= stale
         set_pages(h, g, gfn, 1, EMPTY, 0)
-        cache_add_run(h, g, mfn, 1, 1, odd and h.attr[mfn] != 0)
+        cache_add_run(h, g, mfn, 1, 1, (odd or stale != 0) and h.attr[mfn] != 0)
         return
     single = order < 9
     first = frame_of(h, g, b, i)
@@ -242,8 +260,60 @@ def decrease_chunk(h: HostState, g: DomainState, gfn: int, order: int) -> int:
 
 
 @routine
+def _decrease_whole(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
+    """R10 on a whole extent: whether nothing is left in it for the ordinary release."""
+    r = g.rec[0]
+    r.now_ns += h.rec[0].look_ns
+    if r.entry_count == 0 or r.dying:
+        return False
+    size = 1 << order
+    pod = count_kind(h, g, gfn, order, POD)
+    ram = count_kind(h, g, gfn, order, RAM)
+    steal = r.entry_count > r.cache_count
+    if pod == 0 and not steal:
+        return False
+    if pod == size:
+        set_range(h, g, gfn, order, EMPTY, 0)
+        r.entry_count -= size
+        r.ballooned_to -= size
+        return True
+    left = size - pod
+    at = gfn
+    while at < gfn + size and (pod > 0 or (steal and ram > 0)):
+        kind = page_kind(h, g, at)
+        if kind == POD:
+            set_pages(h, g, at, 1, EMPTY, 0)
+            r.entry_count -= 1
+            r.ballooned_to -= 1
+            pod -= 1
+        elif kind == RAM and steal:
+            _steal(h, g, at, 0)
+            r.ballooned_to -= 1
+            ram -= 1
+            left -= 1
+            steal = r.entry_count > r.cache_count
+        at += 1
+    _free_surplus(h, g)
+    return left == 0
+
+
+@routine
+def _release_whole(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
+    """R10: the ordinary release, frame by frame up to the first that is not mapped; whether there was none."""
+    for at in range(gfn, gfn + (1 << order)):
+        if page_kind(h, g, at) != RAM:
+            return False
+        release_page(h, g, at)
+    return True
+
+
+@routine
 def decrease_extent(h: HostState, g: DomainState, gfn: int, order: int) -> int:
-    """Give one extent back: pages that PoD handled, | DONE when the request ran to its end."""
+    """Give one extent back: pages that PoD handled (R10: 1 or 0), | DONE when the request ran to its end."""
+    if h.rec[0].whole_extents:
+        if _decrease_whole(h, g, gfn, order):
+            return DONE | 1
+        return DONE if _release_whole(h, g, gfn, order) else 0
     size = chunk_order(gfn, order)
     handled = 0
     for at in range(gfn, gfn + (1 << order), 1 << size):

@@ -73,6 +73,9 @@ REF_MASK = 0xFFFFFF << REF_SHIFT
 SHADOW_SHIFT = 32  # references by shadow mappings, 24 bits
 SHADOW_ONE = 1 << SHADOW_SHIFT
 SHADOW_MASK = 0xFFFFFF << SHADOW_SHIFT
+TYPE_SHIFT = 56  # extra references that count as uses of the frame's type, 7 bits; among the extra ones too [R7]
+TYPE_ONE = 1 << TYPE_SHIFT
+TYPE_MASK = 0x7F << TYPE_SHIFT
 
 # Cache lists, and the list of frames that destruction has to find.
 SUPER = 0  # entries are 2 MiB machine blocks (mfn / 512)
@@ -106,6 +109,7 @@ EXTRA_REFERENCES = 4
 RAM_ABOVE_TARGET = 8
 LOOSE_FRAMES = 16
 SPECIAL_PAGES = 32  # a page became special, or a special one was cached
+TABLE_CONFLICT = 64  # R1: frames may be mapped and cached at once, or promised and not counted
 
 ENOMEM = -12
 EBUSY = -16
@@ -140,6 +144,7 @@ DOMAIN_RECORD = _record(
     "ballooned_to",  # B: gfns that are RAM or promised, kept by the operations and not by counting
     "max_guest",  # highest gfn touched by a demand populate
     "reclaim_single",  # where the next sweep starts, 0: at max_guest
+    "reclaim_super",  # where the next superpage sweep starts, 0: below max_guest [R8]
     "mrp_idx",  # next slot of the recent list
     "crashed",
     "dying",
@@ -155,6 +160,7 @@ DOMAIN_RECORD = _record(
     "reclaimed_2m",
     "splintered_2m",
     "sweeps",
+    "super_sweeps",
     "claim",  # outstanding claim
     "built",  # set by the builder: from here on the debt is not negative
     "beside",  # RAM that the builder put beside the target: video RAM, ROMs
@@ -164,7 +170,13 @@ DOMAIN_RECORD = _record(
     "table_generation",  # moves with every change of the table
     "cache_generation",  # moves with every change of a list
     "generation",  # moves with every call that may change anything
+    "conflicts",  # how often a 2 MiB entry was to be set where a table hangs [R1]
+    "conflicts_told",
+    "locked",  # the table lock was never released [R5]
+    "grants",  # entries of `grants`
+    "accessor",  # whose accesses these are: -1 the guest's own, else another domain's [R6]
     "oom",  # what the last operation has to report
+    "oom_by",  # the accessor then
     "oom_tot",
     "oom_entries",
     "nomem",
@@ -218,6 +230,13 @@ HOST_RECORD = _record(
     # Which hypervisor this is: switches by what they do (eras.py).
     "recent",  # RECENT_NONE .. RECENT_ALWAYS
     "sweep_yields",  # a sweep stops when the CPU is wanted [P11]
+    "fixed_tables",  # a table of 4 KiB entries stays, and a 2 MiB set on it fails [R1]
+    "keeps_contents",  # frames are not cleared on their way into the cache [R2]
+    "coarse_cache",  # the cache grows and shrinks by superpages [R3, R4]
+    "whole_extents",  # an extent is marked and given back whole, and once [R5, R10]
+    "early_sweeps",  # a sweep begins when a list is empty, not when the cache is [R6, R8, R9]
+    "blind_checks",  # zero checks see type counts and grants and no other reference [R7]
+    "promises_stay",  # RAM over `pod` entries leaves entry_count [R12]
 )
 
 
@@ -257,12 +276,14 @@ class DomainState(Arrays):
         ("gib", np.int32),
         ("ring", np.int64),
         ("lists", np.int64, (LIST_FIELDS,)),
+        ("grants", np.int64),
     )
     rec: npt.NDArray[Any]  # DOMAIN_RECORD[1]
     blk: npt.NDArray[np.int32]  # [block, 8]
     gib: npt.NDArray[np.int32]  # [GiB] kind of the 1 GiB slot
     ring: npt.NDArray[np.int64]  # [slots] recent list: gfn, | RING_SUPER for a superpage, RING_EMPTY
     lists: npt.NDArray[np.int64]  # [4, 16] where the segments of each list are; the last row is a sweep's scratch
+    grants: npt.NDArray[np.int64]  # gfns that another domain maps by a grant, as many as `rec.grants` says
 
 
 def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -342,10 +363,12 @@ def new_domain_state(blocks: int, ring_slots: int, ring_start: int) -> DomainSta
     """
     rec = np.zeros(1, DOMAIN_RECORD)
     rec["blocks"] = blocks
+    rec["accessor"] = -1
     return DomainState(
         rec=rec,
         blk=sparse_zeros((blocks, BLOCK_FIELDS), np.int32),
         gib=np.zeros(-(-blocks // GIB_BLOCKS), np.int32),
         ring=np.full(ring_slots, ring_start, np.int64),
         lists=np.zeros((LISTS + 1, LIST_FIELDS), np.int64),
+        grants=np.zeros(1, np.int64),
     )

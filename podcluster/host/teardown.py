@@ -10,7 +10,7 @@ import numpy as np
 
 from podcluster.host.cache import cache_add_run, cache_empty
 from podcluster.host.contents import contents_uniform
-from podcluster.host.frames import frame_home, frame_release, frames_take, run_release
+from podcluster.host.frames import clear_fresh, frame_home, frame_release, frames_take, run_release
 from podcluster.host.heap import U0, U1
 from podcluster.host.kernel import ctz, kernel, routine
 from podcluster.host.lists import list_pop, list_push
@@ -43,6 +43,7 @@ from podcluster.host.state import (
     STALE,
     SUPER,
     TABLE,
+    TYPE_ONE,
     ZEROS,
     DomainState,
     HostState,
@@ -91,7 +92,7 @@ def _release_block(h: HostState, g: DomainState, b: int) -> None:
     """Release the RAM of one block of a dying domain."""
     odd = int(g.blk[b, ODD])
     row = int(g.blk[b, RAM_ROW])
-    ordered = g.blk[b, DETAIL] == 0
+    ordered = g.blk[b, DETAIL] == 0 and g.rec[0].conflicts == 0
     for wi in range(8):
         left = h.row[row, wi]
         if odd == ZEROS and ordered:
@@ -146,29 +147,28 @@ def offline(h: HostState, g: DomainState, which: int, index: int, sub: int) -> i
     h.rec[0].loose += 1
     fresh = frames_take(h, g, 0, True)
     if fresh >= 0:
-        h.attr[fresh] = 0
-        cache_add_run(h, g, fresh, 1, 1, False)
+        cache_add_run(h, g, fresh, 1, 1, clear_fresh(h, fresh, 1))
     return 1
 
 
 @kernel
-def add_ref(h: HostState, g: DomainState, gfn: int) -> int:
-    """One more reference on the page at `gfn`: its frame, or -1."""
+def add_ref(h: HostState, g: DomainState, gfn: int, typed: bool) -> int:
+    """One more reference on the page at `gfn`: its frame, or -1. `typed`: it counts as a use of the frame's type."""
     if page_kind(h, g, gfn) != RAM:
         return -1
     mfn = frame_of(h, g, gfn >> 9, gfn & 511)
-    h.attr[mfn] += REF_ONE
+    h.attr[mfn] += REF_ONE + (TYPE_ONE if typed else 0)
     mark_odd(h, g, gfn)
     g.rec[0].irregular |= EXTRA_REFERENCES
     return mfn
 
 
 @kernel
-def drop_ref(h: HostState, g: DomainState, mfn: int) -> None:
+def drop_ref(h: HostState, g: DomainState, mfn: int, typed: bool) -> None:
     """Drop an extra reference on a frame of domain `g`; the last one sends a page home that nothing else holds."""
     r = g.rec[0]
     r.generation += 1
-    h.attr[mfn] -= REF_ONE
+    h.attr[mfn] -= REF_ONE + (TYPE_ONE if typed else 0)
     a = h.attr[mfn]
     if a & (REF_MASK | DROPPED) == DROPPED:
         if not a & SPECIAL:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from podcluster.config import ERAS
 from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.pair import WORDS, Pair
 from tests.reference.pod import COSTS
@@ -55,6 +56,7 @@ class PodMachine(RuleBasedStateMachine):
     pair: Pair
 
     @initialize(
+        era=st.sampled_from(("today", *ERAS)),
         scrub=st.booleans(),
         host_blocks=st.integers(6, 12),
         odd=st.integers(0, 80),
@@ -65,6 +67,7 @@ class PodMachine(RuleBasedStateMachine):
     )
     def host(
         self,
+        era: str,
         scrub: bool,
         host_blocks: int,
         odd: int,
@@ -76,6 +79,7 @@ class PodMachine(RuleBasedStateMachine):
         self.pair = Pair(
             host_blocks * BLOCK + odd,
             scrub_on_free=scrub,
+            era=era,
             ring_slots=ring_slots,
             sweep_wraps=sweep_wraps,
             costs=costs and {name: 100 + costs * k for k, name in enumerate(COSTS)},
@@ -86,7 +90,9 @@ class PodMachine(RuleBasedStateMachine):
             self._build(*guest)
 
     def dom(self, pick: int) -> int:
-        return self.pair.doms[pick % len(self.pair.doms)]
+        if not self.pair.usable:
+            self._build(SHAPES[0], 3, BLOCK, 0, 9, 0)
+        return self.pair.usable[pick % len(self.pair.usable)]
 
     def call(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         return self.pair.call(method, *arguments, **keywords)
@@ -99,10 +105,8 @@ class PodMachine(RuleBasedStateMachine):
         pages = blocks * BLOCK
         target = min(target, pages)
         self.pair.create(dom, maxmem_pages=pages, max_pages=target + slack, **shape)
-        self.call("set_pod_target", dom, target)
-        self.call("populate_seq", dom, 0, low_ram, 0, 1)
         first = -(-low_ram >> order)  # beyond the RAM, which an extent must not meet
-        self.call("mark_pod_seq", dom, first << order, (pages >> order) - first, order)
+        self.pair.furnish(dom, target, first, (pages >> order) - first, order, low_ram)
 
     # Few rules, and several for what a guest does with its memory: Hypothesis gives each rule about the same share of
     # the steps, and trouble needs many whole blocks zeroed, dirtied and ballooned.
@@ -161,7 +165,8 @@ class PodMachine(RuleBasedStateMachine):
         elif what == "decrease_list":
             self.call("decrease_list", dom, min(order, 2), gfns)
         elif what == "mark":
-            self.call("mark_pod", dom, gfn, order)
+            if self.pair.may_be_promised(dom, gfn, order) or count == 1:
+                self.call("mark_pod", dom, gfn, order)
         elif what == "populate":
             order = min(order, 9)
             self.call("populate", dom, gfn >> order << order, order)
@@ -179,7 +184,7 @@ class PodMachine(RuleBasedStateMachine):
 
     @rule(
         pick=picks,
-        what=st.sampled_from(("write", "write", "write_seq", "read", "read_list", "query")),
+        what=st.sampled_from(("write", "write", "write_seq", "read", "read_list", "query", "map_page")),
         gfn=gfns,
         word=words,
         value=values,
@@ -202,6 +207,9 @@ class PodMachine(RuleBasedStateMachine):
             self.call("read", dom, gfn, word)
         elif what == "read_list":
             self.call("read_list", dom, word, gfns)
+        elif what == "map_page":
+            for each in gfns:
+                self.call("map_page", dom, each, by=0)
         else:
             self.call("query", dom, gfn)
 
@@ -231,7 +239,9 @@ class PodMachine(RuleBasedStateMachine):
 
     @rule(
         pick=picks,
-        what=st.sampled_from(("add_ref", "drop_ref", "shadow_ref", "special", "shadowed_pt", "super", "single")),
+        what=st.sampled_from(
+            ("add_ref", "type_ref", "grant", "drop_ref", "shadow_ref", "special", "shadowed_pt", "super", "single")
+        ),
         gfn=gfns,
         on=st.booleans(),
         index=st.integers(0, 6),
@@ -239,8 +249,9 @@ class PodMachine(RuleBasedStateMachine):
     def get_in_the_way(self, pick: int, what: str, gfn: int, on: bool, index: int) -> None:
         """References, special pages, page tables, broken frames."""
         dom = self.dom(pick)
-        if what == "add_ref":
-            self.next_reference += self.call("add_ref", dom, gfn, self.next_reference) == 0
+        how = {"add_ref": "plain", "type_ref": "type", "grant": "grant"}.get(what)
+        if how is not None:
+            self.next_reference += self.call("add_ref", dom, gfn, self.next_reference, how) == 0
         elif what == "drop_ref":
             self.call("drop_ref", index, dom)
         elif what == "shadow_ref":

@@ -34,6 +34,7 @@ OPERATIONS = {  # how often each happens
     "write": 12,
     "write_seq": 6,
     "read": 3,
+    "foreign": 2,
     "mark": 3,
     "populate": 3,
     "reference": 6,
@@ -87,23 +88,23 @@ class Walk:
         return self.random.sample(range(block, block + BLOCK), self.random.randrange(BLOCK))
 
     def build(self) -> None:
-        random, call = self.random, self.pair.call
+        random = self.random
         dom = len(self.pair.doms) + 1
         pages = random.choice((2, 3, 4, 5, 5)) * BLOCK
         target = min(random.choice((40, 513, 700, 1024, 1030, 1536, 2048, random.randrange(1, 1600))), pages)
         quota = target + random.choice((0, 0, 1, 40, 2000))
         self.pair.create(dom, maxmem_pages=pages, max_pages=quota, **random.choice(SHAPES))
         rates = [random.choice((0, 0, 5000, 50_000, math.inf)) for _ in range(2)]
-        call("set_pending_work", dom, random.getrandbits(64), *rates)
-        call("set_pod_target", dom, target)
+        self.pair.call("set_pending_work", dom, random.getrandbits(64), *rates)
         low_ram, order = random.choice((0, 0, 0, 1, 32)), random.choice((9, 9, 9, 9, 0, 3))
-        call("populate_seq", dom, 0, low_ram, 0, 1)
         first = -(-low_ram >> order)
-        call("mark_pod_seq", dom, first << order, (pages >> order) - first, order)
+        self.pair.furnish(dom, target, first, (pages >> order) - first, order, low_ram)
 
     def step(self) -> None:
         random, call = self.random, self.pair.call
-        dom = random.choice(self.pair.doms)
+        if not self.pair.usable:
+            self.build()
+        dom = random.choice(self.pair.usable)
         blocks = (random.randrange(BLOCKS_MAX) * BLOCK, random.randint(1, BLOCKS_MAX) * BLOCK)
         upwards, value = random.random() < 0.5, random.choice((0, 0, 1, 7, (1 << 64) - 1))
         match random.choices(list(self.operations), list(self.operations.values()))[0]:
@@ -138,13 +139,19 @@ class Walk:
             case "read":
                 call("read", dom, self.gfn(), random.choice(WORDS))
             case "mark":
-                call("mark_pod", dom, self.gfn(), random.choice((0, 0, 3, 9)))
+                gfn, order = self.gfn(), random.choice((0, 0, 3, 9))
+                if self.pair.may_be_promised(dom, gfn, order) or random.random() < 0.1:
+                    call("mark_pod", dom, gfn, order)
             case "populate":
                 order = random.choice((0, 0, 3, 9))
                 call("populate", dom, self.gfn() >> order << order, order)
                 call("populate_special", dom, self.gfn())
             case "reference":
-                self.references += call("add_ref", dom, self.gfn(), self.references + 1) == 0
+                how = random.choice(("plain", "type", "grant"))
+                self.references += call("add_ref", dom, self.gfn(), self.references + 1, how) == 0
+            case "foreign":
+                for gfn in self.listed()[:50]:
+                    call("map_page", dom, gfn, by=0)
             case "drop_reference":
                 call("drop_ref", random.randint(1, max(self.references, 1)), dom)
             case "shadow_reference":

@@ -1,6 +1,7 @@
 """What the hypervisor of other eras did otherwise: "Eras" of docs/model.md, on top of today's rules."""
 
 from tests.reference.pod import RING_SUPERPAGE_BIT, PodManager
+from tests.reference.pod2009 import Pod2009
 
 
 class Pod2015(PodManager):
@@ -28,4 +29,9 @@ class Pod2012(PodManager):
                 self.check_superpage(checked)
 
 
-MANAGERS: dict[str, type[PodManager]] = {"today": PodManager, "xen2015": Pod2015, "xen2012": Pod2012}
+MANAGERS: dict[str, type[PodManager]] = {
+    "today": PodManager,
+    "xen2015": Pod2015,
+    "xen2012": Pod2012,
+    "rfc2009": Pod2009,
+}

@@ -23,6 +23,7 @@ class Page:
     owner: "Domain | None" = None
     allocated: bool = False  # holds the owner's allocation reference
     extra_refs: int = 0
+    type_refs: int = 0  # of them, those that count as uses of its type
     shadow_refs: int = 0
     special: bool = False
     shadowed_pt: bool = False
@@ -58,6 +59,7 @@ class Domain:
     cache_single: deque[int] = field(default_factory=deque)
     max_guest: int = 0
     reclaim_single: int = 0
+    reclaim_super: int = 0
     ring: list[int] = field(default_factory=list)  # as many as its host says
     ring_index: int = 0
     now_ns: int = 0
@@ -78,8 +80,10 @@ class Domain:
     reclaimed_2m: int = 0
     splintered_2m: int = 0
     sweeps: int = 0
+    super_sweeps: int = 0
     claim_pages: int = 0
     shadow_refs: dict[int, int] = field(default_factory=dict)  # gfn -> references of shadow mappings
+    granted: list[int] = field(default_factory=list)  # gfns that the grant table names, as often as it does
 
     @property
     def count(self) -> int:

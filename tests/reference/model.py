@@ -17,7 +17,8 @@ from tests.reference.eras import MANAGERS
 from tests.reference.hashes import FNV_OFFSET, TableHashes, fnv, text
 from tests.reference.host import Domain, Frames
 from tests.reference.pod import EINVAL, ENOMEM, PodManager
-from tests.reference.table import EMPTY, POD, RAM, Table
+from tests.reference.pod2009 import Pod2009
+from tests.reference.table import EMPTY, RAM, Table, Table2009
 
 DONE, HOLE, CRASHED, NOT_RUNNING = 0, -1, -2, -3
 MASK = (1 << 64) - 1
@@ -42,6 +43,15 @@ class Counters(NamedTuple):
     nonzero_pages: int
 
 
+class Reference(NamedTuple):
+    """Who holds a frame: found at a gfn, as a use of its type, by a grant, or any other way."""
+
+    dom: int
+    gfn: int
+    mfn: int
+    how: str
+
+
 class ReferenceMachine:
     """A host of `host_pages` frames; slow, plain, and right."""
 
@@ -56,6 +66,7 @@ class ReferenceMachine:
         sweep_wraps: bool = False,
         costs: Mapping[str, int] | None = None,
     ) -> None:
+        self.era = era
         self._manager = MANAGERS[era]
         self.frames = Frames(host_pages, scrub_on_free)
         self.preempt_mode = "never"
@@ -64,7 +75,7 @@ class ReferenceMachine:
         self._costs = costs or {}
         self._header_guests: dict[int, dict[str, Any]] = {}
         self._pods: dict[int, PodManager] = {}
-        self._references: dict[int, int] = {}  # add_ref's id -> mfn
+        self._references: dict[int, Reference] = {}  # by add_ref's id
         self._handles: dict[int, list[int]] = {}  # set_aside's handle -> mfns
         self._last_handle = 0
         self._notes: dict[str, Any] = {}
@@ -95,7 +106,10 @@ class ReferenceMachine:
         if maxmem_pages is None or max_pages is None:
             return self.create(dom, **self._header_guests[dom])
         shadow = paging == "shadow"
-        table = Table(ept=p2m == "ept" and not shadow, use_1g=sp_1g and not shadow, use_2m=sp_2m or shadow)  # T1
+        if self.era == "rfc2009":
+            table: Table = Table2009()
+        else:
+            table = Table(ept=p2m == "ept" and not shadow, use_1g=sp_1g and not shadow, use_2m=sp_2m or shadow)  # T1
         domain = Domain(dom, maxmem_pages, max_pages, shadow, table, TableHashes(table))
         domain.ring = [self._manager.ring_start] * self._ring_slots
         pod = self._pods[dom] = self._manager(domain, self.frames)
@@ -193,13 +207,7 @@ class ReferenceMachine:
         mfn = self.frames.allocate(domain, order, special=special)
         if mfn is None:
             return 0
-        promised = 0
-        at = gfn
-        while at < gfn + (1 << order):
-            promised += domain.table.lookup(at)[0] == POD
-            at += 1
-        pod.set_range(gfn, order, RAM, mfn)
-        domain.entry_count -= promised
+        pod.put_ram(gfn, order, mfn)
         return 1
 
     def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
@@ -218,24 +226,7 @@ class ReferenceMachine:
     def decrease(self, dom: int, gfn: int, order: int) -> list[int]:
         """Give an extent back: [1 if it ran to the end, pages the PoD layer dealt with]."""
         self._pod(dom).take("hypercall_ns")
-        return self._decrease(dom, gfn, order)
-
-    def _decrease(self, dom: int, gfn: int, order: int) -> list[int]:
-        pod = self._pod(dom)
-        handled = pod.decrease(gfn, order)
-        left = handled
-        j = 0
-        while j + left < 1 << order:
-            kind, mfn, _ = pod.domain.table.lookup(gfn + j)
-            if kind == RAM:
-                pod.set_range(gfn + j, 0, EMPTY)
-                self.frames.drop_allocation(mfn)
-            elif left == 0 or kind == POD:
-                return [0, handled]
-            else:
-                left -= 1
-            j += 1
-        return [1, handled]
+        return self._pod(dom).give_back(gfn, order)
 
     def decrease_seq(self, dom: int, start: int, count: int, order: int, step: int) -> list[int]:
         """Several decreases, `step` extents apart; stops at the first that did not run to the end."""
@@ -273,12 +264,11 @@ class ReferenceMachine:
 
     def map_page(self, dom: int, gfn: int, by: int) -> int:
         """Another domain maps a page: 0, or a status below 0."""  # A6
+        pod = self._pods[dom]
+        pod.accessor = by
         status, _ = self._access(dom, gfn)
-        if status == CRASHED:
-            oom = self._pod(dom).notes["oom"]
-            assert isinstance(oom, dict)
-            oom["curr"] = by
-        return min(status, 0)
+        pod.accessor = None
+        return status
 
     def table_pages(self, dom: int) -> int:
         """Pages of the table: root, one for each 512 GiB, each GiB and each 2 MiB that is not one entry."""  # A3.9
@@ -337,25 +327,33 @@ class ReferenceMachine:
     def query(self, dom: int, gfn: int) -> list[int]:
         """[kind, order] without populating."""
         kind, _, order = self._domain(dom).table.lookup(gfn)
-        return [kind, order]
+        return [kind, 0 if self.era == "rfc2009" and kind == EMPTY else order]
 
     # -- references, flags, broken frames ----------------------------------------------------------------------------
 
-    def add_ref(self, dom: int, gfn: int, id: int) -> int:
-        """An extra reference on the frame now at gfn; -1 where there is no RAM."""
-        kind, mfn, _ = self._domain(dom).table.lookup(gfn)
+    def add_ref(self, dom: int, gfn: int, id: int, how: str = "plain") -> int:
+        """An extra reference on the frame now at gfn (plain, type or grant); -1 where there is no RAM."""
+        domain = self._domain(dom)
+        kind, mfn, _ = domain.table.lookup(gfn)
         if kind != RAM or id in self._references:
             return -1
-        self._references[id] = mfn
-        self.frames.pages[mfn].extra_refs += 1
+        self._references[id] = Reference(dom, gfn, mfn, how)
+        page = self.frames.pages[mfn]
+        page.extra_refs += 1
+        page.type_refs += how == "type"
+        if how == "grant":
+            domain.granted.append(gfn)
         return 0
 
     def drop_ref(self, id: int, dom: int) -> int:
         """Drop a reference again, wherever its frame is by now; -1 for an unknown id."""
-        mfn = self._references.pop(id, None)
-        if mfn is None:
+        held = self._references.pop(id, None)
+        if held is None:
             return -1
-        self.frames.drop_extra(mfn)
+        self.frames.pages[held.mfn].type_refs -= held.how == "type"
+        if held.how == "grant":
+            self._domain(held.dom).granted.remove(held.gfn)
+        self.frames.drop_extra(held.mfn)
         return 0
 
     def shadow_ref(self, dom: int, gfn: int) -> int:
@@ -400,6 +398,9 @@ class ReferenceMachine:
         """Every field of a state record."""
         domain = self._domain(dom)
         lists = [2 * mfn + 1 for mfn in domain.cache_super] + [2 * mfn for mfn in domain.cache_single]
+        recent: dict[str, Any] = {"mrp_idx": domain.ring_index, "mrp": text(fnv(domain.ring, FNV_OFFSET))}
+        if self.era == "rfc2009":
+            recent = {"reclaim_super": domain.reclaim_super, "super_sweeps": domain.super_sweeps}
         return {
             "dom": dom,
             "tot_pages": domain.tot_pages,
@@ -409,7 +410,6 @@ class ReferenceMachine:
             "cache_single": len(domain.cache_single),
             "max_guest": domain.max_guest,
             "reclaim_single": domain.reclaim_single,
-            "mrp_idx": domain.ring_index,
             "crashed": int(domain.crashed),
             "host_free_pages": self.free_pages,
             "host_free_2m": self.free_2m,
@@ -423,7 +423,7 @@ class ReferenceMachine:
             "sweeps": domain.sweeps,
             **domain.hashes.record(),
             "cache": text(fnv(lists, FNV_OFFSET)),
-            "mrp": text(fnv(domain.ring, FNV_OFFSET)),
+            **recent,
         }
 
     # -- the simulator's range operations: the page-by-page loops ----------------------------------------------------
@@ -456,7 +456,7 @@ class ReferenceMachine:
         self._pod(dom).take("hypercall_ns")
         done = 0
         for gfn in gfns:
-            if not self._decrease(dom, int(gfn), 0)[0]:
+            if not self._pod(dom).give_back(int(gfn), 0)[0]:
                 break
             done += 1
         return done
@@ -527,6 +527,11 @@ class ReferenceMachine:
             counts["pod1g"],
         )
 
+    def is_locked(self, dom: int) -> bool:
+        """Whether whatever comes next for this domain would stop the hypervisor; the model's own, for tests."""  # R5
+        pod = self._pods[dom]
+        return isinstance(pod, Pod2009) and pod.locked
+
     def entries(self, dom: int) -> list[tuple[int, int, int, int]]:
         """(first gfn, kind, first frame, order) of every entry, ascending; the model's own, for tests."""
         return list(self._domain(dom).table.entries())
@@ -571,6 +576,8 @@ class ReferenceMachine:
             self._audit_host()
 
     def _audit_domain(self, domain: Domain) -> None:
+        if isinstance(domain.table, Table2009) and domain.table.conflicts and not domain.destroyed:
+            return  # R1: frames may be in two places
         pod = 0
         mapped: list[int] = []
         for _, kind, mfn, order in domain.table.entries():
@@ -578,7 +585,9 @@ class ReferenceMachine:
                 mapped.extend(range(mfn, mfn + (1 << order)))
             else:
                 pod += 1 << order
-        if not domain.destroyed:
+        if self.era == "rfc2009":
+            _check(pod <= domain.entry_count, f"pod entries {pod} <= entry_count {domain.entry_count}", domain)  # R12
+        elif not domain.destroyed:
             _check(pod == domain.entry_count, f"pod entries {pod} == entry_count {domain.entry_count}", domain)
         cached = [f for first in domain.cache_super for f in range(first, first + 512)] + [*domain.cache_single]
         _check(len(cached) == domain.count, "frames on the lists == count", domain)
@@ -587,7 +596,8 @@ class ReferenceMachine:
         _check(len(set(in_use)) == len(in_use), "no frame mapped or cached twice", domain)
         _check(domain.owned.issuperset(in_use), "mapped and cached frames are owned", domain)
         _check(all(pages[f].allocated for f in in_use), "used frames hold the allocation reference", domain)
-        _check(not any(pages[f].words for f in cached), "cached frames are zero", domain)
+        if self.era != "rfc2009":  # R2
+            _check(not any(pages[f].words for f in cached), "cached frames are zero", domain)
         loose = domain.owned.difference(in_use)
         _check(all(pages[f].allocated or pages[f].other_refs for f in loose), "loose frames are held", domain)
         counted = sum(1 for f in domain.owned if not pages[f].special)

@@ -55,6 +55,7 @@ class PodManager:
         self.frames = frames
         self.notes: dict[str, object] = {}
         self.preempt = False  # is there other work whenever we look?
+        self.accessor: int | None = None  # who accesses the guest's memory, if not the guest
         self.costs = dict.fromkeys(COSTS, 0)
         self.sweep_wraps = False
 
@@ -85,16 +86,15 @@ class PodManager:
 
     # -- the table, with what follows from a change of translation ---------------------------------------------------
 
-    def set_range(self, gfn: int, order: int, kind: int, mfn: int = NO_FRAME) -> None:
+    def set_range(self, gfn: int, order: int, kind: int, mfn: int = NO_FRAME) -> bool:
         """Set part of the table; references of shadow mappings whose translation changes vanish."""
         domain = self.domain
-        if domain.shadow_refs:
-            for at in [g for g in domain.shadow_refs if gfn <= g < gfn + (1 << order)]:
-                _, old, _ = domain.table.lookup(at)
-                new = mfn + (at - gfn) if kind == RAM else NO_FRAME
-                if old != new:
-                    self.frames.pages[old].shadow_refs -= domain.shadow_refs.pop(at)
-        domain.table.set_range(gfn, order, kind, mfn)
+        held = [(at, domain.table.lookup(at)[1]) for at in domain.shadow_refs if gfn <= at < gfn + (1 << order)]
+        done = domain.table.set_range(gfn, order, kind, mfn)
+        for at, old in held:
+            if domain.table.lookup(at)[1] != old:
+                self.frames.pages[old].shadow_refs -= domain.shadow_refs.pop(at)
+        return done
 
     # -- P1-P4 the cache ---------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class PodManager:
                 "dom": domain.dom,
                 "tot": domain.tot_pages,
                 "ents": domain.entry_count,
-                "curr": domain.dom,
+                "curr": domain.dom if self.accessor is None else self.accessor,
             }
             return False
         domain.max_guest = max(domain.max_guest, gfn)  # step 6
@@ -375,6 +375,31 @@ class PodManager:
                     above += not domain.sweep_wrapped and domain.sweep_from < gfn <= domain.max_guest
                     below += (domain.sweep_from if domain.sweep_wrapped else 0) < gfn < domain.sweep_to
         return above, below, never
+
+    # -- real RAM ----------------------------------------------------------------------------------------------------
+
+    def put_ram(self, gfn: int, order: int, mfn: int) -> None:
+        """Map frames from the host, over whatever is there; promises that they replace are taken off."""
+        promised = sum(self.domain.table.lookup(gfn + i)[0] == POD for i in range(1 << order))
+        self.set_range(gfn, order, RAM, mfn)
+        self.domain.entry_count -= promised
+
+    def give_back(self, gfn: int, order: int) -> list[int]:
+        """An extent, to PoD first and then the ordinary way: [1 if it ran to the end, pages that PoD dealt with]."""
+        handled = self.decrease(gfn, order)
+        left = handled
+        j = 0
+        while j + left < 1 << order:
+            kind, mfn, _ = self.domain.table.lookup(gfn + j)
+            if kind == RAM:
+                self.set_range(gfn + j, 0, EMPTY)
+                self.frames.drop_allocation(mfn)
+            elif left == 0 or kind == POD:
+                return [0, handled]
+            else:
+                left -= 1
+            j += 1
+        return [1, handled]
 
     # -- P12 giving memory back --------------------------------------------------------------------------------------
 

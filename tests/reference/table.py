@@ -60,8 +60,8 @@ class Table:
             return 0
         return walk_ended if self.ever_set else 27
 
-    def set_range(self, gfn: int, order: int, kind: int, mfn: int = NO_FRAME) -> None:
-        """Set 2**order gfns, cut from low to high into the largest entries the domain may use."""  # T2
+    def set_range(self, gfn: int, order: int, kind: int, mfn: int = NO_FRAME) -> bool:
+        """Set 2**order gfns, cut from low to high into the largest entries the domain may use. Always True."""  # T2
         todo = 1 << order
         if kind != EMPTY:
             self.highest_gfn = max(self.highest_gfn, gfn + todo - 1)
@@ -78,6 +78,7 @@ class Table:
             gfn += 1 << entry
             mfn += 1 << entry
             todo -= 1 << entry
+        return True
 
     def _set_entry(self, gfn: int, order: int, leaf: Leaf) -> None:
         top = gfn >> 18
@@ -162,6 +163,11 @@ class Table:
         below = sum(type(slot) is not tuple for slots in lists for slot in slots)
         return 1 + (self.highest_gfn >> 27) + 1 + len(lists) + below
 
+    def has_small_entries(self, gfn: int) -> bool:
+        """Whether a table of 4 KiB slots hangs at the 2 MiB range of gfn, empty or not."""
+        upper = self._root.get(gfn >> 18)
+        return type(upper) is list and type(upper[(gfn >> 9) & 511]) is list
+
     def clear(self) -> None:
         """Tear the table down (destruction)."""
         for top in self._root:
@@ -175,3 +181,27 @@ def _split(leaf: Leaf, into: int) -> list[Any]:
     if kind != RAM:
         return [leaf] * SLOTS
     return [(RAM, mfn + (i << into)) for i in range(SLOTS)]
+
+
+class Table2009(Table):
+    """The page table of the first version: 2 MiB and 4 KiB, and a table of 4 KiB slots never goes away again."""  # R1
+
+    def __init__(self) -> None:
+        super().__init__(ept=False, use_1g=False, use_2m=True)
+        self.conflicts = 0  # 2 MiB sets that met such a table, and failed
+
+    def set_range(self, gfn: int, order: int, kind: int, mfn: int = NO_FRAME) -> bool:
+        """Set 2**order gfns; whether the last piece of it could be set."""
+        end = gfn + (1 << order)
+        done = True
+        while gfn < end:
+            fits = gfn % SLOTS == 0 and (end - gfn) % SLOTS == 0 and (kind != RAM or mfn % SLOTS == 0)
+            piece = ORDER_2M if fits and kind != EMPTY else ORDER_4K  # removal is in 4 KiB pieces
+            done = piece == ORDER_4K or not self.has_small_entries(gfn)
+            if done:
+                super().set_range(gfn, piece, kind, mfn)
+            else:
+                self.conflicts += 1
+            gfn += 1 << piece
+            mfn += 1 << piece
+        return done
