@@ -305,6 +305,43 @@ def test_what_a_guest_says_of_itself_adds_up() -> None:
     assert swapped[0] == swapped[-1] == 0
 
 
+class Hazardous(Machine):
+    """A machine on which the next write is a guest's death, with so many zero pages left behind for each reason."""
+
+    left = (0, 0, 0)
+
+    def touch_range(self, *_: Any, **__: Any) -> int:
+        return 0
+
+    def take_notes(self) -> dict[str, Any]:
+        return {"oom": {}}
+
+    def hazard(self, dom: int) -> tuple[int, int, int]:
+        return self.left
+
+
+@pytest.mark.parametrize(
+    ("wrap", "preempt", "ring", "cause"),
+    [
+        (0, 0, 0, "reclaim_short"),
+        (0, 0, 9, "ring"),
+        (3, 0, 9, "wrap"),
+        (3, 1, 9, "preempt"),
+        (0, 1, 0, "preempt"),
+    ],
+)
+def test_a_death_short_of_the_limit_names_its_hazard(wrap: int, preempt: int, ring: int, cause: str) -> None:
+    """G11: what kept reclaim from the pages that were left, the first that applies; and debt before all of them."""
+    rig = Rig(page_cache={"rate_mib_per_s": 0}).run_to(1)
+    rig.machine.__class__ = Hazardous
+    rig.machine.left = (wrap, preempt, ring)  # type: ignore[attr-defined]
+    rig.run_to(60)
+    assert rig.guest.end is not None
+    assert (rig.guest.end.fate, rig.guest.end.cause) == ("pod_oom", cause)
+    rig.memory.owned = rig.memory.nonzero_pages
+    assert rig.memory.death_cause() == "debt"
+
+
 # -- held memory ------------------------------------------------------------------------------------------------------
 
 
