@@ -58,6 +58,7 @@ VERBS = {
         "podcluster.host.replay", "main", "FILE...", "golden traces of Xen against our host, a line per file"
     ),
     "bench": Verb("podcluster.bench.command", "main", "NAME", "a benchmark; one JSON object as the last line"),
+    "inspect": Verb("podcluster.inspect", "main", "--at S [KEY=VALUE ...]", "what an operator would see on each host"),
     "digest": Verb("podcluster.io.digest", "main", "DIR", "one SHA-256 per table and one over all; --diff A B"),
     "figure": Verb("podcluster.report.figure", "main", "DIR", "draw the figure of a run again from its results"),
 }

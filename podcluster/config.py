@@ -439,6 +439,7 @@ class WorkloadConfig:
     hold_s: int = -1  # memory stays held this long after its last use; -1: since boot
     resample: str = "auto"  # auto | none | machines | machines_days: what a replication draws from the trace
     start_s: int = 0  # where in the trace simulated time begins
+    orders: list[str] = field(default_factory=list)  # what the operator types: "60 mem-set 0 512" (s, domain, MiB)
 
     def __post_init__(self) -> None:
         self.check()

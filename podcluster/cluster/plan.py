@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.pool import HostPlan
 from podcluster.config import Config, EngineConfig
 from podcluster.errors import ConfigError
@@ -52,6 +53,7 @@ class Plan:
     write_samples: bool
     notes: tuple[str, ...]
     reserve_pages: int = 0
+    orders: tuple[Order, ...] = ()  # the operator's, in order of time
 
 
 def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
@@ -84,6 +86,7 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         hosts=HostPlan(config.host, config.guests, seed, s_to_ns(grid_s), config.controller),
         need_pages=need,
         reserve_pages=reserve_pages,
+        orders=parse(config.workload.orders, need, s_to_ns(config.study.duration_s)),
         duration_ns=s_to_ns(config.study.duration_s),
         epoch_ns=s_to_ns(config.cluster.epoch_s),
         write_samples=telemetry_s > 0,

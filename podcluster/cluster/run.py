@@ -95,9 +95,12 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
     for spec in plan.specs:
         reserve, usable = plan.reserve_pages, spec.usable_pages
         ledger.views[spec.host_id] = HostView(spec.host_id, usable, reserve, 0, usable, 0, 0, overhead_pages=reserve)
-    now_ns, next_arrival, steps = 0, 0, 0
+    orders = [order for order in plan.orders if order.at_ns <= end_ns]
+    now_ns, next_arrival, next_order, steps = 0, 0, 0, 0
     while now_ns < end_ns:
         due_ns = _due(arrivals, next_arrival, ledger, end_ns)
+        if next_order < len(orders):
+            due_ns = min(due_ns, orders[next_order].at_ns)
         until_ns = _until(now_ns, due_ns, plan.epoch_ns, end_ns)
         commands: dict[int, list[Command]] = {}
         index: HostIndex | None = None
@@ -109,6 +112,11 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
             at_ns, domain_id = heapq.heappop(ledger.departures)
             # Also to a domain that has crashed: it may have been, or be about to be, built again.
             commands.setdefault(ledger.host_of[domain_id], []).append(StopDomain(at_ns, domain_id))
+        while next_order < len(orders) and orders[next_order].at_ns <= until_ns:
+            order = orders[next_order]
+            if order.domain_id in ledger.host_of:  # else no host took it
+                commands.setdefault(ledger.host_of[order.domain_id], []).append(order)
+            next_order += 1
         if until_ns == end_ns:
             for spec in plan.specs:
                 commands.setdefault(spec.host_id, []).append(Close(end_ns))

@@ -282,7 +282,7 @@ class Control:
         resident, books = residents[action.domid], self._books[action.domid]
         domain = resident.domain
         if isinstance(action, Limit):
-            self._machine.set_max_pages(domain.domid, action.limit_pages)
+            toolstack.set_limit(self._machine, domain, action.limit_pages)
             books.limit_pages = action.limit_pages
         elif isinstance(action, Uncooperative):
             self.uncooperative += action.flagged

@@ -351,7 +351,7 @@ def mem_set(machine: Mechanism, domain: Domain, target_pages: int) -> str:
     if not numbers.video_pages < target_pages <= kib_to_pages(domain.static_max_kib):
         return f"memory target {pages_to_kib(target_pages)} KiB is not between video RAM and static-max"
     slack_pages = kib_to_pages(SLACK_KIB)
-    _limit(machine, domain, target_pages + slack_pages)
+    set_limit(machine, domain, target_pages + slack_pages)
     if machine.set_pod_target(domain.domid, target_pages - numbers.video_pages + slack_pages) != 0:
         machine.take_notes()
         return f"xc_domain_set_pod_target memkb={pages_to_kib(target_pages)} failed"
@@ -369,11 +369,11 @@ def squeezed_set(machine: Mechanism, domain: Domain, target_pages: int, memory_o
         return f"memory target {pages_to_kib(target_pages)} KiB is not between video RAM and static-max"
     domain.target_pages = target_pages
     domain.xenstore_target_kib = pages_to_kib(target_pages - numbers.video_pages)
-    _limit(machine, domain, target_pages + kib_to_pages(SLACK_KIB) + memory_offset_pages)
+    set_limit(machine, domain, target_pages + kib_to_pages(SLACK_KIB) + memory_offset_pages)
     return ""
 
 
-def _limit(machine: Mechanism, domain: Domain, pages: int) -> None:
+def set_limit(machine: Mechanism, domain: Domain, pages: int) -> None:
     """Set Xen's quota, even below what is owned (A5.1)."""
     machine.set_max_pages(domain.domid, pages)
     domain.limit_pages = pages
@@ -390,6 +390,6 @@ def mem_max(machine: Mechanism, domain: Domain, maxmem_pages: int) -> str:
             f"memory_static_max must be greater than or equal to memory_target: "
             f"{pages_to_kib(maxmem_pages)} KiB is below the target of {domain.xenstore_target_kib} KiB"
         )
-    _limit(machine, domain, maxmem_pages + kib_to_pages(SLACK_KIB))
+    set_limit(machine, domain, maxmem_pages + kib_to_pages(SLACK_KIB))
     domain.static_max_kib = pages_to_kib(maxmem_pages)
     return ""

@@ -53,6 +53,7 @@ from podcluster.host.held import NO_SWAP
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Counted, Mechanism
 from podcluster.host.observed import DemandGrid, Level
+from podcluster.host.operator import DomainLook, HostLook
 from podcluster.host.own import LowMemory, OwnMemory, Starts, Visits
 from podcluster.host.resident import Resident
 from podcluster.host.streams import NEVER
@@ -79,7 +80,15 @@ from podcluster.records import (
     StopDomain,
 )
 from podcluster.rng import key, stream
-from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES, pages_to_mib, s_to_ns
+from podcluster.units import (
+    NS_PER_S,
+    PAGES_PER_GIB,
+    PAGES_PER_MIB,
+    SUPERPAGE_PAGES,
+    kib_to_pages,
+    pages_to_mib,
+    s_to_ns,
+)
 
 OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
 TOOLSTACK: Final = 0  # in the queue, in place of a domid: an act of the host's own, before those of guests
@@ -664,6 +673,37 @@ class HostModel:
             moved_pages=self._moved_pages,
             uncooperative=control.uncooperative if control is not None else 0,
             starts_waited_ns=control.waited_ns if control is not None else 0,
+        )
+
+    def look(self) -> HostLook:
+        """What its operator sees of the host now."""
+        standing = (*self._residents.values(), *self._preserved.values())
+        xen_pages = self._cfg.xen_mib_of(self._spec.ram_pages // PAGES_PER_GIB) * PAGES_PER_MIB
+        return HostLook(
+            host_id=self._spec.host_id,
+            at_ns=self._now_ns,
+            ram_pages=self._spec.ram_pages,
+            free_pages=self._machine.free_pages,
+            claim_pages=0,  # none outlives its build, and builds take no time
+            dom0_pages=max(0, self._own.pages - xen_pages),
+            domains=tuple(self._look_at(one) for one in sorted(standing, key=lambda one: one.domain.domid)),
+        )
+
+    def _look_at(self, resident: Resident) -> DomainLook:
+        domain, machine = resident.domain, self._machine
+        entry_count = machine.entry_count(domain.domid)
+        return DomainLook(
+            domid=domain.domid,
+            name=resident.request.name,
+            vcpus=resident.request.vcpus,
+            crashed=resident.guest.end is not None,
+            tot_pages=machine.tot_pages(domain.domid),
+            claim_pages=0,
+            max_pages=domain.limit_pages,
+            entry_count=entry_count,
+            cache_count=entry_count - machine.debt_pages(domain.domid),
+            target_pages=domain.target_pages,
+            static_max_pages=kib_to_pages(domain.static_max_kib),
         )
 
     def _superpage_share(self) -> float | None:
