@@ -80,7 +80,7 @@ class Guest:
         self._on_event = on_event
         self._fault = fault
         self._dirties = cfg.dirty_all
-        self._shuts_down = cfg.install.end == "shuts_down"
+        self.leaves_by_itself = cfg.install.end == "shuts_down"  # an installer, when it is done
         self.held = HeldBooks(
             memory,
             demand,
@@ -226,7 +226,7 @@ class Guest:
         self._wants.start(at_ns)
         if self._dirties:
             self._dirty.start(at_ns)
-        if boot.unpack_pages or self._shuts_down:
+        if boot.unpack_pages or self.leaves_by_itself:
             self._install.start(Pace(at_ns, boot.install_ns, boot.unpack_pages))
         self._cache.start(at_ns)
 
@@ -237,7 +237,7 @@ class Guest:
         return done
 
     def _installed(self, at_ns: int) -> None:
-        if self._shuts_down:
+        if self.leaves_by_itself:
             self.end = End(at_ns, "shut_down", "")
 
     # -- what its streams tell ---------------------------------------------------------------------------------------

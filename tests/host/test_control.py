@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from podcluster.config import CONTROLLERS, ControllerConfig, HostConfig
 from podcluster.records import Close, Command, HostReport
 from podcluster.units import PAGES_PER_MIB, s_to_ns
-from tests.host.lives import host_model, rows
+from tests.host.lives import guest_config, host_model, live, request, rows, start
 from tests.host.test_model import END_S, commands, guest_classes
 
 MIB = PAGES_PER_MIB
@@ -93,3 +93,15 @@ def test_every_start_ends_in_one_row(name: str, classes: list[Any], given: list[
             assert row.start_pages == 0
         else:
             assert row.memory_pages <= row.start_pages <= row.maxmem_pages
+
+
+@pytest.mark.parametrize("name", ["squeezed", "qmemman"])
+def test_a_guest_that_will_leave_is_never_quiet(name: str) -> None:
+    """An installer that shuts itself down gives memory back long after its balloon came to rest: the clock of looks
+    must not pass its end by.
+    """
+    guest = guest_config("linux", install={"unpack_mib": [5, 5], "install_s": [9, 9], "end": "shuts_down"})
+    model = host_model(guest, ram_mib=160, taken_mib=8, controller=controller(name))
+    report = live(model, 60, start(request(0, "linux", 24, 24), 0.1))
+    assert [row.fate for row in report.domains] == ["shut_down"]
+    assert report.view.free_pages == 152 * PAGES_PER_MIB
