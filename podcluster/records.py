@@ -58,6 +58,7 @@ Cause = Literal[
     "preempt",  # died below that limit: a sweep was cut off for pending work, with zero pages further down
     "wrap",  # a sweep reached the bottom, with zero pages above where it began
     "ring",  # zero pages were left that no sweep ever looks at, and the recent list no longer named
+    "table_conflict",  # rfc2009: Xen was to put a superpage where a page table hung (R1); want of memory had no part
     "reclaim_short",  # died below that limit, no zero page that a check would have taken being left
     "balloon_bug",
     "boot_barrier",
@@ -80,6 +81,7 @@ CAUSES: Final[tuple[Cause, ...]] = (
     "preempt",
     "wrap",
     "ring",
+    "table_conflict",
     "reclaim_short",
     "balloon_bug",
     "boot_barrier",

@@ -8,13 +8,15 @@ from collections.abc import Generator
 import pytest
 
 PROJECT, SHARED = "the project's selection", "shared"
+PROJECT_2009, SHARED_2009 = "the project's selection of 2009", "shared of 2009"
+COLLECTIONS = (PROJECT, SHARED, PROJECT_2009, SHARED_2009)
 _REPLAYED = pytest.StashKey[dict[str, set[str]]]()
 _SIZES = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_REPLAYED] = dict[str, set[str]]({PROJECT: set(), SHARED: set()})
-    config.stash[_SIZES] = {PROJECT: 0, SHARED: 0}
+    config.stash[_REPLAYED] = dict[str, set[str]]({collection: set() for collection in COLLECTIONS})
+    config.stash[_SIZES] = dict.fromkeys(COLLECTIONS, 0)
 
 
 def count(config: pytest.Config, collection: str, name: str, size: int) -> None:
@@ -27,6 +29,12 @@ def count(config: pytest.Config, collection: str, name: str, size: int) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
     yield  # outermost, so that the line comes after every other summary
     replayed, sizes = terminalreporter.config.stash[_REPLAYED], terminalreporter.config.stash[_SIZES]
+    if sizes[PROJECT_2009] or sizes[SHARED_2009]:
+        shared = f"{len(replayed[SHARED_2009])} of {sizes[SHARED_2009] or 'the 60 (not here)'}"
+        terminalreporter.write_line(
+            f"golden traces of 2009: {len(replayed[PROJECT_2009])} of {sizes[PROJECT_2009]} "
+            f"of the project's selection, {shared} of the shared set"
+        )
     if sizes[PROJECT] or sizes[SHARED]:
         terminalreporter.write_line(
             f"golden traces: {len(replayed[PROJECT])} of {sizes[PROJECT]} of the project's selection, "

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from podcluster.config import GuestConfig, HostConfig
-from podcluster.host import xapi
+from podcluster.host import build_2009, xapi
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.written import DATA
 from podcluster.host.xl import SLACK_KIB, VGA_HOLE_PAGES, Numbers, refusal
@@ -237,7 +237,11 @@ def build(
         machine.destroy(domid)
         machine.forget(domid)
         return BuildFailed("paging_pool", text)
-    failure = _populate(machine, domid, numbers, layout, claim=host.claim_mode)
+    if host.era == "rfc2009" and numbers.pod:
+        laid_out = build_2009.populate(machine, domid, layout.ram, numbers.target_pages)
+        failure = None if laid_out else BuildFailed("no_memory", LOW_MEMORY)
+    else:
+        failure = _populate(machine, domid, numbers, layout, claim=host.claim_mode)
     if failure is None:
         failure = _device_model(machine, domid, layout)
     if failure is None and numbers.tables_may_run_short and machine.table_pages(domid) > numbers.paging_pages:

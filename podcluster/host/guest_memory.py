@@ -427,6 +427,8 @@ class GuestMemory:
         """Why no page was to be had: the guest needed more than it owns [G11], or reclaim did not reach what was there:
         cut off by pending work, already past it, or where only the recent list could have helped.
         """
+        if not self.oom:
+            return "table_conflict"
         if self.nonzero_pages + 1 > self.owned:
             return "debt"
         wrap, preempt, ring = self._machine.hazard(self._domid)
