@@ -161,13 +161,22 @@ class Guest:
 
     def _first(self) -> Stream:
         """Who acts next: who can begin first, then whose instant is first, then who is first in the list."""
-        if not self._lock.free_ns:  # nobody waits for it
-            return min(self._streams, key=lambda one: one.next_ns)
-        return min(self._streams, key=lambda one: (self._ready_ns(one), one.next_ns))
+        free_ns = self._lock.free_ns
+        found, found_due_ns, found_ready_ns = self._streams[0], NEVER, NEVER
+        for one in self._streams:
+            due_ns = one.next_ns
+            if due_ns > found_ready_ns or due_ns == NEVER:
+                continue
+            ready_ns = due_ns if due_ns >= free_ns or not one.enters_xen() else free_ns
+            if ready_ns < found_ready_ns or (ready_ns == found_ready_ns and due_ns < found_due_ns):
+                found, found_due_ns, found_ready_ns = one, due_ns, ready_ns
+        return found
 
     def _settled_first(self) -> Stream:
         """The same, what comes before it made good, so that it finds the guest as it is then [GD-4]."""
-        first = self._first()
+        return self._settled(self._first())
+
+    def _settled(self, first: Stream) -> Stream:
         if first is not self._wants:
             at_ns = self._ready_ns(first)
             self._wants.settle(at_ns if first.rank > self._wants.rank else at_ns - 1)
@@ -184,10 +193,10 @@ class Guest:
         the guest's end.
         """
         while self.end is None:
-            if self._ready_ns(self._first()) > last_ns:
+            first = self._first()
+            if self._ready_ns(first) > last_ns:
                 return
-            first = self._settled_first()
-            if first.touches_heap():
+            if self._settled(first).touches_heap():
                 return
             # It may go on until another's instant. Nobody that does not wait for the lock has one before it is free,
             # or it would be first: so that these instants alone say whose turn it is, whatever Xen takes meanwhile.

@@ -372,8 +372,12 @@ class GuestMemory:
     def refresh(self) -> None:
         """Ask the machine for the counters that decide what may be skipped, and what is owned."""
         self.owned = self._machine.tot_pages(self._domid)
-        self.entry_count = self._machine.entry_count(self._domid)
         self.debt = self._machine.debt_pages(self._domid)
+        self._count_entries()
+
+    def _count_entries(self) -> None:
+        """What may change by writing: neither populate nor reclaim moves what is owned, or the debt [POD-4]."""
+        self.entry_count = self._machine.entry_count(self._domid)
         self.inert = self._may_skip and self.entry_count == 0  # [G12]
         if self.inert:
             self.lock.faults = False
@@ -391,7 +395,7 @@ class GuestMemory:
             if n < count:
                 break
         if not self.inert:
-            self.refresh()
+            self._count_entries()
         self._watch()
         return done
 
