@@ -263,7 +263,7 @@ class Control:
                     books.reservation_pages,
                     resident.domain.numbers.paging_pages,
                     resident.linux,
-                    guest.stats(at_ns) if self.wakes == "guests" else None,
+                    None if self.wakes == "memory" else guest.stats(at_ns),
                 )
             )
         starts = [one.view for one in self._waiting.values() if one.next_ns <= at_ns]

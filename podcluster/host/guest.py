@@ -138,6 +138,13 @@ class Guest:
         return self._ready_ns(self._first()) if self.end is None else self.end.at_ns
 
     @property
+    def next_use_ns(self) -> int:
+        """When what its services and applications hold may change next: page cache may grow before."""
+        if self.end is not None:
+            return self.end.at_ns
+        return min(self._ready_ns(one) for one in self._streams if one is not self._cache)
+
+    @property
     def next_touches_heap(self) -> bool:
         """Whether what happens next may touch the host's heap, so that its place among all that happens on the host
         matters.

@@ -257,9 +257,19 @@ class HostModel:
         control = self._control
         if control is None:
             return NEVER
-        if control.wakes == "memory" and not self._unquiet and not self._acts:
-            return control.due_ns
-        return min(control.due_ns, after(self._next_act_ns(), control.period_ns))
+        if control.wakes == "guests" or self._acts:
+            return min(control.due_ns, after(self._next_act_ns(), control.period_ns))
+        if control.wakes == "memory":
+            next_ns = self._next_act_ns() if self._unquiet else NEVER
+        else:
+            next_ns = min(
+                (
+                    one.guest.next_ns if domid in self._unquiet else one.guest.next_use_ns
+                    for domid, one in self._residents.items()
+                ),
+                default=NEVER,
+            )
+        return min(control.due_ns, after(next_ns, control.period_ns))
 
     def _let_control(self, at_ns: int) -> None:
         """Let the controller look, if it is to, all that came before being done."""
@@ -297,7 +307,7 @@ class HostModel:
                 self._end_by_itself(resident)
                 continue
             touches_heap, balloons = guest.next_touches_heap, guest.balloons_next
-            said = resident.can_balloon, guest.boot_done_ns is not None
+            said = resident.can_balloon, guest.boot_done_ns is not None, guest.held.held
             if self._coalesce and not touches_heap and not resident.domain.short_of_tables:
                 guest.run(before_ns - 1)
             else:
@@ -308,16 +318,16 @@ class HostModel:
                 self._heap_changed(at_ns, resident)
                 self._check_limit(at_ns, resident)
             if self._control is not None:
-                news = touches_heap or said != (resident.can_balloon, guest.boot_done_ns is not None)
-                self._tell_control(at_ns, resident, news=news)
+                now = resident.can_balloon, guest.boot_done_ns is not None, guest.held.held
+                self._tell_control(at_ns, resident, heap=touches_heap, boot=now[:2] != said[:2], use=now[2] != said[2])
             self._acted(domid)
             self._enqueue(resident)
 
-    def _tell_control(self, at_ns: int, resident: Resident, *, news: bool) -> None:
-        """A guest has acted; `news`: in a way that a controller sees which does not ask guests."""
+    def _tell_control(self, at_ns: int, resident: Resident, *, heap: bool, boot: bool, use: bool) -> None:
+        """A guest has acted: it owns other than before, has shown its driver or come up, or holds other than before."""
         control, domid = self._control, resident.domain.domid
         assert control is not None
-        if news or control.wakes == "guests":
+        if control.wakes == "guests" or boot or (use if control.wakes == "use" else heap):
             control.wake(after(at_ns, control.period_ns))
         if domid in self._unquiet and resident.quiet:
             self._unquiet.discard(domid)

@@ -98,7 +98,7 @@ class State(NamedTuple):
 class Qmemman:
     """The manager with its constants."""
 
-    wakes: Wakes = "guests"
+    wakes: Wakes = "use"
     first_state = State()
 
     def __init__(self, parameters: QmemmanParameters) -> None:

@@ -115,8 +115,10 @@ class Refuse(NamedTuple):
 
 Action: TypeAlias = Target | Limit | MemSet | OwnTarget | Uncooperative | Grant | Refuse
 
-Wakes = Literal["memory", "guests"]
-"""What changes a controller's mind: what domains own and whether they can balloon, or also what guests do inside."""
+Wakes = Literal["memory", "use", "guests"]
+"""What changes a controller's mind: what domains own and whether they can balloon; or what services and applications of
+their guests hold; or anything that guests do.
+"""
 
 
 class Decision(NamedTuple):
