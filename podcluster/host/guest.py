@@ -344,6 +344,11 @@ class Guest:
         """`Initial ballooning failed!` (C1.8)."""
         self.end = End(at_ns, "guest_panic", "boot_barrier")
 
+    @property
+    def helps_itself(self) -> bool:
+        """It may take memory from its host that nobody gave it, its balloon at rest (C1.10)."""
+        return self.held.on_oom is not None
+
     # -- what others ask ---------------------------------------------------------------------------------------------
 
     def stats(self, at_ns: int) -> GuestStats | None:

@@ -36,7 +36,9 @@ class Resident:
     @property
     def quiet(self) -> bool:
         """Nothing that it does by itself touches the host's heap or tells a controller anything: it is up, Xen has
-        nothing left to find for it, its balloon is where it was told to be, and it is not going to leave.
+        nothing left to find for it, its balloon is where it was told to be and stays there, and it is not going to
+        leave.
         """
-        booted = self.guest.boot_done_ns is not None and not self.guest.leaves_by_itself
-        return booted and self.memory.entry_count == 0 and (self.balloon is None or self.balloon.idle)
+        guest = self.guest
+        settled = guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
+        return settled and self.memory.entry_count == 0 and (self.balloon is None or self.balloon.idle)

@@ -146,6 +146,7 @@ class Rig:
         *,
         hold_ns: int = -1,
         may_skip: bool = True,
+        ahead: bool = True,
         vcpus: int = 2,
         **changed: Any,
     ) -> None:
@@ -177,6 +178,7 @@ class Rig:
             start_ns=0,
             vcpus=vcpus,
             on_event=lambda at_ns, kind, text: self.events.append((at_ns, kind, text)),
+            ahead=ahead,
         )
 
     def run_to(self, until_s: float) -> "Rig":

@@ -1,0 +1,130 @@
+"""Does a swap device serve one request at a time, and does what misses cost add up along any curve?"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podcluster.host.swap import SwapDevice, Thrashing
+from podcluster.records import Demand, SetTarget
+from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
+from tests.host.lives import curve, guest_config, host_model, live, one_life, request, start
+
+MIB = PAGES_PER_MIB
+
+
+def device(latency_us: float = 1000, mib_per_s: float = 8, cluster_pages: int = 8) -> SwapDevice:
+    """By default 1 ms a request and 0.488 ms a page."""
+    return SwapDevice(latency_us=latency_us, mib_per_s=mib_per_s, cluster_pages=cluster_pages)
+
+
+def test_a_request_costs_its_latency_and_its_pages() -> None:
+    """SW-1: 20 pages are three requests of a cluster of 8."""
+    assert device().service_ns(20) == 3_000_000 + round(20 * NS_PER_S / 2048)
+    assert device().service_ns(0) == 0
+
+
+def test_requests_queue() -> None:
+    """SW-1: in order, one at a time; time with nothing to do is not busy."""
+    queue = device(mib_per_s=1e9)
+    assert [queue.request(8, at) for at in (0, 500_000, 5_000_000)] == [1_000_000, 2_000_000, 6_000_000]
+    assert queue.busy == [(0, 2_000_000), (5_000_000, 6_000_000)]
+
+
+def test_what_a_device_can_move_in_a_time() -> None:
+    """Full clusters, after what was asked before."""
+    queue = device(mib_per_s=1e9)
+    assert queue.pages_within(0, 10_500_000) == 80
+    queue.request(16, 0)
+    assert queue.pages_within(1_000_000, 10_000_000) == 72
+    assert queue.pages_within(0, 1000) == 0
+
+
+@given(
+    points=st.lists(st.tuples(st.integers(1, 400), st.integers(0, 100)), max_size=6, unique_by=lambda point: point[0]),
+    first=st.integers(0, 60),
+    in_memory=st.integers(0, 90),
+    swap=st.integers(0, 60),
+    span=st.tuples(st.integers(0, 450), st.integers(0, 450)),
+    waits=st.lists(st.integers(0, 450), max_size=6, unique=True),
+)
+def test_what_is_lost_is_the_integral(
+    points: list[tuple[int, int]], first: int, in_memory: int, swap: int, span: tuple[int, int], waits: list[int]
+) -> None:
+    """SW-3: against a sum over small steps of x / (1 + x), waits left out, what is never had left out."""
+    samples = [(0, first), *sorted(points)]
+    demand = Demand(np.array([t for t, _ in samples], np.int64), np.array([w for _, w in samples], np.int64))
+    waits = sorted(waits)
+    waiting = list(zip(waits[::2], waits[1::2], strict=False))
+    low, high = min(span), max(span)
+    most = in_memory + swap
+    steps = low + (np.arange(20 * (high - low)) + 0.5) / 20
+    wanted = np.interp(steps, demand.t_ns.astype(float), demand.pages.astype(float))
+    x = (np.clip(wanted, in_memory, most) - in_memory) * 30.0 / 1000
+    lost = x / (1 + x)
+    for a, b in waiting:
+        lost[(steps >= a) & (steps < b)] = 0
+    found = Thrashing(30.0, 1000).lost_ns(demand, in_memory, most, (low, high), waiting)
+    assert found == pytest.approx(float(lost.sum()) / 20, abs=0.05, rel=1e-3)
+
+
+def test_a_faster_device_costs_less_and_none_costs_applications() -> None:
+    """What was said in 2008: no swap disk means application failures, a swap disk very poor performance for a while."""
+    demand = curve((0, 20), (100, 20), (110, 66), (400, 66), (410, 20))
+    devices = {"none": (0, 0, 1), "hdd": (64, 8000, 150), "ssd": (64, 150, 500), "nvme": (64, 100, 2000)}
+    rows = {
+        name: one_life(
+            "linux_no_driver",
+            64,
+            64,
+            until_s=600,
+            demand=demand,
+            page_cache={"rate_mib_per_s": 0},
+            swap={"mib": mib, "latency_us": latency_us, "mib_per_s": mib_per_s},
+        )
+        for name, (mib, latency_us, mib_per_s) in devices.items()
+    }
+    assert [rows[name].oom_kills for name in devices] == [1, 0, 0, 0]
+    assert rows["none"].swap_ns == rows["none"].swap_in_pages == rows["none"].swap_out_pages == 0
+    assert rows["hdd"].swap_ns > 5 * rows["ssd"].swap_ns > 5 * rows["nvme"].swap_ns > 0
+    assert rows["hdd"].slowdown > rows["ssd"].slowdown > rows["nvme"].slowdown > rows["none"].slowdown == 1
+    assert all(rows[name].fate == "running" for name in devices)
+
+
+def test_windows_goes_below_its_working_set_through_its_page_file() -> None:
+    """C2.5: a target that what it holds does not fit in is reached through the page file; Linux keeps what it holds."""
+    swap, no_cache = {"mib": 64, "mib_per_s": 50}, {"rate_mib_per_s": 0}
+    short = {}
+    for kind in ("windows", "linux"):
+        balloon = {"start_s": [0, 0], "boot_barrier": False, "reserve_mib": 2}
+        guest = guest_config(
+            kind, services_mib=[40, 40], scrubber="none", balloon=balloon, swap=swap, page_cache=no_cache
+        )
+        model = host_model(guest)
+        model.advance(s_to_ns(30), [start(request(0, kind, 72, 72))])
+        row = live(model, 120, SetTarget(s_to_ns(30.5), 0, 40 * MIB)).domains[0]
+        goal = 72 - 40 + (8 if kind == "linux" else 0)
+        short[kind] = goal * MIB - row.ballooned_pages
+        assert row.fate == "running"
+        assert (row.swap_out_pages > 0) == (kind == "windows")
+    assert short["windows"] == 0 < short["linux"]
+
+
+def test_an_application_or_the_balloon() -> None:
+    """C1.10: with the notifier, pages come back from the balloon before an application is killed."""
+    rows = [
+        one_life(
+            "linux",
+            64,
+            128,
+            until_s=200,
+            demand=curve((0, 20), (60, 20), (70, 75)),
+            page_cache={"rate_mib_per_s": 0},
+            swap={"mib": 0},
+            balloon={"deflate_on_oom": deflate_on_oom},
+        )
+        for deflate_on_oom in (False, True)
+    ]
+    assert [row.oom_kills for row in rows] == [1, 1]  # within its quota there is 1 MiB and what it gave too much
+    assert rows[1].ballooned_pages < rows[0].ballooned_pages
+    assert rows[1].entry_count == rows[1].cache_count
