@@ -34,6 +34,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -44,6 +45,7 @@ from podcluster.host import domain as toolstack
 from podcluster.host.control import Control, Hands, kept_free_pages
 from podcluster.host.controllers.view import after
 from podcluster.host.drivers import make_balloon, reserve_of
+from podcluster.host.eras import RFC2009
 from podcluster.host.failures import LOW_MEMORY, OVER_ALLOCATION, death
 from podcluster.host.fault import Fault
 from podcluster.host.guest import End, Guest
@@ -54,7 +56,7 @@ from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Counted, Mechanism
 from podcluster.host.observed import DemandGrid, Level
 from podcluster.host.operator import DomainLook, HostLook
-from podcluster.host.own import LowMemory, OwnMemory, Starts, Visits
+from podcluster.host.own import LowMemory, OwnMemory, Starts, Turn, Visits
 from podcluster.host.resident import Resident
 from podcluster.host.streams import NEVER
 from podcluster.host.xl import NOT_FREED
@@ -142,7 +144,6 @@ class HostModel:
                 free_pages=lambda: self._machine.free_pages,
                 later=self._later,
                 freed=self._free_changed,
-                decide=self._decided,
             )
         self._low_memory = LowMemory(self._machine.free_pages)
         self._over_limit: dict[int, int] = {}  # domid -> limit that its balloon has run into
@@ -306,7 +307,8 @@ class HostModel:
             if guest.end is not None:
                 self._end_by_itself(resident)
                 continue
-            touches_heap, balloons = guest.next_touches_heap, guest.balloons_next
+            touches_heap = guest.next_touches_heap
+            balloons = resident.domain.short_of_tables and guest.balloons_next
             said = resident.can_balloon, guest.boot_done_ns is not None, guest.held.held
             if self._coalesce and not touches_heap and not resident.domain.short_of_tables:
                 guest.run(before_ns - 1)
@@ -400,7 +402,7 @@ class HostModel:
         if refused is not None:
             self._turn_away(at_ns, request, refused.cause, refused.text)
         elif self._starts is not None:
-            self._starts.ask(at_ns, request, need_pages)
+            self._starts.ask(at_ns, Turn(request.domain_id, request, need_pages, partial(self._decided, request)))
         else:
             self._let_in(at_ns, request, at_once=at_once)
 
@@ -412,7 +414,7 @@ class HostModel:
             overhead_pages = self._need_pages(request) - request.memory_pages
             self._control.ask(at_ns, request, overhead_pages, at_once=at_once)
 
-    def _decided(self, at_ns: int, request: MachineRequest, fits: bool) -> None:
+    def _decided(self, request: MachineRequest, at_ns: int, fits: bool) -> None:
         """What came of a start that had to wait for dom0."""
         if fits:
             self._let_in(at_ns, request, at_once=False)
@@ -514,11 +516,29 @@ class HostModel:
         return Resident(request, built, memory, guest, make_balloon(cfg, built, guest, fault), linux)
 
     def _set_target(self, resident: Resident, command: SetTarget) -> None:
+        raised_pages = command.target_pages - resident.domain.target_pages
+        if self._cfg.era == RFC2009 and self._starts is not None and raised_pages > 0:
+            # The toolstack of that time called balloon.free() before it told Xen; xl does not.
+            then = partial(self._set_if_free, resident, command.target_pages)
+            self._starts.ask(command.at_ns, Turn(command.domain_id, None, raised_pages, then))
+        else:
+            self._mem_set(command.at_ns, resident, command.target_pages)
+
+    def _set_if_free(self, resident: Resident, target_pages: int, at_ns: int, free: bool) -> None:
+        """What came of a raise that waited for dom0; its domain may be gone by now."""
+        if resident.domain.domid not in self._residents:
+            return
+        if free:
+            self._mem_set(at_ns, resident, target_pages)
+        else:
+            self._event(at_ns, resident.request, resident.domain.domid, "set_target", NOT_FREED)
+
+    def _mem_set(self, at_ns: int, resident: Resident, target_pages: int) -> None:
         domain, before = resident.domain, resident.domain.target_pages
-        failure = toolstack.set_target(self._machine, domain, command.target_pages)
-        text = failure or f"{pages_to_mib(before)} to {pages_to_mib(command.target_pages)} MiB"
-        self._event(command.at_ns, resident.request, domain.domid, "set_target", text)
-        self._target_written(command.at_ns, resident, before, heap=True, told=not failure)
+        failure = toolstack.set_target(self._machine, domain, target_pages)
+        text = failure or f"{pages_to_mib(before)} to {pages_to_mib(target_pages)} MiB"
+        self._event(at_ns, resident.request, domain.domid, "set_target", text)
+        self._target_written(at_ns, resident, before, heap=True, told=not failure)
         if self._control is not None:
             self._control.told(resident)
 

@@ -1,7 +1,8 @@
 """What a host has for itself: Xen's memory and dom0's, dom0's visits to its guests, and Xen's alarm when memory is low.
 
-What        `OwnMemory`, the frames of Xen and dom0, of which xl may take some for a guest; `Starts`, starts that wait
-            their turn while dom0 shrinks; `Visits`, dom0 mapping pages of one guest; `LowMemory`, Xen's interrupt.
+What        `OwnMemory`, the frames of Xen and dom0, of which xl may take some for a guest; `Starts`, what waits its
+            turn while dom0 shrinks: starts, and raises of a target under the first toolstack; `Visits`, dom0 mapping
+            pages of one guest; `LowMemory`, Xen's interrupt.
 Units       Pages of 4 KiB; ns of simulated time.
 Rules       docs/model.md A6, B3.2-B3.6, E2, E6, E16.
 Departs     dom0 gives memory back evenly, and what it has given is free when xl looks, each 2 s. It never asks for it
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -69,6 +70,15 @@ class OwnMemory:
         return True
 
 
+class Turn(NamedTuple):
+    """Something that needs free memory: a start of `request`, or anything else of a domain (None)."""
+
+    domain_id: int
+    request: MachineRequest | None
+    need_pages: int
+    decided: Callable[[int, bool], None]  # at, whether it fits
+
+
 class Starts:
     """Starts under xl's lock: one after another, each once dom0 has made room for it (B3.3, B3.6)."""
 
@@ -79,56 +89,52 @@ class Starts:
         free_pages: Callable[[], int],
         later: Callable[[int, Callable[[int], None]], int],
         freed: Callable[[int], None],
-        decide: Callable[[int, MachineRequest, bool], None],
     ) -> None:
-        """`later(at, act)` lets the host act then; `freed(at)`: more is free than before; `decide(at, request, fits)`:
-        a start's turn is over.
-        """
+        """`later(at, act)` lets the host act then; `freed(at)`: more is free than before."""
         self._own = own
         self._free_pages = free_pages
         self._later = later
         self._freed = freed
-        self._decide = decide
-        self._queue: deque[tuple[MachineRequest, int]] = deque()
+        self._queue: deque[Turn] = deque()
         self._loop: Generator[int | None, Look, bool] | None = None
         self._ticking = False
 
-    def ask(self, at_ns: int, request: MachineRequest, need_pages: int) -> None:
-        """Start this machine when it is its turn."""
-        self._queue.append((request, need_pages))
+    def ask(self, at_ns: int, turn: Turn) -> None:
+        """Decide on this when it is its turn."""
+        self._queue.append(turn)
         if self._loop is None:
             self._go_on(at_ns)
 
     def withdraw(self, domain_id: int) -> MachineRequest | None:
         """Take a start back that has not had its turn yet; None if there is none."""
-        for i, (request, _) in enumerate(self._queue):
-            if request.domain_id == domain_id:
+        for i, turn in enumerate(self._queue):
+            if turn.domain_id == domain_id and turn.request is not None:
                 del self._queue[i]
                 if i == 0:
                     self._loop = None  # the next begins at the next tick
-                return request
+                return turn.request
         return None
 
     @property
     def waiting(self) -> list[MachineRequest]:
         """Starts that have not had their turn."""
-        return [request for request, _ in self._queue]
+        return [turn.request for turn in self._queue if turn.request is not None]
 
     def _go_on(self, at_ns: int) -> None:
         """Look, decide what can be decided, and come back in 2 s while there is anything to wait for."""
         if self._own.settle(at_ns):
             self._freed(at_ns)
         while self._queue:
-            request, need_pages = self._queue[0]
+            turn = self._queue[0]
             if self._loop is None:
-                self._loop = free_memory(pages_to_kib(need_pages))
+                self._loop = free_memory(pages_to_kib(turn.need_pages))
                 next(self._loop)
             verdict = self._look(at_ns)
             if verdict is None:
                 break
             self._loop = None
             self._queue.popleft()
-            self._decide(at_ns, request, verdict)
+            turn.decided(at_ns, verdict)
         dom0 = self._own.dom0
         assert dom0 is not None
         if not self._ticking and (self._queue or (dom0.pages > dom0.target_pages and dom0.pages_per_s)):

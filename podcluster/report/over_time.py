@@ -103,7 +103,7 @@ def memory_over_time(
         labels.append(Label(usable_pages / memory.divisor, INK, "capacity", "usable memory"))
     else:
         note = "; ".join(filter(None, [note, f"capacity {usable_pages / PAGES_PER_GIB:,.0f} GiB, far above"]))
-    axes.set_ylim(0, top / memory.divisor * 1.08)
+    axes.set_ylim(0, max(top, 1) / memory.divisor * 1.08)  # nothing at all, where no start came to anything
     axes.set_xlim(0, duration_ns / clock.divisor)
     axes.set_ylabel(f"memory [{memory.unit}]")
     _label_ends(axes, labels)

@@ -188,6 +188,28 @@ def test_e6_dom0_without_a_size() -> None:
     assert row.boot_start_ns is not None and row.boot_start_ns > 3 * NS_PER_S
 
 
+@pytest.mark.parametrize(
+    ("era", "rate_mib_per_s", "at_s", "text"),
+    [
+        ("today", 30, 20, "120 to 200 MiB"),
+        ("rfc2009", 30, 24, "120 to 200 MiB"),  # 72 MiB short: the second poll
+        ("rfc2009", 0, 30, "failed to free memory for the domain"),
+    ],
+)
+def test_e6_the_first_toolstack_shrank_dom0_for_a_raise(
+    era: str, rate_mib_per_s: float, at_s: float, text: str
+) -> None:
+    """xl makes room for starts only; the toolstack of 2009 called balloon.free() before it told Xen of a raise."""
+    host = HostConfig(
+        era=era, p2m="pt", superpages_1g=False, autoballoon="true", dom0_mib=440, dom0_free_mib_per_s=rate_mib_per_s
+    )
+    model = host_model(guest_config("linux_no_driver", page_cache=NO_CACHE), ram_mib=584, taken_mib=136, host=host)
+    machine = request(0, "linux_no_driver", 120, 120)
+    orders: list[Command] = [SetMaxMem(s_to_ns(10), 0, 256 * MIB), SetTarget(s_to_ns(20), 0, 200 * MIB)]
+    (event,) = events(live(model, 60, start(machine, 1), *orders), "set_target")
+    assert (seconds(event.t_ns), event.text) == (at_s, text)
+
+
 def test_e7_mem_set_up_on_a_full_host() -> None:
     """E7: the call fails, the guest is told nothing, the limit stays raised and a partly grown cache stays."""
     guest = guest_config("linux_no_driver", page_cache=NO_CACHE)
