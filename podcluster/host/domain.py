@@ -204,13 +204,23 @@ class BuildFailed:
     text: str
 
 
-def not_admitted(need_pages: int, available_pages: int, host: HostConfig) -> BuildFailed | None:
-    """XAPI's own check before a start (D3.4): its need beside that of all others; xl has none."""
-    if host.toolstack != "xapi" or need_pages <= available_pages:
+def not_admitted(
+    request: MachineRequest, available_pages: int, host: HostConfig, guest: GuestConfig
+) -> BuildFailed | None:
+    """What XAPI checks before a start: its settings (E15), and its need beside that of all others (D3.4, E13).
+
+    xl has no such checks.
+    """
+    if host.toolstack != "xapi":
         return None
-    return BuildFailed(
-        "host_memory", xapi.NOT_ENOUGH.format(pages_to_mib(need_pages), max(0, pages_to_mib(available_pages)))
-    )
+    text = xapi.refusal(request, host, guest)
+    if text:
+        return BuildFailed("memory_constraint", text)
+    need_pages = need_memory_pages(request, host, guest)
+    if need_pages <= available_pages:
+        return None
+    text = xapi.NOT_ENOUGH.format(pages_to_mib(need_pages), max(0, pages_to_mib(available_pages)))
+    return BuildFailed("host_memory", text)
 
 
 def build(
@@ -218,9 +228,9 @@ def build(
 ) -> Domain | BuildFailed:
     """Build a domain as libxl does, in its order of events (B2.2, B2.10); no simulated time passes."""
     numbers = numbers_of(request, host, guest)
-    refused = _refused(numbers, request, host, guest)
-    if refused is not None:
-        return refused
+    refused = refusal(numbers.pod, guest)
+    if refused:
+        return BuildFailed("refused", refused)
     layout = Layout.of(numbers, host.extra_ram_pages)
     machine.create(
         domid,
@@ -264,16 +274,6 @@ def build(
         short_of_tables=numbers.tables_may_run_short,
         toolstack=host.toolstack,
     )
-
-
-def _refused(numbers: Numbers, request: MachineRequest, host: HostConfig, guest: GuestConfig) -> BuildFailed | None:
-    """What the toolstack will not even begin to build (E10, E15)."""
-    if host.toolstack == "xapi":
-        text = xapi.refusal(request, host, guest)
-        if text:
-            return BuildFailed("memory_constraint", text)
-    text = refusal(numbers.pod, guest)
-    return BuildFailed("refused", text) if text else None
 
 
 def _populate(machine: Mechanism, domid: int, numbers: Numbers, layout: Layout, *, claim: bool) -> BuildFailed | None:

@@ -397,7 +397,8 @@ class HostModel:
         if request.domain_id in self._domid_of:
             raise InvariantError(f"[HM-4] domain {request.domain_id} runs already (host {self._spec.host_id})")
         need_pages = self._need_pages(request)
-        refused = toolstack.not_admitted(need_pages, self._spec.usable_pages - self._committed_pages, self._cfg)
+        available_pages = self._spec.usable_pages - self._committed_pages
+        refused = toolstack.not_admitted(request, available_pages, self._cfg, self._guests[request.os_class])
         self._commit(request, need_pages)
         if refused is not None:
             self._turn_away(at_ns, request, refused.cause, refused.text)

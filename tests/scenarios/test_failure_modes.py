@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from podcluster.config import HostConfig
+from podcluster.config import ControllerConfig, HostConfig
 from podcluster.host.own import LowMemory
 from podcluster.placement.policy import make_policy
 from podcluster.records import (
@@ -355,6 +355,10 @@ def test_e15_settings_that_xapi_refuses() -> None:
         "dynamic_min=300 dynamic_max=400 static_max=400 (dynamic memory control is restricted)"
     ]
     assert row_of(one("linux", 300, 300, min_memory_mib=256, host=pinned)).fate == "running"
+    squeezed = ControllerConfig(name="squeezed")
+    model = host_model(guest_config("linux", min_memory_mib=256), ram_mib=512, host=pinned, controller=squeezed)
+    report = live(model, 60, start(request(0, "linux", 300, 400), 1))
+    assert row_of(report).cause == "memory_constraint", "whatever a controller would have given it to start with"
     report = one("linux", 200, 400, min_memory_mib=256, host=HostConfig(toolstack="xapi"))
     assert told(report, "build_failed")[0].startswith("MEMORY_CONSTRAINT_VIOLATION_ORDER: ")
     assert row_of(one("linux", 200, 400, min_memory_mib=256)).fate == "running", "xl knows no such rule"
