@@ -400,6 +400,7 @@ def test_e16_thresholds() -> None:
         {"dom0_touch_per_s": 7},
         {"paging_pool_scale": 0.12},
         {"toolstack": "xapi"},
+        {"softirq_per_s": 2000, "dom0_touch_per_s": 7, "on_crash": "restart"},
     ],
     ids=lambda host: next(iter(host)),
 )
