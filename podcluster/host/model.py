@@ -507,8 +507,8 @@ class HostModel:
             on_event=event,
             fault=fault,
             spare_pages=reserve_of(cfg, memory.ram_pages) if cfg.balloon.driver == "windows" else 0,
-            # Whoever asks guests looks whenever one of them acts.
-            ahead=self._coalesce and (self._control is None or self._control.wakes != "guests"),
+            # A controller that listens to guests looks when one of them acts: then nothing is quiet.
+            ahead=self._coalesce and (self._control is None or self._control.wakes == "memory"),
         )
         if self._cfg.dom0_touch_per_s:
             rng = stream(self._seed, "domain", domain_id, attempt, "visits")
