@@ -316,7 +316,7 @@ class Hazardous(Machine):
         return 0
 
     def take_notes(self) -> dict[str, Any]:
-        return {"oom": {}}
+        return {"oom": {"dom": 1, "tot": 0, "ents": 0, "curr": 1}}
 
     def hazard(self, dom: int) -> tuple[int, int, int]:
         return self.left
