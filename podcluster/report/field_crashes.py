@@ -95,7 +95,7 @@ def verdicts(domains: Sequence[dict[str, Any]]) -> list[Verdict]:
 
 def crash_table(domains: Sequence[dict[str, Any]]) -> Table:
     """Logged and predicted numbers side by side, for the terminal."""
-    from podcluster.report.summary import new_table
+    from podcluster.report.style import new_table
 
     heads = ("crash", "memory/maxmem", "settings", "ballooned", "entries logged", "here", "tot logged", "here", "off")
     table = new_table("what Xen logged, and what dies here", *heads, "agrees")
@@ -161,18 +161,22 @@ def crash_figure(found: Sequence[Verdict]) -> Figure:
     left.set_xlabel("entries of the guest that dies here [pages]")
     left.set_ylabel("entries that Xen logged [pages]")
     names = [f"{one.logged.where}\n{one.memory_mib:,}/{one.maxmem_mib:,} MiB" for one in found]
-    off = [one.tot_pages - one.logged.tot_pages for one in found]
-    colours = [
-        GREY if one.tot_agrees is None else ORANGE if one.logged.settings == "searched" else BLUE for one in found
-    ]
     right.axvspan(-TOT_WITHIN_PAGES, TOT_WITHIN_PAGES, color="#eef3f8")
-    right.barh(range(len(found)), off, color=colours, height=0.5)
+    for at, one in enumerate(found):
+        off = one.tot_pages - one.logged.tot_pages
+        if one.tot_agrees is None:
+            right.text(0, at, f"not compared ({off:+,} pages)", ha="center", va="center", color=GREY, fontsize=8.5)
+        else:
+            right.plot(off, at, "o", color=ORANGE if one.logged.settings == "searched" else BLUE)
+    right.axvline(0, color=GREY, linewidth=1.0)
+    right.set_xlim(-1.5 * TOT_WITHIN_PAGES, 1.5 * TOT_WITHIN_PAGES)
+    right.set_ylim(-0.5, len(found) - 0.5)
     right.set_yticks(range(len(found)), names, fontsize=8.5)
     right.invert_yaxis()
     right.set_xlabel("tot_pages here less logged [pages]")
     foot(
         figure,
         f"n = {len(found)} logged crashes, one boot each; line: equal; band: {TOT_WITHIN_PAGES} pages, what device "
-        "models differ by;\ngrey: tot not compared; orange: settings searched for, so only that such a boot exists",
+        "models differ by;\norange: settings searched for, so only that such a boot exists",
     )
     return figure

@@ -1,7 +1,8 @@
-"""The one figure of a run or sweep, from its results: `podcluster figure DIR`.
+"""The figures of a run or sweep, from its results: `podcluster figure DIR`.
 
-What        A run gets `memory_over_time` of its first replication, a sweep `overcommit_figure` of its cells. Written as
-            `figure.png` and `figure.svg` beside `results`.
+What        A run gets `memory_over_time` of its first replication, an experiment the figures that answer it, any other
+            sweep `overcommit_figure` of its cells. The first is written as `figure.png` and `figure.svg` beside
+            `results`, a second under its own name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from podcluster.io import load
-from podcluster.report import dataset, field_crashes
+from podcluster.report import dataset, field_crashes, hazards, phase, swapping
+from podcluster.report.paired import paired_figure, pooled
 from podcluster.units import PAGES_PER_GIB
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME: Final = "figure"
+PAIRED: Final = {
+    "eras": (("died", "sweeps", "splintered_2m", "boot_s"), ("guest",)),
+    "scrubbed": (("died", "sweeps", "boot_s"), ("guest", "overcommit")),
+}
+"""Experiments that are about a change: what of a machine it changes, and the axes that are not pooled."""
 
 
 def draw(folder: Path) -> list[Path]:
@@ -31,8 +38,9 @@ def draw(folder: Path) -> list[Path]:
 
     origin = dataset.provenance(folder)
     axes = next(iter(origin["cells"].values()))
-    figure = sweep_figure(folder, origin) if axes else run_figure(folder, origin)
-    return save(figure, load.results_folder(folder).parent / NAME)
+    figures = sweep_figures(folder, origin) if axes else {NAME: run_figure(folder, origin)}
+    beside = load.results_folder(folder).parent
+    return [file for name, figure in figures.items() for file in save(figure, beside / name)]
 
 
 def run_figure(folder: Path, origin: dict[str, Any]) -> Figure:
@@ -55,18 +63,50 @@ def run_figure(folder: Path, origin: dict[str, Any]) -> Figure:
     )
 
 
+def sweep_figures(folder: Path, origin: dict[str, Any]) -> dict[str, Figure]:
+    """The figures of the experiment, by name; else rates over the realised ratio."""
+    experiment = origin["config"]["experiment"]
+    axes = set(axes_of(origin))
+    note = sweep_note(folder, origin)
+    if field_crashes.AXIS in axes:
+        return {NAME: field_crashes.crash_figure(field_crashes.verdicts(dataset.rows(folder, "domains")))}
+    if {phase.GUEST, phase.RATIO, phase.START, phase.RATE} <= set(next(iter(origin["cells"].values()))):
+        cells = dataset.columns(folder, "cells")
+        as_is = cells[hazards.AXIS] == hazards.AS_IS if hazards.AXIS in cells else None
+        figures = {NAME: phase.phase_figure(cells, keep=as_is, note=note)}
+        if hazards.AXIS in axes:
+            figures["hazards"] = hazards.hazard_figure(hazards.of_sweep(folder)[1], note=note)
+        return figures
+    if {swapping.DEVICE, swapping.RATIO} == axes:
+        prices = swapping.prices_of(dataset.columns(folder, "domains"), origin["config"]["study"]["confidence"])
+        return {NAME: swapping.swap_figure(prices, note=note)}
+    if experiment in PAIRED and origin["config"]["study"]["baseline"] is not None:
+        return {NAME: experiment_figure(folder, origin, note)}
+    return {NAME: sweep_figure(folder, origin)}
+
+
+def experiment_figure(folder: Path, origin: dict[str, Any], note: str = "") -> Figure:
+    """What differs from the baseline, in the measures that the experiment is about."""
+    measures, by = PAIRED[origin["config"]["experiment"]]
+    study = origin["config"]["study"]
+    return paired_figure(
+        pooled(folder, study["baseline"], by, study["confidence"]), measures, study["baseline"], note=note
+    )
+
+
 def sweep_figure(folder: Path, origin: dict[str, Any]) -> Figure:
-    """The figure of the experiment, or of the axes; else rates over the realised ratio, a series for each combination
-    of the axes beside `overcommit`.
-    """
-    if field_crashes.AXIS in axes_of(origin):
-        return field_crashes.crash_figure(field_crashes.verdicts(dataset.rows(folder, "domains")))
+    """Rates over the realised ratio, a series for each combination of the axes beside `overcommit`."""
     from podcluster.report.over_ratio import overcommit_figure
 
-    cells = dataset.columns(folder, "cells")
     by = [name for name in axes_of(origin) if name != "overcommit"]
+    return overcommit_figure(dataset.columns(folder, "cells"), by=by, note=sweep_note(folder, origin))
+
+
+def sweep_note(folder: Path, origin: dict[str, Any]) -> str:
+    """The conditions under which all cells were computed."""
+    cells = dataset.columns(folder, "cells")
     first = {name: cells[name][0] for name in ("resample", "conditional_on")}
-    return overcommit_figure(cells, by=by, note="; ".join(filter(None, [condition(first), held(origin["config"])])))
+    return "; ".join(filter(None, [condition(first), held(origin["config"])]))
 
 
 def axes_of(origin: dict[str, Any]) -> list[str]:

@@ -44,4 +44,5 @@ def forest(axes: Axes, lines: Sequence[Line], *, label: str) -> None:
         axes.plot([found.difference], [at], "o", **dot)
     axes.set_yticks(range(len(lines)), [line.name for line in lines], fontsize=8.5)
     axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(label)

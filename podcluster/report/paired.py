@@ -19,6 +19,7 @@ from podcluster.report import dataset
 from podcluster.study.pairs import MEASURES, Difference, Machines, as_text, compare, machines_of, together
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
 
 MOST_LINES: Final = 40
@@ -92,7 +93,7 @@ def names_of(axes_of_cells: dict[str, dict[str, AxisValue]]) -> list[str]:
 
 def pair_table(folder: Path, origin: dict[str, Any]) -> Table:
     """A line for each cell against its baseline, or for each group of cells where those are too many."""
-    from podcluster.report.summary import new_table
+    from podcluster.report.style import new_table
 
     axes_of_cells, study = cells_of(folder), origin["config"]["study"]
     baseline, confidence = study["baseline"], study["confidence"]
@@ -145,3 +146,49 @@ def in_words(found: Difference) -> tuple[str, str, str, str, str]:
         ends,
         f"{differ:,} of {found.machines:,}",
     )
+
+
+def pooled_in_words(lines: Sequence[Pooled], measures: Sequence[str], baseline: str, confidence: float) -> str:
+    """A Markdown table for a notebook: these measures of each line, those that no machine has left out."""
+    axes = list(lines[0].axes)
+    heads = [*(axis.rpartition(".")[2] for axis in axes), "of a machine", baseline, "here", "difference"]
+    out = [
+        f"| {' | '.join(heads)} | {confidence:.0%} | machines that differ |",
+        f"|{' --- |' * (len(axes) + 1)}{' ---: |' * 3} --- | ---: |",
+    ]
+    for line in lines:
+        for measure in measures:
+            if measure in line.differences:
+                words = [*(as_text(line.axes[axis]) for axis in axes), _head(measure)]
+                out.append(f"| {' | '.join([*words, *in_words(line.differences[measure])])} |")
+    return "\n".join([*out, "", "\\* of all machines, as if each were independent: no interval over replications"])
+
+
+def paired_figure(lines: Sequence[Pooled], measures: Sequence[str], baseline: str, *, note: str = "") -> Figure:
+    """A panel for each measure, a line for each group of cells: what differs from the baseline."""
+    from podcluster.report.forest import Line, forest
+    from podcluster.report.style import SERIES, foot, new_figure
+
+    axis = baseline.partition("=")[0]
+    others = [name for name in lines[0].axes if name != axis and len({as_text(one.axes[name]) for one in lines}) > 1]
+    values = list(dict.fromkeys(as_text(one.axes[axis]) for one in lines))
+    figure = new_figure(2.6 + 2.9 * len(measures), 1.5 + 0.24 * len(lines))
+    panels = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
+    for panel, measure in zip(panels, measures, strict=True):
+        drawn = [
+            Line(
+                ", ".join([*(as_text(one.axes[name]) for name in others), as_text(one.axes[axis])]),
+                SERIES[values.index(as_text(one.axes[axis])) % len(SERIES)],
+                one.differences.get(measure),
+            )
+            for one in lines
+        ]
+        forest(panel, drawn, label=f"{_head(measure)}, less that of {baseline}")
+    found = [one for line in lines for one in line.differences.values()]
+    confidence = "intervals over replications; hollow: pooled over machines, where replications agree"
+    foot(
+        figure,
+        f"n = {max(one.machines for one in found):,} pairs of machines a line, in "
+        f"{max(one.replications for one in found)} replications; {confidence}{chr(10) + note if note else ''}",
+    )
+    return figure

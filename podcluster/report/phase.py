@@ -3,8 +3,8 @@
 What        `phase_figure` draws a map for each pair of two more axes: overcommit (maxmem / memory) along, the start of
             the balloon upwards, a column for each guest class, a row for each rate of the balloon.
 Units       Axes as configured: seconds, pages per second.
-Symbols     k/n deaths of boots; below them the interval over replications in per cent, or, where none or all died, the
-            exact one-sided bound (from below where all died).
+Symbols     k/n deaths of boots; below them the interval over replications in per cent (* pooled, where replications
+            agree), or the exact one-sided bound where none died.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ class Spot(NamedTuple):
 
 
 class Field(NamedTuple):
-    """Deaths among the boots of one cell, with what is known of their share; None where a method gives no end."""
+    """Deaths among the boots of one cell, with the ends of what is known of their share.
+
+    `pooled`: replications agree, so the ends take every boot for independent.
+    """
 
     deaths: int
     boots: int
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     upper: float
+    pooled: bool
 
 
 def middle(value: Any) -> float:
@@ -60,16 +64,15 @@ def fields_of(cells: Table, keep: Any) -> dict[Spot, Field]:
     guests = [str(value) for value in column(cells, GUEST, keep)]
     rates, starts, ratios = ([middle(value) for value in column(cells, axis, keep)] for axis in (RATE, START, RATIO))
     spots = [Spot(*spot) for spot in zip(guests, rates, starts, ratios, strict=True)]
-    wanted = ("numerator", "denominator", "low", "high", "upper")
-    values = zip(*(column(cells, f"crash_per_boot_{name}", keep) for name in wanted), strict=True)
-    return {
-        spot: Field(int(k), int(n), _maybe(low), _maybe(high), float(upper))
-        for spot, (k, n, low, high, upper) in zip(spots, values, strict=True)
-    }
-
-
-def _maybe(value: Any) -> float | None:
-    return None if value is None or np.isnan(value) else float(value)
+    found = {}
+    rows = np.arange(len(column(cells, GUEST)))[keep]
+    for spot, row in zip(spots, rows, strict=True):
+        ends = {end: cells[f"crash_per_boot_{end}"][row] for end in ("low", "high", "upper")}
+        pooled = ends["low"] is None or bool(np.isnan(ends["low"]))
+        low, high = (cells[f"crash_per_boot_{end}{'_pooled' if pooled else ''}"][row] for end in ("low", "high"))
+        deaths, boots = (cells[f"crash_per_boot_{name}"][row] for name in ("numerator", "denominator"))
+        found[spot] = Field(int(deaths), int(boots), float(low), float(high), float(ends["upper"]), pooled)
+    return found
 
 
 def phase_figure(cells: Table, *, keep: Any = None, note: str = "") -> Figure:
@@ -96,6 +99,30 @@ def phase_figure(cells: Table, *, keep: Any = None, note: str = "") -> Figure:
     bar.set_label("share of boots that Xen killed")
     foot(figure, f"{sample_words(cells, keep)}{chr(10) + note if note else ''}")
     return figure
+
+
+def race_in_words(cells: Table, *, keep: Any = None) -> str:
+    """A Markdown table: by guest and ratio, deaths of boots from the kindest to the harshest balloon that was tried."""
+    keep = np.ones(len(column(cells, GUEST)), dtype=bool) if keep is None else keep
+    fields = fields_of(cells, keep)
+    ratios = sorted({spot.ratio for spot in fields})
+    lines = [
+        f"| guest | {' | '.join(f'maxmem / memory {ratio:g}' for ratio in ratios)} |",
+        f"| --- |{' --- |' * len(ratios)}",
+    ]
+    for guest in dict.fromkeys(spot.guest for spot in fields):
+        words = []
+        for ratio in ratios:
+            some = [found for spot, found in fields.items() if (spot.guest, spot.ratio) == (guest, ratio)]
+            shares = sorted(some, key=lambda found: found.deaths / found.boots)
+            least, most = shares[0], shares[-1]
+            words.append(
+                f"none of {sum(found.boots for found in some):,}"
+                if most.deaths == 0
+                else f"{least.deaths}/{least.boots} ({ends(least)}) to {most.deaths}/{most.boots} ({ends(most)})"
+            )
+        lines.append(f"| {guest} | {' | '.join(words)} |")
+    return "\n".join(["Boots that Xen kills, from the kindest to the harshest balloon:", "", *lines])
 
 
 def _map(
@@ -130,10 +157,8 @@ def ends(found: Field) -> str:
     if found.deaths == 0:
         return f"< {found.upper:.0%}"
     if found.deaths == found.boots:
-        return "all"
-    if found.low is None or found.high is None:
-        return f"< {found.upper:.0%}"
-    return f"{100 * found.low:.0f}-{100 * found.high:.0f} %"
+        return f"> {found.low:.0%} *"
+    return f"{100 * found.low:.0f}-{100 * found.high:.0f}%{' *' if found.pooled else ''}"
 
 
 def sample_words(cells: Table, keep: Any) -> str:
@@ -142,5 +167,5 @@ def sample_words(cells: Table, keep: Any) -> str:
     confidence = float(column(cells, "confidence", keep)[0])
     return (
         f"deaths/boots of {replications} replications a field; below: {confidence:.0%} interval over replications, "
-        f"or the exact one-sided {confidence:.0%} bound where none died"
+        f"* pooled (Wilson) where replications agree,\nor the exact one-sided {confidence:.0%} bound where none died"
     )

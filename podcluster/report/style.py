@@ -1,4 +1,4 @@
-"""How every figure looks: colours, units of axes, files; and how a table gives its columns.
+"""How every figure and table looks: colours, units of axes, files; and how a table gives its columns.
 
 What        One palette, one frame, one way to save, so that figures of different studies can be laid side by side.
 Units       `memory_scale` and `time_scale` choose what an axis is in; tables come in pages and ns.
@@ -19,6 +19,7 @@ from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.table import Table as RichTable
 
 # Okabe and Ito's palette: told apart by readers with any colour vision, and in grey by its lightness.
 BLUE: Final = "#0072B2"
@@ -76,6 +77,17 @@ def numbers(table: Table, name: str, keep: NDArray[np.bool_] | None = None) -> N
     if name not in table:
         return np.full(len(column(table, "static_ratio", keep)), np.nan)
     return np.array([np.nan if value is None else value for value in column(table, name, keep)], dtype=np.float64)
+
+
+def new_table(title: str, *names: str) -> RichTable:
+    """A table for the terminal, whose first column is text and whose others are numbers."""
+    from rich.box import SIMPLE
+    from rich.table import Table as RichTable
+
+    table = RichTable(title=title, title_justify="left", title_style="", box=SIMPLE, pad_edge=False)
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    return table
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from podcluster.records import FATES
 from podcluster.report import dataset, field_crashes
 from podcluster.report.figure import NAME, axes_of, condition, heading, held
+from podcluster.report.paired import cells_of, names_of, pair_table
+from podcluster.report.style import new_table
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 
 if TYPE_CHECKING:
@@ -42,11 +44,11 @@ def summary(folder: Path, console: Console | None = None) -> None:
         console.print(f"[bold]{len(cells)} cells[/bold], {cells[0]['replications']} replications each")
         if field_crashes.AXIS in axes_of(origin):
             console.print(field_crashes.crash_table(dataset.rows(folder, "domains")))
+        elif len(cells) > MOST_CELLS:
+            console.print(crowd_table(cells, axes_of(origin), names_of(cells_of(folder))))
         else:
             console.print(sweep_table(cells, axes_of(origin)))
         if origin["config"]["study"]["baseline"] is not None:
-            from podcluster.report.paired import pair_table
-
             console.print(pair_table(folder, origin))
     else:
         console.print(heading(origin["config"], runs), style="bold")
@@ -62,17 +64,6 @@ def summary(folder: Path, console: Console | None = None) -> None:
     console.print(f"results  {folder / 'results'}", soft_wrap=True)
     if (folder / f"{NAME}.png").is_file():
         console.print(f"figure   {folder / f'{NAME}.png'}", soft_wrap=True)
-
-
-def new_table(title: str, *names: str) -> Table:
-    """A table whose first column is text and whose others are numbers."""
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE, pad_edge=False)
-    for index, name in enumerate(names):
-        table.add_column(name, justify="left" if index == 0 else "right")
-    return table
 
 
 def ratio_table(runs: Sequence[dict[str, Any]]) -> Table:
@@ -124,7 +115,7 @@ def sweep_table(cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> Table:
     heads = [end if ends.count(end) == 1 else axis for axis, end in zip(axes, ends, strict=True)]
     most = f"at most ({cells[0]['confidence']:.0%})"
     table = new_table("", *(heads or ["cell"]), "static", "crash/boot", most, "refused", "swap share", "boots")
-    for cell in cells[:MOST_CELLS]:
+    for cell in cells:
         table.add_row(
             *(f"{cell[axis]}" for axis in (axes or ["cell"])),
             f"{cell['static_ratio']:.2f}",
@@ -134,9 +125,22 @@ def sweep_table(cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> Table:
             with_interval(cell, "swap_share"),
             f"{cell['boots_started']:,}",
         )
-    if len(cells) > MOST_CELLS:
-        table.caption = f"and {len(cells) - MOST_CELLS:,} more in table cells"
-        table.caption_justify = "left"
+    return table
+
+
+def crowd_table(cells: Sequence[dict[str, Any]], axes: Sequence[str], names: Sequence[str]) -> Table:
+    """Many cells: a row for each combination of the axes that are names, from its cell of least crashes to its most."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    shown = [axis for axis in axes if axis in names] or ["experiment"]
+    for cell in cells:
+        groups.setdefault(tuple(str(cell.get(axis, "all cells")) for axis in shown), []).append(cell)
+    heads = [axis.rpartition(".")[2] for axis in shown]
+    table = new_table("each cell is in table cells", *heads, "cells", "boots", "crashes", "crash/boot: least", "most")
+    for key, some in groups.items():
+        rates = [cell["crash_per_boot"] for cell in some if cell["crash_per_boot"] is not None]
+        ends = [f"{rate:.2g}" for rate in (min(rates), max(rates))] if rates else ["-", "-"]
+        boots, crashes = (sum(cell[f"crash_per_boot_{end}"] for cell in some) for end in ("denominator", "numerator"))
+        table.add_row(*key, f"{len(some)}", f"{boots:,}", f"{crashes:,}", *ends)
     return table
 
 

@@ -8,8 +8,8 @@ Symbols     k_r, n_r numerator and denominator of a rate in replication r   R re
             c confidence, alpha = 1 - c
 Methods     [ST-1] interval over replications: p +- t(1 - alpha/2, R - 1) * se, se^2 = sum (k_r - p n_r)^2 / (R (R - 1)
                    nbar^2), the ratio estimator; with equal n_r it is the usual t-interval of the R rates. Cut to where
-                   a rate can lie. Null with R < 2, and where no (or every) trial was an event: R equal numbers do not
-                   bound what was never seen.
+                   a rate can lie. Null with R < 2, and where all replications have the same rate (so also where no or
+                   every trial was an event): R equal numbers do not bound what was never seen.
             [ST-2] exact one-sided upper bound of sum k of sum n: Clopper-Pearson for a share, Garwood for a rate over
                    time. It holds for independent trials; read it beside the design effect.
             [ST-3] pooled interval: Wilson for a share, Garwood's exact Poisson interval for a rate over time.
@@ -139,7 +139,7 @@ def proportion(events: Sequence[int], trials: Sequence[int], confidence: float) 
         return _no_trials(k, 0)
     value, se = ratio_se(events, trials)
     low = high = effect = None
-    if se is not None and 0 < k < n:
+    if se and 0 < k < n:
         _, low, high = ratio_interval(events, trials, confidence, most=1.0)
         effect = se * se / (value * (1 - value) / n)
     low_pooled, high_pooled = wilson(k, n, confidence)
@@ -153,7 +153,7 @@ def rate_over_time(events: Sequence[int], exposures: Sequence[float], confidence
         return _no_trials(k, 0.0)
     value, se = ratio_se(events, exposures)
     low = high = effect = None
-    if se is not None and k > 0:
+    if se and k > 0:
         _, low, high = ratio_interval(events, exposures, confidence)
         effect = se * se / (value / exposure)
     low_pooled, high_pooled = poisson_interval(k, exposure, confidence)
