@@ -23,6 +23,8 @@ from podcluster.host.written import DATA, ZERO
 from podcluster.units import PAGES_PER_GIB, SUPERPAGE_PAGES
 
 REPEAT = 15
+BATCH_PAGES = 512
+"""Pages in a hypercall of Linux's balloon driver."""
 BOUNDS = {
     "populate_2m_per_s": (">=", 50e6),
     "touch_4k_random_per_s": (">=", 60e6),
@@ -105,6 +107,33 @@ def sweep() -> float:
     return ram / seconds
 
 
+def _balloon_and_back() -> tuple[float, float]:
+    """A guest of 4 GiB, all of it RAM in 2 MiB entries and dirty, gives everything to the host in hypercalls of
+    `BATCH_PAGES`, from the top down, and takes it back; seconds of either.
+    """
+    pages = 4 * PAGES_PER_GIB
+    machine = Machine(pages + PAGES_PER_GIB)
+    machine.create(1, maxmem_pages=pages, max_pages=pages)
+    machine.populate_seq(1, 0, pages // SUPERPAGE_PAGES, 9, 1)
+    machine.touch_range(1, 0, pages, content=DATA)
+    batches = range(pages - BATCH_PAGES, -1, -BATCH_PAGES)
+    out = _seconds(lambda: [machine.balloon_range(1, first, BATCH_PAGES, descending=True) for first in batches])
+    assert machine.tot_pages(1) == 0
+    back = _seconds(lambda: [machine.populate_range(1, first, BATCH_PAGES, descending=True) for first in batches])
+    assert machine.tot_pages(1) == pages
+    return out, back
+
+
+def balloon_ram() -> float:
+    """Ballooning out of RAM that no promise stands beside; pages per second."""
+    return 4 * PAGES_PER_GIB / _balloon_and_back()[0]
+
+
+def deflate() -> float:
+    """Taking real pages back where the balloon was; pages per second."""
+    return 4 * PAGES_PER_GIB / _balloon_and_back()[1]
+
+
 def bytes_per_gib() -> tuple[float, float]:
     """Bytes of a domain's arrays per GiB of maxmem: intact and half dirty; splintered out of order."""
     intact = _promised(4, 4)
@@ -145,6 +174,8 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
         "touch_4k_random_per_s": touch_4k_random,
         "scrub_boot_s": scrub_boot,
         "sweep_pages_per_s": sweep,
+        "balloon_ram_pages_per_s": balloon_ram,
+        "deflate_pages_per_s": deflate,
     }
     for key, case in cases.items():
         case()

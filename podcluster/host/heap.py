@@ -197,13 +197,35 @@ def heap_init(h: HostState) -> None:
 @kernel
 def heap_take(h: HostState, order: int) -> int:
     """Take the lowest block of the smallest order >= `order` that is free; its first frame, or -1."""
+    return _take(h, order, 1 << order)
+
+
+@routine
+def heap_take_few(h: HostState, most: int) -> int:
+    """Take single frames one after another: as many as follow the first in its block, `most` and 512 at most.
+
+    The first frame << 10 | how many; -1 when none is free. (What is left of a block that was halved for a frame is
+    smaller than any other that is free: it is used up before the next is touched, upwards.)
+    """
+    orders = h.rec[0].orders
+    if orders == 0:
+        return -1
+    count = min(most, 1 << min(ctz(np.uint64(orders)), 9))
+    return _take(h, 0, count) << 10 | count
+
+
+@routine
+def _take(h: HostState, order: int, count: int) -> int:
+    """Take the first `count` frames of the lowest block of the smallest order >= `order`: 2**order, or of an order-0
+    take as many as that block has; -1 when there is none.
+    """
     r = h.rec[0]
     usable = r.orders >> order
     if usable == 0:
         return -1
     k = order + ctz(np.uint64(usable))
     index = _lowest(h, k)
-    r.free -= 1 << order
+    r.free -= count
     if k < 9:
         page = _row_lowest(h, index, k)
     else:
@@ -223,14 +245,14 @@ def heap_take(h: HostState, order: int) -> int:
         h.heap_masks[index] = 0
         r.free_2m -= 1
         page = 0
-    count = 1 << order
+    first = index * BLOCK_PAGES + page
     while count > 0:
-        span = min(count, 64)
+        span = min(count, 64 - (page & 63))
         h.heap_rows[index, page >> 6] &= ~span_mask(page & 63, span)
         page += span
         count -= span
     _set_mask(h, index, _row_orders(h, index))
-    return index * BLOCK_PAGES + page - (1 << order)
+    return first
 
 
 @routine

@@ -153,6 +153,21 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
 
 
 @routine
+def set_pages_down(h: HostState, g: DomainState, gfn: int, count: int, mfn: int) -> None:
+    """Set the `count` entries of 4 KiB inside one block from `gfn` downwards to RAM on frames from `mfn` upwards."""
+    set_pages(h, g, gfn - count + 1, count, RAM, mfn)
+    if count == 1:
+        return
+    b = gfn >> 9
+    handle = int(g.blk[b, DETAIL])
+    if handle == 0:
+        handle = detail_make(h, int(g.blk[b, BASE]))
+        g.blk[b, DETAIL] = handle
+    for k in range(count):
+        h.detail[handle, (gfn & 511) - k] = mfn + k
+
+
+@routine
 def table_conflict(g: DomainState) -> None:
     """R1: a 2 MiB entry was to be set where a table hangs. The guest is crashed once what it does is done."""
     r = g.rec[0]

@@ -9,6 +9,8 @@ Why exact   Between two populates all writes of a guest commute: they set bits t
             without debt reclaims nothing (P6 step 3) and cannot run dry (C >= E > 0): a stretch of them is a run off
             the cache list. Giving back stretches is cut where the rule changes: where the debt is paid (P12 `steal`),
             and at the first page of a block that might be taken back whole (P12 step 5), which goes the ordinary way.
+            Without debt RAM goes to the host a stretch at a time: which frames are free is all there is to the heap.
+            Pages that come back take the next single frames, and those lead upwards through one free block.
 Departs     nowhere: tests/host/test_ranges.py drives both.
 """
 
@@ -18,10 +20,10 @@ import numpy.typing as npt
 from podcluster.host.cache import cache_add_run, cache_give_singles
 from podcluster.host.contents import contents_set, contents_uniform, word_write, words_clear
 from podcluster.host.frames import run_release
-from podcluster.host.heap import U0, U1, span_mask
+from podcluster.host.heap import ALL, U0, U1, heap_take_few, span_mask
 from podcluster.host.kernel import clz, ctz, kernel, routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed
-from podcluster.host.p2m import set_pages
+from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import allocating_lookup, demand_populate
 from podcluster.host.reservation import DONE, decrease_extent, populate
 from podcluster.host.rows import frame_of, page_bit, row_count
@@ -41,6 +43,7 @@ from podcluster.host.state import (
     POD,
     POD_ROW,
     RAM,
+    RAM_ABOVE_TARGET,
     RAM_ROW,
     RECENT_ALWAYS,
     RECENT_IN_DEBT,
@@ -84,17 +87,20 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, conte
 
 
 @routine
-def _next_pod(h: HostState, row: int, i: int, end: int, step: int) -> int:
-    """First page from `i` on, before `end` in the direction of `step`, whose bit is set in `row`; `end` if none."""
+def _next_page(h: HostState, row: int, i: int, end: int, step: int, flip: np.uint64) -> int:
+    """First page from `i` on, before `end` in the direction of `step`, whose bit is set in `row`, or clear where `flip`
+    is ALL and not U0; `end` if none.
+    """
     while i != end:
         wi = i >> 6
+        bits = h.row[row, wi] ^ flip
         if step > 0:
-            left = h.row[row, wi] & ~(span_mask(0, i & 63) if i & 63 else U0)
+            left = bits & ~(span_mask(0, i & 63) if i & 63 else U0)
             if left != U0:
                 return min(64 * wi + ctz(left), end)
             i = min(64 * (wi + 1), end)
         else:
-            left = h.row[row, wi] & span_mask(0, (i & 63) + 1)
+            left = bits & span_mask(0, (i & 63) + 1)
             if left != U0:
                 return max(64 * wi + 63 - clz(left), end)
             i = max(64 * wi - 1, end)
@@ -159,7 +165,7 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
 def _populate_small(h: HostState, g: DomainState, b: int, i: int, end: int, step: int) -> None:
     """Populate all `pod` pages from `i` to before `end` of a 4 KiB table, without debt."""
     while True:
-        i = _next_pod(h, int(g.blk[b, POD_ROW]), i, end, step)
+        i = _next_page(h, int(g.blk[b, POD_ROW]), i, end, step, U0)
         if i == end:
             return
         demand_populate(h, g, (b << 9) + i, 0)
@@ -211,7 +217,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             done += here
             continue
         while i != end:
-            at = _next_pod(h, int(g.blk[b, POD_ROW]), i, end, step)
+            at = _next_page(h, int(g.blk[b, POD_ROW]), i, end, step, U0)
             _write_span(h, g, b, i if step > 0 else at + 1, at if step > 0 else i + 1, content)
             done += abs(at - i)
             i = at
@@ -312,18 +318,13 @@ def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], conten
 
 
 @routine
-def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, field: int) -> int:
-    """Pages from `gfn` on, `limit` at most and within its block, that are set in the row of `field`."""
-    b = gfn >> 9
-    row = int(g.blk[b, field])
+def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, field: int, flip: np.uint64) -> int:
+    """Pages from `gfn` on, `limit` at most and within its block, that are clear in the row of `field`, or set in it
+    where `flip` is ALL and not U0.
+    """
     i = gfn & 511
-    here = min(limit, BLOCK_PAGES - i if step > 0 else i + 1)
-    if row == ONES:
-        return here
-    n = 0
-    while n < here and page_bit(h, row, i + n * step):
-        n += 1
-    return n
+    end = i + min(limit, BLOCK_PAGES - i if step > 0 else i + 1) * step
+    return abs(_next_page(h, int(g.blk[gfn >> 9, field]), i, end, step, flip) - i)
 
 
 @kernel
@@ -333,7 +334,10 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
     r.generation += 1
     look_ns = h.rec[0].look_ns
     r.now_ns += h.rec[0].hypercall_ns
-    singly = h.rec[0].whole_extents != 0  # R10 leaves surpluses, and has no whole block to take back
+    # R10 leaves surpluses, and has no whole block to take back.
+    singly = h.rec[0].whole_extents != 0
+    plain = not singly and h.rec[0].words == 0 and h.rec[0].scrub_on_free != 0
+    holed = -1  # the block in which a page has gone the ordinary way
     done = 0
     while done < count:
         gfn = first + done * step
@@ -343,7 +347,7 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
             return done
         live = r.entry_count > 0 and r.dying == 0
         if live and r.entry_count >= r.cache_count and not singly:
-            n = _stretch(h, g, gfn, count - done, step, POD_ROW)
+            n = _stretch(h, g, gfn, count - done, step, POD_ROW, ALL)
             if n > 0:
                 # P12 step 4 for each; once the debt is paid each leaves a surplus of one, which goes out as a single
                 # (step 7).
@@ -355,43 +359,42 @@ def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: in
                     cache_give_singles(h, g, r.cache_count - r.entry_count)
                 done += n
                 continue
-        # The first RAM page of a stretch goes the ordinary way: its whole block may be taken back (P12 step 5).
+        debt = r.entry_count - r.cache_count if live else 0
+        if plain and (debt <= 0 or b == holed):
+            n = _stretch(h, g, gfn, count - done, step, RAM_ROW, ALL)
+            n = _stretch(h, g, gfn, min(n, debt) if debt > 0 else n, step, ODD, U0)
+            if n > 0:
+                # In debt each would first be tried with the 2 MiB around it, in vain: there is a hole.
+                r.now_ns += n * look_ns * (2 if debt > 0 else 1)
+                _give_back(h, g, b, gfn & 511, n, step, debt > 0)
+                done += n
+                continue
+        # In debt the first RAM page of a block goes the ordinary way: all of it may be taken back (P12 step 5).
         if decrease_extent(h, g, gfn, 0) & DONE == 0:
             return done
+        holed = b
         done += 1
-        if singly or done == count or (first + done * step) >> 9 != b or g.blk[b, KIND] != TABLE:
-            continue
-        if h.rec[0].words or h.rec[0].scrub_on_free == 0 or int(g.blk[b, ODD]) != ZEROS:
-            continue
-        gfn = first + done * step
-        n = _stretch(h, g, gfn, count - done, step, RAM_ROW)
-        debt = r.entry_count - r.cache_count
-        live = r.entry_count > 0 and r.dying == 0
-        if live and debt < 0:
-            continue
-        if live and debt > 0:
-            n = min(n, debt)
-        if n > 0:
-            # In debt each would first be tried with the 2 MiB around it, in vain: the first of them has left a hole.
-            r.now_ns += n * look_ns * (2 if live and debt > 0 else 1)
-            _give_back(h, g, b, gfn & 511, n, step, live and debt > 0)
-            done += n
     return done
 
 
 @routine
 def _give_back(h: HostState, g: DomainState, b: int, i: int, n: int, step: int, steal: bool) -> None:
-    """Unmap `n` plain RAM pages of a 4 KiB table: into the cache, or to the host."""
+    """Unmap `n` plain RAM pages of a block: into the cache, or to the host."""
+    ordered = g.blk[b, DETAIL] == 0
     k = 0
     while k < n:
         mfn = frame_of(h, g, b, i + k * step)
-        run = 1
-        while k + run < n and frame_of(h, g, b, i + (k + run) * step) == mfn + run * step:
-            run += 1
+        run = n if ordered else 1
+        along = step
+        if k + run < n:
+            # The host does not mind the order, and a segment of a list may lead either way.
+            along = -1 if frame_of(h, g, b, i + (k + 1) * step) < mfn else 1
+            while k + run < n and frame_of(h, g, b, i + (k + run) * step) == mfn + run * along:
+                run += 1
         if steal:
-            cache_add_run(h, g, mfn, run, step, False)
+            cache_add_run(h, g, mfn, run, along, False)
         else:
-            run_release(h, g, mfn if step > 0 else mfn - run + 1, run)
+            run_release(h, g, mfn if along > 0 else mfn - run + 1, run)
         k += run
     low = i if step > 0 else i - n + 1
     _write_span(h, g, b, low, low + n, ZERO)
@@ -415,12 +418,48 @@ def balloon_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64]) -> i
 def populate_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
     """Populate pages from `first` on with RAM from the host (balloon deflation), in one hypercall; pages done."""
     r = g.rec[0]
+    r.generation += 1
     r.now_ns += h.rec[0].hypercall_ns
-    for k in range(count):
-        if populate(h, g, first + k * step, 0) == 0:
-            return k
-        r.now_ns += h.rec[0].populate_4k_ns
-    return count
+    done = 0
+    while done < count:
+        gfn = first + done * step
+        n = _populate_holes(h, g, gfn, count - done, step)
+        if n == 0:
+            n = populate(h, g, gfn, 0)
+            if n == 0:
+                break
+        r.now_ns += n * h.rec[0].populate_4k_ns
+        done += n
+    return done
+
+
+@routine
+def _populate_holes(h: HostState, g: DomainState, gfn: int, count: int, step: int) -> int:
+    """Populate adjacent empty pages of one block with a run of the host's frames, as far as quota and claims certainly
+    allow; how many, maybe none.
+    """
+    r = g.rec[0]
+    hr = h.rec[0]
+    if r.dying or r.claim or r.conflicts or not hr.scrub_on_free:
+        return 0
+    n = min(count, r.max_pages - r.tot_pages, hr.free - hr.claims)
+    n = _stretch(h, g, gfn, max(n, 0), step, RAM_ROW, U0)
+    n = _stretch(h, g, gfn, n, step, POD_ROW, U0)
+    if n == 0:
+        return 0
+    taken = heap_take_few(h, n)
+    mfn = taken >> 10
+    n = taken & 1023
+    if step > 0:
+        set_pages(h, g, gfn, n, RAM, mfn)
+    else:
+        set_pages_down(h, g, gfn, n, mfn)
+    r.top_gfn = max(r.top_gfn, gfn if step < 0 else gfn + n - 1)
+    r.tot_pages += n
+    r.ballooned_to += n
+    if r.target and r.tot_pages > r.target:
+        r.irregular |= RAM_ABOVE_TARGET
+    return n
 
 
 @kernel

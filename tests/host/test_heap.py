@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from podcluster.host import heap
 from podcluster.host.audit import count_free
+from podcluster.host.kernel import kernel
 from podcluster.host.state import HostState, new_host_state
 from tests.reference.heap import BuddyHeap
 
@@ -41,6 +42,41 @@ def test_every_allocation_is_the_one_of_the_plain_heap(frames: int, steps: list[
                 held.extend(range(expected, expected + (1 << order)))
         assert int(fast.rec["free"][0]) == plain.free_pages == count_free(fast)
         assert int(fast.rec["free_2m"][0]) == plain.free_2m
+
+
+@kernel
+def take_few(h: HostState, most: int) -> int:
+    """`heap_take_few`, which only kernels call."""
+    return heap.heap_take_few(h, most)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    frames=st.integers(1, 5000),
+    lengths=st.lists(st.integers(1, 700), max_size=12),
+    wanted=st.lists(st.integers(1, 600), min_size=1, max_size=40),
+)
+def test_a_few_frames_at_once_are_the_next_single_ones(frames: int, lengths: list[int], wanted: list[int]) -> None:
+    """On heaps in pieces, until they are empty."""
+    few, singles = new_heap(frames), new_heap(frames)
+    for state in (few, singles):
+        while heap.heap_take(state, 0) >= 0:
+            pass
+        first = 0
+        for length in lengths:
+            if length > 1 and first + length <= frames:
+                heap.heap_give_run(state, first + 1, length - 1)
+            first += length
+    for most in wanted:
+        taken = take_few(few, most)
+        if taken < 0:
+            assert heap.heap_take(singles, 0) == -1
+            break
+        first, count = taken >> 10, taken & 1023
+        assert 1 <= count <= most
+        assert [heap.heap_take(singles, 0) for _ in range(count)] == list(range(first, first + count))
+        for fact in ("free", "free_2m", "orders"):
+            assert few.rec[fact][0] == singles.rec[fact][0]
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=20))

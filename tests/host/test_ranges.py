@@ -51,10 +51,12 @@ class Trio(Pair):
         self.loop.take_notes()
         return done
 
+    def create_all(self, dom: int, **guest: Any) -> None:
+        self.create(dom, **guest)
+        self.loop.create(dom, **guest)
+
     def build(self, shape: dict[str, Any], target: int, *, order: int = 9, low_ram: int = 0, slack: int = 0) -> None:
-        guest = {"maxmem_pages": MAXMEM_BLOCKS * BLOCK, "max_pages": target + slack, **shape}
-        self.create(DOM, **guest)
-        self.loop.create(DOM, **guest)
+        self.create_all(DOM, maxmem_pages=MAXMEM_BLOCKS * BLOCK, max_pages=target + slack, **shape)
         self.prepare("set_pod_target", DOM, target)
         self.prepare("populate_seq", DOM, 0, low_ram, 0, 1)
         first = -(-low_ram >> order)
@@ -92,9 +94,10 @@ class Trio(Pair):
 
     def compare_all(self) -> None:
         self.compare()
-        assert self.loop.state_record(DOM) == self.fast.state_record(DOM)
-        assert self.loop.counters(DOM) == self.fast.counters(DOM)
-        assert self.loop.clock(DOM) == self.fast.clock(DOM)
+        for dom in self.doms:
+            assert self.loop.state_record(dom) == self.fast.state_record(dom)
+            assert self.loop.counters(dom) == self.fast.counters(dom)
+            assert self.loop.clock(dom) == self.fast.clock(dom)
         if self.words and not self.fast.counters(DOM).crashed:
             ram = self.ram_gfns(DOM)
             for word in WORDS:
@@ -202,6 +205,90 @@ def test_any_range_equals_its_loop(
     trio.compare_all()
     for operation, pages, as_list, content in operations:
         trio.run(operation, pages, as_list=as_list, **({} if content is None else {"content": content}))
+
+
+# -- no promises left: a guest and its neighbour under a memory controller ------------------------------------------
+
+NEIGHBOUR = 2
+moves = st.one_of(
+    st.tuples(st.just("balloon"), st.one_of(ranges, whole_blocks), st.none()),
+    st.tuples(st.just("populate"), st.one_of(ranges, whole_blocks), st.none()),
+    st.tuples(st.just("touch"), ranges, contents),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.sampled_from(SHAPES),
+    hosts=st.tuples(st.sampled_from((True, True, False)), st.booleans()),
+    built=st.tuples(st.sampled_from((9, 0)), st.booleans(), st.integers(0, MAXMEM_BLOCKS * BLOCK)),
+    cap=st.sampled_from((MAXMEM_BLOCKS * BLOCK, MAXMEM_BLOCKS * BLOCK + 1, 9 * BLOCK)),
+    neighbour=st.tuples(st.integers(0, 6 * BLOCK + 37), lists, st.sampled_from((0, 0, 50, 2 * BLOCK))),
+    own_claim=st.sampled_from((0, 0, 0, 30)),
+    held=st.lists(st.tuples(gfns, st.sampled_from(("add_ref", "shadow_ref", "special"))), max_size=2),
+    operations=st.lists(moves, min_size=2, max_size=8),
+)
+def test_any_range_equals_its_loop_where_nothing_is_promised(
+    shape: dict[str, Any],
+    hosts: tuple[bool, bool],
+    built: tuple[int, bool, int],
+    cap: int,
+    neighbour: tuple[int, list[int], int],
+    own_claim: int,
+    held: list[tuple[int, str]],
+    operations: list[tuple[str, list[int], int | None]],
+) -> None:
+    """Ballooning out and back with no promises, or none in debt: on hosts in pieces, full, claimed, at the quota."""
+    scrub_on_free, words = hosts
+    order, promised, dirty = built
+    pages, holes, claim = neighbour
+    trio = Trio(scrub_on_free=scrub_on_free, words=words, costs=COSTS)
+    trio.create_all(NEIGHBOUR, maxmem_pages=HOST_PAGES, max_pages=HOST_PAGES)
+    trio.prepare("populate_seq", NEIGHBOUR, 0, pages, 0, 1)
+    trio.prepare("touch_range", NEIGHBOUR, 0, pages // 2, content=DATA)
+    for gfn in holes:
+        trio.prepare("decrease", NEIGHBOUR, gfn, 0)
+    trio.create_all(DOM, maxmem_pages=MAXMEM_BLOCKS * BLOCK, max_pages=cap, **shape)
+    if promised:
+        trio.prepare("set_pod_target", DOM, MAXMEM_BLOCKS * BLOCK)
+        trio.prepare("mark_pod_seq", DOM, 0, MAXMEM_BLOCKS * BLOCK >> order, order)
+    else:
+        trio.prepare("populate_seq", DOM, 0, MAXMEM_BLOCKS * BLOCK >> order, order, 1)
+    trio.prepare("touch_range", DOM, 0, dirty, content=DATA)
+    trio.prepare("claim", NEIGHBOUR, trio.slow.counters(NEIGHBOUR).tot_pages + claim if claim else 0)
+    trio.prepare("claim", DOM, trio.slow.counters(DOM).tot_pages + own_claim if own_claim else 0)
+    for k, (gfn, what) in enumerate(held):
+        if what == "special":
+            trio.prepare("set_flag", DOM, gfn, "special", True)
+        else:
+            trio.prepare(what, DOM, gfn, *((k,) if what == "add_ref" else ()))
+    trio.compare_all()
+    for operation, gfns_, content in operations:
+        trio.run(operation, gfns_, as_list=False, **({} if content is None else {"content": content}))
+    # What is free, and in which pieces, tells in which order it is taken.
+    trio.prepare("populate_seq", NEIGHBOUR, HOST_PAGES, HOST_PAGES, 0, 1)
+    trio.compare_all()
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_leaves_of_a_gib_come_apart_like_page_by_page(descending: bool) -> None:
+    """Ballooning into 1 GiB of RAM in one entry, and back: against the page loop of the kernels."""
+    loop, whole = Machine(3 << 18), Machine(3 << 18)
+    for machine in (loop, whole):
+        machine.create(DOM, maxmem_pages=1 << 18, max_pages=1 << 18, sp_1g=True)
+        assert machine.populate(DOM, 0, 18) == 1
+        machine.touch_range(DOM, 700, 5000, content=DATA)
+    assert whole.entry_map(DOM)[2] == 1
+    first, count = 300, 3 * BLOCK
+    order = range(first, first + count)[:: -1 if descending else 1]
+    assert whole.balloon_range(DOM, first, count, descending=descending) == count
+    assert all(loop.decrease(DOM, gfn, 0)[0] for gfn in order)
+    assert whole.state_record(DOM) == loop.state_record(DOM)
+    assert whole.populate_range(DOM, first, count, descending=descending) == count
+    assert all(loop.populate(DOM, gfn, 0) for gfn in order)
+    assert whole.state_record(DOM) == loop.state_record(DOM)
+    assert whole.counters(DOM) == loop.counters(DOM)
+    whole.audit()
 
 
 # -- the situations that must not be missed, each shown to have happened -----------------------------------------
