@@ -144,6 +144,11 @@ class CostConfig:
         """Whether anything that Xen does takes time."""
         return any(vars(self).values())
 
+    @property
+    def served_page_ns(self) -> int:
+        """Most that one page can take that the cache holds, no reclaim being due: two larger entries cut, and it."""
+        return 2 * self.splinter_ns + max(self.populate_4k_ns, self.populate_2m_ns)
+
 
 @dataclass(kw_only=True)
 class HostConfig:

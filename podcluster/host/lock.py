@@ -34,10 +34,23 @@ class Clocked(Protocol):
 class Lock:
     """The lock of one domain."""
 
-    __slots__ = ("_began_ns", "_domid", "_due_ns", "_interrupts", "_machine", "faults", "free_ns", "held_ns")
+    __slots__ = (
+        "_began_ns",
+        "_domid",
+        "_due_ns",
+        "_interrupts",
+        "_machine",
+        "faults",
+        "free_ns",
+        "held_ns",
+        "served_page_ns",
+    )
 
-    def __init__(self, machine: Clocked | None, domid: int) -> None:
-        """`machine` None: nothing that Xen does takes time, or depends on it [LK-3]."""
+    def __init__(self, machine: Clocked | None, domid: int, *, served_page_ns: int | None = None) -> None:
+        """`machine` None: nothing that Xen does takes time, or depends on it [LK-3]. `served_page_ns`: most that one
+        page takes while the guest owes nothing; None where Xen reclaims all the same.
+        """
+        self.served_page_ns = served_page_ns
         self._machine = machine
         self._domid = domid
         self.faults = machine is not None  # whether accesses may take time: not once no entry is left [G12]

@@ -92,6 +92,7 @@ from podcluster.units import (
     s_to_ns,
 )
 
+RECLAIM_FOR_DEBT: Final = ("today", "xen2012")  # eras in which nothing is reclaimed of a guest that owes nothing
 OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
 TOOLSTACK: Final = 0  # in the queue, in place of a domid: an act of the host's own, before those of guests
 
@@ -472,6 +473,13 @@ class HostModel:
         self._committed_pages += need_pages
         self._overhead_pages += need_pages - memory_pages
 
+    def _lock(self, cfg: GuestConfig, domid: int) -> Lock:
+        """What holds a guest up, if anything does."""
+        host = self._cfg
+        timed = host.costs.any or cfg.irq_per_s > 0
+        served_page_ns = host.costs.served_page_ns if host.era in RECLAIM_FOR_DEBT else None
+        return Lock(self._machine if timed else None, domid, served_page_ns=served_page_ns)
+
     def _boot(self, at_ns: int, request: MachineRequest, cfg: GuestConfig, built: toolstack.Domain) -> Resident:
         domid, domain_id, attempt = built.domid, request.domain_id, request.attempt
         boot = Boot.draw(cfg, self._seed, domain_id, attempt)
@@ -489,7 +497,7 @@ class HostModel:
             # On a host that does not scrub, frames carry their contents to the next owner: what is written matters.
             may_skip=self._cfg.scrub_on_free,
             zero_on_free=cfg.zero_on_free,
-            lock=Lock(self._machine if self._cfg.costs.any or cfg.irq_per_s > 0 else None, domid),
+            lock=self._lock(cfg, domid),
         )
 
         def event(t_ns: int, kind: EventKind, text: str) -> None:
