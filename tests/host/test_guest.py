@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from podcluster.config import HostConfig, SwapConfig
 from podcluster.host import domain as toolstack
 from podcluster.host.domain import ABOVE_VGA, VGA_HOLE, Domain
+from podcluster.host.fault import SOUND, Fault
 from podcluster.host.guest import Guest
 from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_demand import DemandStream
@@ -148,6 +149,7 @@ class Rig:
         may_skip: bool = True,
         ahead: bool = True,
         vcpus: int = 2,
+        fault: Fault = SOUND,
         **changed: Any,
     ) -> None:
         cfg = guest_config(kind, **changed)
@@ -179,6 +181,7 @@ class Rig:
             vcpus=vcpus,
             on_event=lambda at_ns, kind, text: self.events.append((at_ns, kind, text)),
             ahead=ahead,
+            fault=fault,
         )
 
     def run_to(self, until_s: float) -> "Rig":
@@ -342,6 +345,23 @@ def test_a_death_short_of_the_limit_names_its_hazard(wrap: int, preempt: int, ri
     assert (rig.guest.end.fate, rig.guest.end.cause) == ("pod_oom", cause)
     rig.memory.owned = rig.memory.nonzero_pages
     assert rig.memory.death_cause() == "debt"
+
+
+def test_a_lying_guest_claims_more_than_it_has_in_use() -> None:
+    """guest.fault.kind=lying: what it says of its use and wants is false, and adds up all the same [GT-1]."""
+    story: dict[str, Any] = {"demand": Demand.flat(40 * MIB), "page_cache": {"rate_mib_per_s": 5}}
+    honest, lying = (
+        Rig("linux_no_driver", 128, 128, fault=fault, **story).run_to(60).guest.stats(s_to_ns(60))
+        for fault in (SOUND, Fault("lying", factor=2.0))
+    )
+    assert honest is not None
+    assert lying is not None
+    assert (lying.used_pages, lying.wanted_pages) == (2 * honest.used_pages, 2 * honest.wanted_pages)
+    assert lying.total_pages == lying.used_pages + lying.cache_pages + lying.free_pages == honest.total_pages
+    boastful = Rig("linux_no_driver", 128, 128, fault=Fault("lying", factor=9.0), **story).run_to(60).guest
+    told = boastful.stats(s_to_ns(60))
+    assert told is not None
+    assert (told.used_pages, told.free_pages, told.cache_pages) == (told.total_pages, 0, 0)
 
 
 # -- held memory ------------------------------------------------------------------------------------------------------
