@@ -43,6 +43,8 @@ LOGGED: Final[dict[str, Logged]] = {
     "qubes_4135": Logged("QubesOS 4135, 8649", 102_385, 921_600, "inferred", True),
     "memory_500": Logged("a log, settings inferred", 128_016, 40_416, "inferred", True),
     "talos": Logged("Talos Linux, early boot", 66_075, 983_008, "inferred", False),
+    "qubes_7023": Logged("QubesOS 7023", 182_246, 66_825, "searched", True),
+    "memory_2048": Logged("a log of a large maxmem", 524_304, 28_773_031, "searched", True),
 }
 
 
@@ -124,7 +126,7 @@ def in_words(one: Verdict) -> str:
         return f"no: {one.fate}"
     entries = "entries" if one.entries_agree else "not in entries"
     if one.tot_agrees is None:
-        return f"{entries} (tot is not compared)"
+        return f"{entries} (tot aside)"
     return f"{entries}, {'tot' if one.tot_agrees else 'not in tot'}"
 
 

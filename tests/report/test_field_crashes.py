@@ -73,7 +73,7 @@ def domain(**values: Any) -> dict[str, Any]:
         ({"tot_pages": 524_286 + 32}, "entries, tot"),
         ({"tot_pages": 524_286 - 33}, "entries, not in tot"),
         ({"fate": "running"}, "no: running"),
-        ({"crash": "talos", "entry_count": 983_008}, "entries (tot is not compared)"),
+        ({"crash": "talos", "entry_count": 983_008}, "entries (tot aside)"),
     ],
 )
 def test_what_does_not_agree_is_said(changed: dict[str, Any], words: str) -> None:
