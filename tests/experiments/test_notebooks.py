@@ -47,6 +47,23 @@ TOYS = {
         8,
         ("safe up to a static ratio of", "guest linux, rate_mib_per_s 0", "boots in 2 replications"),
     ),
+    "controllers": Toy(
+        (
+            "engine=inline",
+            "workload=alike",
+            "workload.maxmem_mib=1024",
+            "workload.machines=3",
+            "workload.boot_spread_s=30",
+            "study.duration_s=120",
+            "study.replications=2",
+            "cluster.host_mem_gib=8",
+            "overcommit=2,3",
+            "controller=static,squeezed,qmemman",
+        ),
+        6,
+        ("n = 2 replications of 3 machines", "| squeezed | 2 | 6 |", "| qmemman | 3 | 6 |"),
+        command="podcluster -m experiment={name} workload.path=DIR",
+    ),
     "field_crashes": Toy(
         ("crash=memory_500,qubes_4135",),
         2,

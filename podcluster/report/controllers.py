@@ -1,0 +1,72 @@
+"""Memory controllers side by side on the same machines: what became of guests and starts, and what was moved for it.
+
+What        `standings` sums up each controller at each overcommit from `runs`; `controllers_table` shows them. What a
+            controller changes, machine by machine, is for the paired differences (`paired.py`).
+Units       Shares of 1, seconds, GiB moved per host and day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from podcluster.units import NS_PER_S, PAGES_PER_GIB
+
+AXIS: Final = "controller"
+DAY_NS: Final = 86_400 * NS_PER_S
+
+
+class Standing(NamedTuple):
+    """One controller at one overcommit, all replications."""
+
+    controller: str
+    overcommit: float
+    boots: int
+    killed: int
+    refused: float
+    swap_share: float
+    waited_s: float  # a start, on average
+    moved_gib: float  # per host and day
+    uncooperative: int
+
+
+def standings(runs: Sequence[dict[str, Any]]) -> list[Standing]:
+    """In the order of the sweep."""
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((str(run[AXIS]), float(run["overcommit"])), []).append(run)
+    found = []
+    for (name, overcommit), group in groups.items():
+
+        def total(column: str, group: Sequence[dict[str, Any]] = group) -> float:
+            return float(sum(run[column] for run in group))
+
+        asked = total("requests") + total("restarts")
+        host_days = sum(run["hosts"] * run["duration_ns"] for run in group) / DAY_NS
+        found.append(
+            Standing(
+                name,
+                overcommit,
+                int(total("boots_started")),
+                int(total("fate_pod_oom")),
+                (total("fate_rejected") + total("fate_build_failed")) / asked,
+                total("swap_share") / len(group),
+                total("starts_waited_ns") / NS_PER_S / asked,
+                total("moved_pages") / PAGES_PER_GIB / host_days,
+                int(total("uncooperative")),
+            )
+        )
+    return found
+
+
+def controllers_table(found: Sequence[Standing]) -> str:
+    """The standings as a table of Markdown."""
+    head = (
+        "| controller | R | boots | killed | refused | in swap | waited, s a start | moved, GiB a host-day | flagged |"
+    )
+    lines = [head, "| --- |" + " ---: |" * 8]
+    for one in found:
+        numbers = f"{one.overcommit:g} | {one.boots:,} | {one.killed:,} | {one.refused:.1%} | {one.swap_share:.2%}"
+        moved = f"{one.waited_s:.1f} | {one.moved_gib:,.1f} | {one.uncooperative:,}"
+        lines.append(f"| {one.controller} | {numbers} | {moved} |")
+    return "\n".join(lines)
