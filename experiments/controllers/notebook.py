@@ -22,7 +22,8 @@ from podcluster.report.style import png
 
 folder = dataset.of_experiment("controllers")
 runs = dataset.rows(folder, "runs")
-found = standings(runs)
+origin = dataset.provenance(folder)
+found = standings(runs, origin["config"]["overcommit"])
 replications = len({run["replication"] for run in runs})
 Markdown(f"n = {replications} replications of {runs[0]['requests']:,} machines\n\n{controllers_table(found)}")
 
@@ -31,7 +32,6 @@ Markdown(f"n = {replications} replications of {runs[0]['requests']:,} machines\n
 # pair. Below zero is better in every panel. Refusing a machine spares it the swap: read the panels together.
 
 # %%
-origin = dataset.provenance(folder)
 Image(png(experiment_figure(folder, origin, sweep_note(folder, origin))))
 
 # %% [markdown]

@@ -30,13 +30,13 @@ class Standing(NamedTuple):
     uncooperative: int
 
 
-def standings(runs: Sequence[dict[str, Any]]) -> list[Standing]:
-    """In the order of the sweep."""
+def standings(runs: Sequence[dict[str, Any]], overcommit: float) -> list[Standing]:
+    """In the order of the sweep; `overcommit` is that of a sweep which has no such axis."""
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for run in runs:
-        groups.setdefault((str(run[AXIS]), float(run["overcommit"])), []).append(run)
+        groups.setdefault((str(run[AXIS]), float(run.get("overcommit", overcommit))), []).append(run)
     found = []
-    for (name, overcommit), group in groups.items():
+    for (name, ratio), group in groups.items():
 
         def total(column: str, group: Sequence[dict[str, Any]] = group) -> float:
             return float(sum(run[column] for run in group))
@@ -46,7 +46,7 @@ def standings(runs: Sequence[dict[str, Any]]) -> list[Standing]:
         found.append(
             Standing(
                 name,
-                overcommit,
+                ratio,
                 int(total("boots_started")),
                 int(total("fate_pod_oom")),
                 (total("fate_rejected") + total("fate_build_failed")) / asked,
