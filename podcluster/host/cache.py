@@ -10,6 +10,7 @@ Departs     nowhere.
 
 from podcluster.host.contents import words_clear
 from podcluster.host.frames import clear_fresh, frame_loosen, frame_release, frames_take, run_release
+from podcluster.host.heap import heap_run_order
 from podcluster.host.kernel import routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed, list_pop, list_push
 from podcluster.host.pending import NEVER, next_work
@@ -34,18 +35,25 @@ def cache_add_run(h: HostState, g: DomainState, mfn: int, count: int, step: int,
 
 
 @routine
-def cache_add_super(h: HostState, g: DomainState, mfn: int, odd: bool) -> None:
-    """P1, order 9: to the tail of SUPER, cleared. `odd`: some of its frames may have attributes."""
+def cache_add_supers(h: HostState, g: DomainState, mfn: int, blocks: int) -> None:
+    """P1, order 9, `blocks` times: to the tail of SUPER, cleared."""
     r = g.rec[0]
+    pages = blocks * BLOCK_PAGES
     if not h.rec[0].keeps_contents:
-        r.now_ns += BLOCK_PAGES * h.rec[0].zero_4k_ns
+        r.now_ns += pages * h.rec[0].zero_4k_ns
         if h.rec[0].words:
-            for k in range(mfn, mfn + BLOCK_PAGES):
+            for k in range(mfn, mfn + pages):
                 words_clear(h, k)
+    list_push(h, g, SUPER, mfn >> 9, blocks, 1)
+    r.cache_count += pages
+
+
+@routine
+def cache_add_super(h: HostState, g: DomainState, mfn: int, odd: bool) -> None:
+    """P1, order 9, once. `odd`: some of its frames may have attributes."""
     if odd:
-        r.odd_cached += BLOCK_PAGES
-    list_push(h, g, SUPER, mfn >> 9, 1, 1)
-    r.cache_count += BLOCK_PAGES
+        g.rec[0].odd_cached += BLOCK_PAGES
+    cache_add_supers(h, g, mfn, 1)
 
 
 @routine
@@ -132,7 +140,13 @@ def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> i
     due = next_work(h, g) if preemptible else NEVER
     while r.cache_count < n:
         order = 9 if n - r.cache_count >= BLOCK_PAGES else 0
+        if order == 9 and due == NEVER:
+            # Blocks of 2 MiB one after another are one larger block, if quota and claims allow all of them.
+            order = heap_run_order(h, (n - r.cache_count) // BLOCK_PAGES)
         mfn = frames_take(h, g, order, True)
+        if mfn < 0 and order > 9:
+            order = 9
+            mfn = frames_take(h, g, 9, True)
         if mfn < 0 and order == 9:
             order = 0
             mfn = frames_take(h, g, 0, True)
@@ -142,8 +156,8 @@ def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> i
             r.nomem_cache = r.cache_count
             return ENOMEM
         clear_fresh(h, mfn, 1 << order)
-        if order == 9:
-            cache_add_super(h, g, mfn, False)
+        if order >= 9:
+            cache_add_supers(h, g, mfn, 1 << (order - 9))
         else:
             cache_add_run(h, g, mfn, 1, 1, False)
         if r.now_ns >= due and r.cache_count != n:
@@ -177,6 +191,14 @@ def cache_empty(h: HostState, g: DomainState) -> None:
     """P14: give the whole cache back, superpages first."""
     r = g.rec[0]
     while g.lists[SUPER, L_LENGTH] > 0:
-        _give_super(h, g)
+        if r.odd_cached or r.conflicts:
+            _give_super(h, g)
+            continue
+        first = list_head(h, g, SUPER)
+        signed = list_head_signed(h, g, SUPER)
+        blocks = abs(signed)
+        list_drop(h, g, SUPER, blocks)
+        r.cache_count -= blocks * BLOCK_PAGES
+        run_release(h, g, (first if signed > 0 else first - blocks + 1) << 9, blocks * BLOCK_PAGES)
     while r.cache_count > 0:
         cache_give_singles(h, g, min(r.cache_count, abs(list_head_signed(h, g, SINGLE))))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.lists import list_first, list_next
 from podcluster.host.pending import mix
-from podcluster.host.rows import frame_of, page_bit
+from podcluster.host.rows import frame_of, page_bit, row_count
 from podcluster.host.state import (
     G_POD,
     G_RAM,
@@ -82,6 +82,29 @@ def hash_table(h: HostState, g: DomainState, out: npt.NDArray[np.uint64]) -> Non
                         _entry(out, (b << 9) + i, 0, True, frame_of(h, g, b, i))
                     elif page_bit(h, pod, i):
                         _entry(out, (b << 9) + i, 0, False, 0)
+
+
+@kernel
+def count_entries(h: HostState, g: DomainState, out: npt.NDArray[np.int64]) -> None:
+    """Entries of the table by kind and size, in the order of the fields of `hash_table`."""
+    out[:] = 0
+    for gi in range(g.gib.shape[0]):
+        slot = g.gib[gi]
+        if slot == G_RAM:
+            out[H_RAM4K + 2] += 1
+        elif slot == G_POD:
+            out[H_POD4K + 2] += 1
+        if slot != G_TABLE:
+            continue
+        for b in range(gi << 9, (gi + 1) << 9):
+            kind = g.blk[b, KIND]
+            if kind == RAM:
+                out[H_RAM4K + 1] += 1
+            elif kind == POD:
+                out[H_POD4K + 1] += 1
+            elif kind == TABLE:
+                out[H_RAM4K] += row_count(h, int(g.blk[b, RAM_ROW]))
+                out[H_POD4K] += row_count(h, int(g.blk[b, POD_ROW]))
 
 
 @kernel

@@ -215,6 +215,18 @@ def heap_take_few(h: HostState, most: int) -> int:
 
 
 @routine
+def heap_run_order(h: HostState, blocks: int) -> int:
+    """Order of one take that stands for takes of 2 MiB one after another, `blocks` of them at most: 9 or more."""
+    large = h.rec[0].orders >> 9
+    if large == 0:
+        return 9
+    order = 9 + ctz(np.uint64(large))
+    while 1 << (order - 9) > blocks:
+        order -= 1
+    return order
+
+
+@routine
 def _take(h: HostState, order: int, count: int) -> int:
     """Take the first `count` frames of the lowest block of the smallest order >= `order`: 2**order, or of an order-0
     take as many as that block has; -1 when there is none.
@@ -274,6 +286,17 @@ def heap_give_run(h: HostState, mfn: int, count: int) -> None:
         mb = mfn >> 9
         page = mfn & 511
         here = min(end - mfn, BLOCK_PAGES - page)
+        if end - mfn >= 2 * BLOCK_PAGES and mfn & (2 * BLOCK_PAGES - 1) == 0:
+            # Whole blocks that make up a larger one: what giving them one by one would merge them into.
+            order = 10
+            while order < TOP_ORDER and mfn & ((2 << order) - 1) == 0 and end - mfn >= 2 << order:
+                order += 1
+            for whole in range(mb, mb + (1 << (order - 9))):
+                h.heap_masks[whole] = HEAP_ALL
+            r.free_2m += 1 << (order - 9)
+            _give_large(h, order, mfn >> order)
+            mfn += 1 << order
+            continue
         mfn += here
         if here < BLOCK_PAGES:
             if h.heap_masks[mb] == 0:

@@ -47,6 +47,7 @@ KERNEL_SOURCES = (
     "reservation.py",
     "teardown.py",
     "ranges.py",
+    "batches.py",
     "access.py",
     "audit.py",
     "hashes.py",

@@ -8,7 +8,7 @@ Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `de
 Rules       T1-T4, P1-P15 of docs/model.md; H1-H3 of docs/model.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from podcluster.errors import InvariantError
 from podcluster.host import (
     access,
     audit,
+    batches,
     contents,
     frames,
     hashes,
@@ -37,6 +38,7 @@ from podcluster.host.state import (
     BLOCK_PAGES,
     CHUNK_FIELDS,
     COSTS,
+    DOMAIN_RECORD,
     EMPTY,
     ENOMEM,
     G_TABLE,
@@ -57,6 +59,7 @@ from podcluster.host.state import (
     grown,
     new_domain_state,
     new_host_state,
+    renew_domain_state,
     row_capacity,
 )
 
@@ -83,6 +86,23 @@ class Counters(NamedTuple):
     crashed: int
     claim_pages: int
     nonzero_pages: int
+
+
+COUNTED = tuple(
+    (DOMAIN_RECORD.names or ()).index({"claim_pages": "claim"}.get(name, name))
+    for name in Counters._fields
+    if name not in ("populated_pages", "nonzero_pages")
+)
+"""Places in a domain's record of the counters that are kept there."""
+
+
+class Ballooned(NamedTuple):
+    """How far a balloon's batches came."""
+
+    how: int  # ALL_GIVEN, HEAP_NEXT, DIED, CUT_SHORT
+    whole_pages: int  # of the batches that are done
+    zeroed_pages: int  # of the next batch, in its order
+    given_pages: int
 
 
 class Reference(NamedTuple):
@@ -126,6 +146,7 @@ class Machine:
         self._is_2009 = era == RFC2009
         self._domains: dict[int, DomainState] = {}
         self._maxmem: dict[int, int] = {}
+        self._spare: dict[int, list[DomainState]] = {}  # arrays of domains that are gone, by blocks of room
         self._table_hashes: dict[int, tuple[int, dict[str, Any]]] = {}
         self._cache_hashes: dict[int, tuple[int, str]] = {}
         self._header_guests: dict[int, dict[str, Any]] = {}
@@ -167,7 +188,11 @@ class Machine:
         self._reserve(blocks)
         # xen2012 begins with gfn 0 in every slot.
         ring_start = RING_SUPER if self._h.rec["recent"][0] == RECENT_AFTER else RING_EMPTY
-        g = new_domain_state(blocks, self._ring_slots, ring_start)
+        # Beside RAM lie holes and what is in them: up to 4 GiB in any guest, and RAM that they push upwards.
+        room = max(blocks, 4 * GIB_BLOCKS) + GIB_BLOCKS
+        spare = self._spare.get(room)
+        g = spare.pop() if spare else new_domain_state(room, self._ring_slots)
+        renew_domain_state(g, blocks, ring_start)
         shadow = paging == "shadow"
         fixed = self._is_2009  # R1: page tables without entries of 1 GiB, whatever the paging
         g.rec["max_pages"] = max_pages
@@ -184,6 +209,7 @@ class Machine:
         g = self._domains.pop(dom)
         assert g.rec["dying"][0] and g.rec["tot_pages"][0] == 0, "only a destroyed domain without pages is forgotten"
         self._gfn_blocks -= int(g.rec["blocks"][0])
+        self._spare.setdefault(len(g.blk), []).append(g)  # its table is empty: the next domain may have it
         for kept in (self._maxmem, self._table_hashes, self._cache_hashes):
             kept.pop(dom, None)
         self._touched.discard(dom)
@@ -207,11 +233,12 @@ class Machine:
         if end_gfn > held * BLOCK_PAGES:
             blocks = _whole_gibs(end_gfn)
             self._reserve(blocks - held)
-            gib = np.zeros(blocks // GIB_BLOCKS, np.int32)
-            gib[: len(g.gib)] = g.gib
             g.rec["blocks"] = blocks
-            g = g.replace(blk=grown(g.blk, blocks, held), gib=gib)
-            self._domains[dom] = g
+            if blocks > len(g.blk):
+                gib = np.zeros(blocks // GIB_BLOCKS, np.int32)
+                gib[: len(g.gib)] = g.gib
+                g = g.replace(blk=grown(g.blk, blocks, held), gib=gib)
+                self._domains[dom] = g
         return g
 
     def _changed(self, dom: int) -> DomainState:
@@ -290,11 +317,7 @@ class Machine:
 
     def mark_pod_seq(self, dom: int, start: int, count: int, order: int) -> int:
         """Mark adjacent extents; number done."""
-        g = self._reach(dom, start + (count << order))
-        for k in range(count):
-            if pod.mark_pod(self._h, g, start + (k << order), order):
-                return k
-        return count
+        return int(pod.mark_pod_seq(self._h, self._reach(dom, start + (count << order)), start, count, order))
 
     def populate(self, dom: int, gfn: int, order: int) -> int:
         """Allocate an extent from the host and map it: 1, or 0."""
@@ -306,7 +329,8 @@ class Machine:
 
     def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
         """Populate extents `step` extents apart; number done."""
-        return self.populate_list(dom, order, [start + k * step * (1 << order) for k in range(count)])
+        end = max(start, start + (count - 1) * (step << order)) + (1 << order)
+        return int(reservation.populate_seq(self._h, self._reach(dom, end), start, count, order, step))
 
     def populate_list(self, dom: int, order: int, gfns: Iterable[int]) -> int:
         """Populate listed extents; number done."""
@@ -421,6 +445,24 @@ class Machine:
     def balloon_list(self, dom: int, gfns: Iterable[int]) -> int:
         """Give listed pages back; pages done before the request stops."""
         return int(ranges.balloon_list(self._h, self._changed(dom), _array(gfns)))
+
+    def balloon_runs(
+        self,
+        dom: int,
+        runs: Sequence[tuple[int, int]],
+        *,
+        batch_pages: int,
+        ascending: bool = False,
+        scrub: bool = False,
+        until_heap: bool = False,
+    ) -> Ballooned:
+        """Give back runs of pages, `batch_pages` a hypercall; how far it came and why it stopped there."""
+        listed = np.array(runs, np.int64).reshape(-1)
+        out = np.empty(batches.B_FIELDS, np.int64)
+        pieces = np.empty(len(listed) + 2, np.int64)
+        g = self._changed(dom)
+        batches.balloon_runs(self._h, g, listed, batch_pages, ascending, scrub, until_heap, pieces, out)
+        return Ballooned(*out.tolist())
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Put real pages at gfns one by one (balloon deflation); pages done before the first failure."""
@@ -538,51 +580,10 @@ class Machine:
     def counters(self, dom: int) -> Counters:
         """The counters of a domain; `nonzero_pages` by a walk over its contents."""
         g = self._domains[dom]
-        (
-            tot_pages,
-            cache_count,
-            entry_count,
-            max_pages,
-            populated_4k,
-            populated_2m,
-            reclaimed_4k,
-            reclaimed_2m,
-            splintered_2m,
-            sweeps,
-            crashed,
-            claim_pages,
-        ) = g.rec[
-            [
-                "tot_pages",
-                "cache_count",
-                "entry_count",
-                "max_pages",
-                "populated_4k",
-                "populated_2m",
-                "reclaimed_4k",
-                "reclaimed_2m",
-                "splintered_2m",
-                "sweeps",
-                "crashed",
-                "claim",
-            ]
-        ][0].item()
-        return Counters(
-            tot_pages,
-            cache_count,
-            entry_count,
-            max_pages,
-            tot_pages - cache_count,
-            populated_4k,
-            populated_2m,
-            reclaimed_4k,
-            reclaimed_2m,
-            splintered_2m,
-            sweeps,
-            crashed,
-            claim_pages,
-            int(ranges.count_contents(self._h, g)),
-        )
+        record = g.rec[0].item()
+        values = [record[at] for at in COUNTED]
+        populated = values[0] - values[1]
+        return Counters._make([*values[:4], populated, *values[4:], int(ranges.count_contents(self._h, g))])
 
     def entry_count(self, dom: int) -> int:
         """Frames of outstanding `pod` entries."""
@@ -638,8 +639,10 @@ class Machine:
 
     def entry_map(self, dom: int) -> tuple[int, int, int, int, int, int]:
         """Entries by kind and size: ram4k, ram2m, ram1g, pod4k, pod2m, pod1g."""
-        table = self._hash_table(dom)
-        return table["ram4k"], table["ram2m"], table["ram1g"], table["pod4k"], table["pod2m"], table["pod1g"]
+        out = np.empty(6, np.int64)
+        hashes.count_entries(self._h, self._domains[dom], out)
+        ram4k, ram2m, ram1g, pod4k, pod2m, pod1g = out.tolist()
+        return ram4k, ram2m, ram1g, pod4k, pod2m, pod1g
 
     def _hash_table(self, dom: int) -> dict[str, Any]:
         g = self._domains[dom]

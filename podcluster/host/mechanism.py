@@ -10,7 +10,7 @@ Invariants  A range operation leaves the state that the same operation page by p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -60,6 +60,28 @@ class Counted(Protocol):
     @property
     def sweeps(self) -> int:
         """Emergency sweeps."""
+
+
+class Ballooned(Protocol):
+    """How far the batches of `balloon_runs` came."""
+
+    @property
+    def how(self) -> int:
+        """0: all is given back; 1: the next batch may touch the host's heap; 2: the guest died zeroing the next;
+        3: a hypercall did less than it was asked.
+        """
+
+    @property
+    def whole_pages(self) -> int:
+        """Pages of the batches that are done."""
+
+    @property
+    def zeroed_pages(self) -> int:
+        """Pages of the next batch, in its order, that are zeroed."""
+
+    @property
+    def given_pages(self) -> int:
+        """And that are given back."""
 
 
 class Mechanism(Protocol):
@@ -124,6 +146,24 @@ class Mechanism(Protocol):
 
     def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Give single gfns back; pages done."""
+
+    def balloon_runs(
+        self,
+        dom: int,
+        runs: Sequence[tuple[int, int]],
+        *,
+        batch_pages: int,
+        ascending: bool = False,
+        scrub: bool = False,
+        until_heap: bool = False,
+    ) -> Ballooned:
+        """Give runs of pages (first gfn, count), no page twice, back in batches, each of one hypercall of single gfns.
+
+        A batch takes each run from its top page down, and cuts it where the batch is full; `ascending` makes it one
+        sorted list instead. `scrub` zeroes the pages of a batch, in its order, before its hypercall. It stops before a
+        batch larger than the debt (`until_heap`), in a batch whose zeroing the guest does not survive, and where a
+        hypercall does less than it was asked. `clock` tells what all of it took.
+        """
 
     def touch_range(self, dom: int, first_gfn: int, count: int, *, content: int, descending: bool = False) -> int:
         """Overwrite whole pages with ZERO, DATA or PATTERN (written.py); pages done, fewer only if the guest died in

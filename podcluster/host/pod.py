@@ -125,6 +125,15 @@ def mark_pod(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     return result
 
 
+@kernel
+def mark_pod_seq(h: HostState, g: DomainState, start: int, count: int, order: int) -> int:
+    """P5 on adjacent extents; how many were done."""
+    for k in range(count):
+        if mark_pod(h, g, start + (k << order), order) != 0:
+            return k
+    return count
+
+
 @routine
 def remember(h: HostState, g: DomainState, record: int) -> None:
     """P7: put a record into the ring; xen2012 looks at the superpage that falls out.

@@ -330,10 +330,16 @@ def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, fiel
 @kernel
 def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
     """Give back pages from `first` on, one extent of order 0 each, in one hypercall; extents done before it stops."""
+    g.rec[0].now_ns += h.rec[0].hypercall_ns
+    return give_back_range(h, g, first, count, step)
+
+
+@routine
+def give_back_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
+    """As `balloon_range`, as a part of a hypercall."""
     r = g.rec[0]
     r.generation += 1
     look_ns = h.rec[0].look_ns
-    r.now_ns += h.rec[0].hypercall_ns
     # R10 leaves surpluses, and has no whole block to take back.
     singly = h.rec[0].whole_extents != 0
     plain = not singly and h.rec[0].words == 0 and h.rec[0].scrub_on_free != 0

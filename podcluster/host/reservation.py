@@ -115,6 +115,15 @@ def populate(h: HostState, g: DomainState, gfn: int, order: int) -> int:
 
 
 @kernel
+def populate_seq(h: HostState, g: DomainState, start: int, count: int, order: int, step: int) -> int:
+    """Populate extents `step` extents apart; how many were done."""
+    for k in range(count):
+        if populate(h, g, start + k * step * (1 << order), order) == 0:
+            return k
+    return count
+
+
+@kernel
 def populate_special(h: HostState, g: DomainState, gfn: int) -> int:
     """One special page: owned, not counted, outside the quota."""
     r = g.rec[0]

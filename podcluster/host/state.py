@@ -356,19 +356,25 @@ def grown(array: npt.NDArray[Any], length: int, used: int) -> npt.NDArray[Any]:
     return larger
 
 
-def new_domain_state(blocks: int, ring_slots: int, ring_start: int) -> DomainState:
-    """A domain with `blocks` blocks of address space (a multiple of 512), all of it unmapped.
-
-    `ring_start` is what the slots of its recent list hold at first.
-    """
-    rec = np.zeros(1, DOMAIN_RECORD)
-    rec["blocks"] = blocks
-    rec["accessor"] = -1
+def new_domain_state(room: int, ring_slots: int) -> DomainState:
+    """A domain with room for `room` blocks of address space (a multiple of 512), all of it unmapped."""
     return DomainState(
-        rec=rec,
-        blk=sparse_zeros((blocks, BLOCK_FIELDS), np.int32),
-        gib=np.zeros(-(-blocks // GIB_BLOCKS), np.int32),
-        ring=np.full(ring_slots, ring_start, np.int64),
+        rec=np.zeros(1, DOMAIN_RECORD),
+        blk=sparse_zeros((room, BLOCK_FIELDS), np.int32),
+        gib=np.zeros(-(-room // GIB_BLOCKS), np.int32),
+        ring=np.zeros(ring_slots, np.int64),
         lists=np.zeros((LISTS + 1, LIST_FIELDS), np.int64),
         grants=np.zeros(1, np.int64),
     )
+
+
+def renew_domain_state(state: DomainState, blocks: int, ring_start: int) -> None:
+    """Make it a domain of `blocks` blocks that has not lived yet; its table is empty, as destruction leaves it.
+
+    `ring_start` is what the slots of its recent list hold at first.
+    """
+    for array in (state.rec, state.gib, state.lists):
+        array[...] = np.zeros((), array.dtype)
+    state.ring[:] = ring_start
+    state.rec["blocks"] = blocks
+    state.rec["accessor"] = -1

@@ -30,6 +30,7 @@ from podcluster.host.state import (
     LOOSE,
     LOOSE_LIST,
     ODD,
+    ONES,
     POD_ROW,
     RAM,
     RAM_ROW,
@@ -93,6 +94,9 @@ def _release_block(h: HostState, g: DomainState, b: int) -> None:
     odd = int(g.blk[b, ODD])
     row = int(g.blk[b, RAM_ROW])
     ordered = g.blk[b, DETAIL] == 0 and g.rec[0].conflicts == 0
+    if row == ONES and odd == ZEROS and ordered:
+        run_release(h, g, int(g.blk[b, BASE]), BLOCK_PAGES)
+        return
     for wi in range(8):
         left = h.row[row, wi]
         if odd == ZEROS and ordered:

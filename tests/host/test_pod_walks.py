@@ -29,6 +29,7 @@ OPERATIONS = {  # how often each happens
     "touch_list": 6,
     "balloon_range": 10,
     "balloon_list": 5,
+    "balloon_runs": 6,
     "populate_range": 3,
     "decrease": 7,
     "write": 12,
@@ -127,6 +128,12 @@ class Walk:
                 call("balloon_range", dom, self.gfn(), self.count(), descending=upwards)
             case "balloon_list":
                 call("balloon_list", dom, self.listed())
+            case "balloon_runs":
+                blocks_of_runs = random.sample(range(BLOCKS_MAX), random.randrange(BLOCKS_MAX))
+                runs = [(b * BLOCK + random.randrange(100), random.choice((1, 60, 400))) for b in blocks_of_runs]
+                batch = random.choice((1, 100, 512, 1000))
+                flags = {name: random.random() < 0.5 for name in ("ascending", "scrub", "until_heap")}
+                call("balloon_runs", dom, runs, batch_pages=batch, **flags)
             case "populate_range":
                 call("populate_range", dom, self.gfn(), self.count(), descending=upwards)
             case "decrease":

@@ -43,6 +43,15 @@ class Counters(NamedTuple):
     nonzero_pages: int
 
 
+class Ballooned(NamedTuple):
+    """How far a balloon's batches came."""
+
+    how: int
+    whole_pages: int
+    zeroed_pages: int
+    given_pages: int
+
+
 class Reference(NamedTuple):
     """Who holds a frame: found at a gfn, as a use of its type, by a grant, or any other way."""
 
@@ -460,6 +469,35 @@ class ReferenceMachine:
                 break
             done += 1
         return done
+
+    def balloon_runs(
+        self,
+        dom: int,
+        runs: Sequence[tuple[int, int]],
+        *,
+        batch_pages: int,
+        ascending: bool = False,
+        scrub: bool = False,
+        until_heap: bool = False,
+    ) -> Ballooned:
+        """Give runs back in batches, a hypercall each."""
+        pages = [gfn for first, count in runs for gfn in reversed(range(first, first + count))]
+        whole = 0
+        for at in range(0, len(pages), batch_pages):
+            batch = pages[at : at + batch_pages]
+            domain = self._domain(dom)
+            if until_heap and domain.entry_count - domain.count < len(batch):
+                return Ballooned(1, whole, 0, 0)
+            if ascending:
+                batch.sort()
+            zeroed = self.touch_list(dom, batch, content=ZERO) if scrub else 0
+            if scrub and zeroed < len(batch):
+                return Ballooned(2, whole, zeroed, 0)
+            given = self.balloon_list(dom, batch)
+            if given < len(batch):
+                return Ballooned(3, whole, zeroed, given)
+            whole += len(batch)
+        return Ballooned(0, whole, 0, 0)
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Put real pages at gfns in one hypercall; pages done before the first that failed."""
