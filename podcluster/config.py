@@ -208,6 +208,8 @@ class HostConfig:
         if self.max_restarts is not None:
             _between("host.max_restarts", self.max_restarts, 0)
         _rate("host.softirq_per_s", self.softirq_per_s)
+        if self.scrubbed_pod and self.era == "rfc2009":
+            raise ConfigError("host.scrubbed_pod must be false with host.era=rfc2009, got True: try host.era=today")
         slots = self.ring_slots
         if slots is not None and (not 1 <= slots <= MAX_RING_SLOTS or slots & (slots - 1)):
             _fail("host.ring_slots", f"a power of two up to {MAX_RING_SLOTS}", slots, "try host.ring_slots=32")

@@ -217,6 +217,13 @@ def test_every_key_with_a_range_has_a_mistake_above() -> None:
     assert checked - tried == set()
 
 
+def test_the_hypervisor_of_2009_knows_no_pattern() -> None:
+    """S1 is written for the checks of later eras."""
+    with pytest.raises(ConfigError, match=r"host.scrubbed_pod must be false with host.era=rfc2009, got True: try "):
+        compose(["host.era=rfc2009", "host.scrubbed_pod=true"])
+    compose(["host.era=xen2012", "host.scrubbed_pod=true"])
+
+
 def test_target_above_maxmem_is_refused() -> None:
     """memory <= maxmem, as xl wants it, with both numbers in the answer."""
     with pytest.raises(ConfigError, match=r"workload.memory_mib must be <= workload.maxmem_mib, got 513 > 512: "):

@@ -31,6 +31,7 @@ from podcluster.host.state import (
     LOOSE,
     LOOSE_FRAMES,
     ODD,
+    PATTERNED,
     POD,
     POD_ROW,
     RAM,
@@ -122,7 +123,8 @@ def recount(h: HostState, g: DomainState, seen: npt.NDArray[np.uint64], out: npt
             bits = h.row[ram, wi]
             any_bits = h.row[g.blk[b, ANY], wi]
             head = h.row[g.blk[b, HEAD], wi]
-            if bits & h.row[pod, wi] != U0 or any_bits & ~bits != U0 or head & ~any_bits != U0:
+            odd_pattern = h.row[g.blk[b, PATTERNED], wi] & ~(head | h.row[pod, wi]) != U0
+            if bits & h.row[pod, wi] != U0 or any_bits & ~bits != U0 or head & ~any_bits != U0 or odd_pattern:
                 out[F_CONTENTS] = (b << 9) + 64 * wi
         if kind == POD or kind == TABLE:
             out[F_POD] += row_count(h, pod)

@@ -5,7 +5,9 @@ What        The content bits of mapped pages (any word not zero; one of the firs
 Units       Pages of 4 KiB; i is a page of block b, wi and m a word of a row and a mask in it; a word is 64 bits.
 Invariants  HEAD is a subset of ANY is a subset of RAM_ROW. While HEAD and ANY are equal they are one row. A word
             counts only in its page's present generation: clearing a page begins the next one.
-Departs     nowhere.
+            PATTERNED is a subset of HEAD and POD_ROW: the pattern is not zero.
+Departs     A page holds the pattern if it was written with it as a whole, and not since; pages that hold it in their
+            first 128 bytes alone are plain data. Not kept where words are.
 """
 
 import numpy as np
@@ -13,7 +15,19 @@ import numpy as np
 from podcluster.host.heap import U1
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.rows import page_bit, row_give, row_own, row_write
-from podcluster.host.state import ANY, HEAD, HEAD_WORDS, ONES, STALE_ANY, STALE_HEAD, ZEROS, DomainState, HostState
+from podcluster.host.state import (
+    ANY,
+    HEAD,
+    HEAD_WORDS,
+    ONES,
+    PATTERNED,
+    RAM_ROW,
+    STALE_ANY,
+    STALE_HEAD,
+    ZEROS,
+    DomainState,
+    HostState,
+)
 
 
 @routine
@@ -37,6 +51,34 @@ def contents_uniform(h: HostState, g: DomainState, b: int, row: int) -> None:
         row_give(h, any_row)
     g.blk[b, HEAD] = row
     g.blk[b, ANY] = row
+
+
+@routine
+def pattern_set(h: HostState, g: DomainState, b: int, wi: int, m: np.uint64, on: bool) -> None:
+    """The pages of mask `m` now hold, or promise, the scrub pattern all over, or do not."""
+    row_write(h, g, b, PATTERNED, wi, m, on)
+
+
+@routine
+def pattern_uniform(h: HostState, g: DomainState, b: int, row: int) -> None:
+    """All pages of block `b` hold, or promise, the scrub pattern (`row` ONES), or none does (ZEROS)."""
+    row_give(h, int(g.blk[b, PATTERNED]))
+    g.blk[b, PATTERNED] = row
+
+
+@routine
+def head_passes(h: HostState, g: DomainState, b: int, wi: int) -> np.uint64:
+    """RAM pages whose first 128 bytes are zero, or the pattern where one is registered [S2]."""
+    passes = ~h.row[g.blk[b, HEAD], wi]
+    if g.rec[0].scrub_pattern:
+        passes |= h.row[g.blk[b, PATTERNED], wi]
+    return np.uint64(h.row[g.blk[b, RAM_ROW], wi] & passes)
+
+
+@routine
+def holds_pattern(h: HostState, g: DomainState, b: int, i: int) -> bool:
+    """Whether RAM page `i` is filled with a registered pattern [S1]."""
+    return bool(g.rec[0].scrub_pattern and page_bit(h, int(g.blk[b, PATTERNED]), i))
 
 
 @routine

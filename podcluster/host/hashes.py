@@ -17,6 +17,7 @@ from podcluster.host.state import (
     G_RAM,
     G_TABLE,
     KIND,
+    PATTERNED,
     POD,
     POD_ROW,
     RAM,
@@ -26,6 +27,7 @@ from podcluster.host.state import (
     SINGLE,
     SUPER,
     TABLE,
+    ZEROS,
     DomainState,
     HostState,
 )
@@ -34,6 +36,7 @@ OFFSET = np.uint64(0xCBF29CE484222325)
 PRIME = np.uint64(0x100000001B3)
 T_RAM = np.uint64(1)
 T_POD = np.uint64(2)
+T_SCRUBBED = np.uint64(3)  # a promise of the scrub pattern [S2]; no trace has one
 
 # Fields of the table's hashes.
 H_RAM4K = 0  # then 2M and 1G
@@ -45,14 +48,14 @@ TABLE_FIELDS = 9
 
 
 @routine
-def _entry(out: npt.NDArray[np.uint64], gfn: int, order: int, ram: bool, mfn: int) -> None:
+def _entry(out: npt.NDArray[np.uint64], gfn: int, order: int, kind: np.uint64, mfn: int) -> None:
     """Add one entry of the table to the hashes."""
-    word = (np.uint64(gfn) << np.uint64(16)) | (np.uint64(order) << np.uint64(8)) | (T_RAM if ram else T_POD)
+    word = (np.uint64(gfn) << np.uint64(16)) | (np.uint64(order) << np.uint64(8)) | kind
     mixed = mix(word)
     out[H_FNV] = (out[H_FNV] ^ word) * PRIME
     out[H_SUM] += mixed
     size = 0 if order == 0 else (1 if order == 9 else 2)
-    if ram:
+    if kind == T_RAM:
         out[H_FRAMES] += mix(mixed ^ np.uint64(mfn))
         out[H_RAM4K + size] += np.uint64(1)
     else:
@@ -67,21 +70,23 @@ def hash_table(h: HostState, g: DomainState, out: npt.NDArray[np.uint64]) -> Non
     for gi in range(g.gib.shape[0]):
         slot = g.gib[gi]
         if slot == G_POD or slot == G_RAM:
-            _entry(out, gi << 18, 18, slot == G_RAM, frame_of(h, g, gi << 9, 0))
+            _entry(out, gi << 18, 18, T_RAM if slot == G_RAM else T_POD, frame_of(h, g, gi << 9, 0))
         if slot != G_TABLE:
             continue
         for b in range(gi << 9, (gi + 1) << 9):
             kind = g.blk[b, KIND]
             if kind == RAM or kind == POD:
-                _entry(out, b << 9, 9, kind == RAM, frame_of(h, g, b, 0))
+                promise = T_SCRUBBED if int(g.blk[b, PATTERNED]) != ZEROS else T_POD
+                _entry(out, b << 9, 9, T_RAM if kind == RAM else promise, frame_of(h, g, b, 0))
             elif kind == TABLE:
                 ram = int(g.blk[b, RAM_ROW])
                 pod = int(g.blk[b, POD_ROW])
                 for i in range(512):
                     if page_bit(h, ram, i):
-                        _entry(out, (b << 9) + i, 0, True, frame_of(h, g, b, i))
+                        _entry(out, (b << 9) + i, 0, T_RAM, frame_of(h, g, b, i))
                     elif page_bit(h, pod, i):
-                        _entry(out, (b << 9) + i, 0, False, 0)
+                        promise = T_SCRUBBED if page_bit(h, int(g.blk[b, PATTERNED]), i) else T_POD
+                        _entry(out, (b << 9) + i, 0, promise, 0)
 
 
 @kernel

@@ -45,6 +45,8 @@ from podcluster.host.state import (
     GIB_BLOCKS,
     KIND,
     L_LENGTH,
+    PATTERNED,
+    POD,
     RAM_ABOVE_TARGET,
     RECENT_AFTER,
     RING_EMPTY,
@@ -65,6 +67,7 @@ from podcluster.host.state import (
 
 WORD_MASK = (1 << 64) - 1
 FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
+POD_SCRUBBED = 3
 LISTS = {"super": SUPER, "single": SINGLE}
 Gfns = npt.NDArray[np.int64]
 
@@ -282,6 +285,12 @@ class Machine:
         r["pending_key"] = _signed(key)
         r["softirq_bin_ns"], r["irq_bin_ns"] = pending.bin_ns(softirq_per_s), pending.bin_ns(irq_per_s)
 
+    def set_scrub_pattern(self, dom: int, on: bool) -> None:
+        """Register the scrub pattern of a guest (S1), so that pages full of it are reclaimed too, or take it back."""
+        if self._h.rec["words"][0] or self._is_2009:
+            raise InvariantError("[S1] a host that keeps words, or one of 2009, knows no scrub pattern")
+        self._domains[dom].rec["scrub_pattern"] = on
+
     def end_build(self, dom: int) -> None:
         """The builder is done: from here on the debt is not negative, and the equations count from here.
 
@@ -473,9 +482,11 @@ class Machine:
     # ---- references, flags, broken frames ---------------------------------------------------------------------------
 
     def query(self, dom: int, gfn: int) -> list[int]:
-        """[kind, order] without populating (T3)."""
+        """[kind, order] without populating (T3): 0 empty, 1 RAM, 2 `pod`, 3 `pod_scrubbed` (S2)."""
         g = self._domains[dom]
         kind = int(p2m.page_kind(self._h, g, gfn))
+        if kind == POD and int(self._h.row[g.blk[gfn >> 9, PATTERNED], (gfn & 511) >> 6]) >> (gfn & 63) & 1:
+            kind = POD_SCRUBBED
         return [kind, 0 if self._is_2009 and kind == EMPTY else int(p2m.entry_order(g, gfn))]
 
     def add_ref(self, dom: int, gfn: int, id: int, how: str = "plain") -> int:

@@ -122,6 +122,9 @@ class Mechanism(Protocol):
         `key` (64 bits) names the draw; the same key has the same arrivals.
         """
 
+    def set_scrub_pattern(self, dom: int, on: bool) -> None:
+        """Register the guest's scrub pattern, or take it back (S1)."""
+
     def hazard(self, dom: int) -> tuple[int, int, int]:
         """At a death out of PoD memory: zero pages that were left, by why no sweep took them.
 

@@ -484,6 +484,8 @@ class HostModel:
         domid, domain_id, attempt = built.domid, request.domain_id, request.attempt
         boot = Boot.draw(cfg, self._seed, domain_id, attempt)
         arrivals = key(self._seed, "domain", domain_id, attempt, "pending")
+        if self._cfg.scrubbed_pod:
+            self._machine.set_scrub_pattern(domid, True)
         self._machine.set_pending_work(domid, arrivals, self._cfg.softirq_per_s, cfg.irq_per_s)
         order = stream(self._seed, "domain", domain_id, attempt, "allocator") if cfg.alloc_order == "random" else None
         memory = GuestMemory(

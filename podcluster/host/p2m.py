@@ -10,7 +10,7 @@ Departs     Tables above 512 GiB are not kept: they are taken to exist where a 1
 
 import numpy as np
 
-from podcluster.host.contents import contents_set_bits
+from podcluster.host.contents import contents_set_bits, pattern_set, pattern_uniform
 from podcluster.host.heap import U0, U1, span_mask
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.rows import detail_give, detail_make, page_bit, row_give, row_is, row_write
@@ -29,6 +29,7 @@ from podcluster.host.state import (
     KIND,
     ODD,
     ONES,
+    PATTERNED,
     POD,
     POD_ROW,
     RAM,
@@ -87,6 +88,8 @@ def _block_uniform(h: HostState, g: DomainState, b: int, kind: int, mfn: int) ->
     row_give(h, g.blk[b, RAM_ROW])
     row_give(h, g.blk[b, POD_ROW])
     detail_give(h, g.blk[b, DETAIL])
+    if kind != RAM:
+        pattern_uniform(h, g, b, ZEROS)
     g.blk[b, DETAIL] = 0
     g.blk[b, KIND] = kind
     g.blk[b, BASE] = mfn
@@ -116,7 +119,10 @@ def open_block(g: DomainState, b: int) -> None:
 
 @routine
 def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn: int) -> None:
-    """Set `count` entries of 4 KiB inside one block; RAM on consecutive frames from `mfn` on."""
+    """Set `count` entries of 4 KiB inside one block; RAM on consecutive frames from `mfn` on.
+
+    Promises are plain ones. RAM keeps what PATTERNED says: it is what a scrubbed promise turns into.
+    """
     b = gfn >> 9
     i = gfn & 511
     open_block(g, b)
@@ -133,7 +139,10 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
         if handle:
             for k in range(count):
                 h.detail[handle, i + k] = mfn + k
+    patterned = kind != RAM and int(g.blk[b, PATTERNED]) != ZEROS
     if count == BLOCK_PAGES:
+        if patterned:
+            pattern_uniform(h, g, b, ZEROS)
         row_give(h, g.blk[b, RAM_ROW])
         row_give(h, g.blk[b, POD_ROW])
         g.blk[b, RAM_ROW] = ONES if kind == RAM else ZEROS
@@ -147,6 +156,8 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
             m = span_mask(i & 63, span)
             row_write(h, g, b, RAM_ROW, i >> 6, m, kind == RAM)
             row_write(h, g, b, POD_ROW, i >> 6, m, kind == POD)
+            if patterned:
+                pattern_set(h, g, b, i >> 6, m, False)
             i += span
             count -= span
     g.rec[0].table_generation += 1
@@ -237,6 +248,7 @@ def forget_mapping(h: HostState, g: DomainState, b: int, i: int, mfn: int) -> No
     """The translation of a page changes: its shadow references are gone, its contents forgotten here."""
     h.attr[mfn] &= ~SHADOW_MASK
     contents_set_bits(h, g, b, i, False, False)
+    pattern_set(h, g, b, i >> 6, U1 << np.uint64(i & 63), False)
     row_write(h, g, b, ODD, i >> 6, U1 << np.uint64(i & 63), False)
 
 

@@ -13,7 +13,7 @@ Departs     nowhere.
 import numpy as np
 
 from podcluster.host.cache import INTERRUPTED, cache_get_single, cache_get_super, set_cache_size
-from podcluster.host.contents import contents_set_bits
+from podcluster.host.contents import contents_set_bits, contents_uniform, pattern_uniform
 from podcluster.host.kernel import ctz, kernel, routine
 from podcluster.host.p2m import mark_odd, page_kind, set_block, set_pages, set_range
 from podcluster.host.reclaim import eager_reclaim, emergency_sweep, reclaim_super, super_sweep
@@ -26,6 +26,8 @@ from podcluster.host.state import (
     G_POD,
     KIND,
     L_LENGTH,
+    ONES,
+    PATTERNED,
     POD,
     POD_ROW,
     RAM,
@@ -40,6 +42,7 @@ from podcluster.host.state import (
     STALE_HEAD,
     SUPER,
     TARGET_LOWERED,
+    ZEROS,
     DomainState,
     HostState,
 )
@@ -230,13 +233,18 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
         first = (gfn >> 9) << 9
         mfn = cache_get_super(h, g)
         if mfn < 0:
+            row = int(g.blk[gfn >> 9, PATTERNED])
             set_pages(h, g, first, BLOCK_PAGES, POD, 0)
+            pattern_uniform(h, g, gfn >> 9, row)  # ZEROS or ONES: a promise of 2 MiB is of one kind [S4]
             r.splintered_2m += 1
             r.now_ns += h.rec[0].splinter_ns
             return True
         set_block(h, g, gfn >> 9, RAM, mfn)
         if r.odd_cached:
             _mark_odd_frames(h, g, first, mfn, BLOCK_PAGES)
+        if int(g.blk[gfn >> 9, PATTERNED]) != ZEROS:
+            contents_uniform(h, g, gfn >> 9, ONES)  # S3
+            r.now_ns += BLOCK_PAGES * h.rec[0].zero_4k_ns
         r.entry_count -= BLOCK_PAGES
         r.populated_2m += 1
         r.now_ns += h.rec[0].populate_2m_ns
@@ -246,6 +254,9 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     set_pages(h, g, gfn, 1, RAM, mfn)
     if r.odd_cached:
         _mark_odd_frames(h, g, gfn, mfn, 1)
+    if page_bit(h, int(g.blk[gfn >> 9, PATTERNED]), gfn & 511):
+        contents_set_bits(h, g, gfn >> 9, gfn & 511, True, True)  # S3
+        r.now_ns += h.rec[0].zero_4k_ns
     r.entry_count -= 1
     r.populated_4k += 1
     r.now_ns += h.rec[0].populate_4k_ns

@@ -18,7 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.cache import cache_add_run, cache_give_singles
-from podcluster.host.contents import contents_set, contents_uniform, word_write, words_clear
+from podcluster.host.contents import (
+    contents_set,
+    contents_uniform,
+    pattern_set,
+    pattern_uniform,
+    word_write,
+    words_clear,
+)
 from podcluster.host.frames import run_release
 from podcluster.host.heap import ALL, U0, U1, heap_take_few, span_mask
 from podcluster.host.kernel import clz, ctz, kernel, routine
@@ -40,6 +47,7 @@ from podcluster.host.state import (
     L_LENGTH,
     ODD,
     ONES,
+    PATTERNED,
     POD,
     POD_ROW,
     RAM,
@@ -55,7 +63,7 @@ from podcluster.host.state import (
     DomainState,
     HostState,
 )
-from podcluster.host.written import ZERO
+from podcluster.host.written import DATA, PATTERN, ZERO
 
 
 @routine
@@ -76,6 +84,7 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, conte
         return
     if high - low == BLOCK_PAGES and row == ONES:
         contents_uniform(h, g, b, ONES if content != ZERO else ZEROS)
+        pattern_uniform(h, g, b, ONES if content == PATTERN else ZEROS)
         return
     i = low
     while i < high:
@@ -83,6 +92,7 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, conte
         m = span_mask(i & 63, span) & h.row[row, i >> 6]
         if m != U0:
             contents_set(h, g, b, i >> 6, m, content != ZERO)
+            pattern_set(h, g, b, i >> 6, m, content == PATTERN)
         i += span
 
 
@@ -126,19 +136,21 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
     records = h.rec[0].recent >= RECENT_IN_DEBT
     offset = 0 if step > 0 else BLOCK_PAGES - 1
     contents = ONES if content != ZERO else ZEROS
+    pattern = ONES if content == PATTERN else ZEROS
     while done < blocks and g.lists[SUPER, L_LENGTH] > 0:
         first = list_head(h, g, SUPER)
         signed = list_head_signed(h, g, SUPER)
         direction = 1 if signed > 0 else -1
         run = min(abs(signed), blocks - done)
         used = 0
-        while used < run and g.blk[b, KIND] == POD and g.gib[b >> 9] == G_TABLE:
+        while used < run and g.blk[b, KIND] == POD and g.gib[b >> 9] == G_TABLE and int(g.blk[b, PATTERNED]) == ZEROS:
             g.blk[b, KIND] = RAM
             g.blk[b, BASE] = (first + direction * used) << 9
             g.blk[b, RAM_ROW] = ONES
             g.blk[b, POD_ROW] = ZEROS
             g.blk[b, HEAD] = contents
             g.blk[b, ANY] = contents
+            g.blk[b, PATTERNED] = pattern
             if records:
                 g.ring[idx] = (b << 9) | RING_SUPER
                 idx = (idx + 1) & (g.ring.shape[0] - 1)
@@ -256,7 +268,7 @@ def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], 
     while used < run:
         gfn = gfns[k + used]
         b = gfn >> 9
-        if b >= r.blocks or g.blk[b, KIND] != TABLE:
+        if b >= r.blocks or g.blk[b, KIND] != TABLE or int(g.blk[b, PATTERNED]) != ZEROS:
             break
         i = gfn & 511
         wi = i >> 6
@@ -302,7 +314,7 @@ def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], conten
     while k < gfns.shape[0]:
         if r.crashed or r.dying:
             return k
-        if content != ZERO and h.rec[0].words == 0 and _populates_are_plain(h, g):
+        if content == DATA and h.rec[0].words == 0 and _populates_are_plain(h, g):
             used = _populate_listed(h, g, gfns, k)
             if used:
                 k += used

@@ -18,7 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.cache import cache_add_run, cache_add_super
-from podcluster.host.contents import contents_uniform
+from podcluster.host.contents import (
+    contents_set_bits,
+    contents_uniform,
+    head_passes,
+    holds_pattern,
+    pattern_set,
+    pattern_uniform,
+)
 from podcluster.host.heap import ALL, U0, U1, span_mask
 from podcluster.host.kernel import ctz, kernel, popcount, routine
 from podcluster.host.p2m import forget_mapping, open_block, set_block, set_pages, table_conflict
@@ -39,6 +46,7 @@ from podcluster.host.state import (
     L_LENGTH,
     ODD,
     ONES,
+    PATTERNED,
     POD,
     RAM,
     RAM_ROW,
@@ -117,11 +125,12 @@ def block_is_whole(h: HostState, g: DomainState, b: int) -> bool:
 
 
 @routine
-def _leading_zeroes(h: HostState, row: int) -> int:
-    """Bits of `row` below the first that is set; 512 if none is."""
+def _leading(h: HostState, row: int, on: bool) -> int:
+    """Bits of `row` that are as `on` says, below the first that is not; 512 if there is none."""
+    same = ALL if on else U0
     for wi in range(8):
-        if h.row[row, wi] != U0:
-            return 64 * wi + ctz(h.row[row, wi])
+        if h.row[row, wi] != same:
+            return 64 * wi + ctz(h.row[row, wi] ^ same)
     return BLOCK_PAGES
 
 
@@ -141,9 +150,11 @@ def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
         for i in range(BLOCK_PAGES):
             if page_bit(h, odd, i) and not _refs_allow(h, g, base + i):
                 return False
-    zeroes = _leading_zeroes(h, int(g.blk[b, HEAD]))
-    r.now_ns += min(zeroes + 1, BLOCK_PAGES) * h.rec[0].check_nonzero_ns
-    if zeroes < BLOCK_PAGES:
+    # S4: all zero or all pattern, as the first frame has it.
+    pattern = holds_pattern(h, g, b, 0)
+    alike = _leading(h, int(g.blk[b, PATTERNED if pattern else HEAD]), pattern)
+    r.now_ns += min(alike + 1, BLOCK_PAGES) * h.rec[0].check_nonzero_ns
+    if alike < BLOCK_PAGES:
         return False
     r.now_ns += h.rec[0].check_zero_ns + (BLOCK_PAGES - 1) * h.rec[0].zero_4k_ns
     # R1: where the table holds 512 small entries neither the set to `pod` nor the mapping back can be done.
@@ -162,7 +173,7 @@ def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
     if fails:
         table_conflict(g)
     any_row = int(g.blk[b, ANY])
-    if not clean or (any_row != ZEROS and not row_is(h, any_row, U0)):
+    if not clean or (not pattern and any_row != ZEROS and not row_is(h, any_row, U0)):
         set_block(h, g, b, RAM, base)  # mapped back as one entry
         return False
     if not fails:
@@ -170,6 +181,7 @@ def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
         row_give(h, odd)
         g.blk[b, ODD] = ZEROS
         set_block(h, g, b, POD, 0)
+        pattern_uniform(h, g, b, ONES if pattern else ZEROS)  # S2
     cache_add_super(h, g, base, attributes)
     r.entry_count += BLOCK_PAGES
     r.reclaimed_2m += 1
@@ -178,7 +190,7 @@ def reclaim_super(h: HostState, g: DomainState, gfn: int) -> bool:
 
 @routine
 def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
-    """P10 on a RAM page whose first 16 words are zero."""
+    """P10 on a RAM page whose first 16 words are zero, or the pattern of the guest [S2]."""
     r = g.rec[0]
     mfn = frame_of(h, g, b, i)
     odd = page_bit(h, int(g.blk[b, ODD]), i)
@@ -186,16 +198,20 @@ def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
         return False
     r.now_ns += h.rec[0].check_zero_ns
     clean = not _is_granted(h, g, (b << 9) + i, 0)
+    pattern = holds_pattern(h, g, b, i)
     if odd:
         h.attr[mfn] &= ~SHADOW_MASK
         clean = clean and not _is_held(h, mfn)
-    if not clean or page_bit(h, int(g.blk[b, ANY]), i):
+    if not clean or (not pattern and page_bit(h, int(g.blk[b, ANY]), i)):
         open_block(g, b)  # mapped back, as an entry of 4 KiB
         r.table_generation += 1
         return False
     if odd:
         forget_mapping(h, g, b, i, mfn)
     set_pages(h, g, (b << 9) + i, 1, POD, 0)
+    if pattern:
+        contents_set_bits(h, g, b, i, False, False)
+        pattern_set(h, g, b, i >> 6, U1 << np.uint64(i & 63), True)
     cache_add_run(h, g, mfn, 1, 1, odd and h.attr[mfn] != 0)
     r.entry_count += 1
     r.reclaimed_4k += 1
@@ -211,7 +227,7 @@ def reclaim_each(h: HostState, g: DomainState, gfn: int) -> None:
         return
     g.rec[0].now_ns += row_count(h, int(g.blk[b, RAM_ROW])) * h.rec[0].check_nonzero_ns
     for wi in range(8):
-        left = h.row[g.blk[b, RAM_ROW], wi] & ~h.row[g.blk[b, HEAD], wi]
+        left = head_passes(h, g, b, wi)
         while left != U0:
             i = ctz(left)
             left &= left - U1
@@ -237,7 +253,7 @@ def eager_reclaim(h: HostState, g: DomainState) -> None:
                 r.now_ns += h.rec[0].look_ns
                 if page_bit(h, int(g.blk[b, RAM_ROW]), i):
                     r.now_ns += h.rec[0].check_nonzero_ns
-                    if not page_bit(h, int(g.blk[b, HEAD]), i):
+                    if head_passes(h, g, b, i >> 6) & (U1 << np.uint64(i & 63)) != U0:
                         reclaim_page(h, g, b, i)
         at = (at + 1) & (g.ring.shape[0] - 1)
         if r.cache_count > 0:
@@ -296,7 +312,7 @@ def _sweep_down(h: HostState, g: DomainState, start: int, floor: int, limit: int
             last = min(gfn, limit - 1)
         wi = (gfn & 511) >> 6
         ram = h.row[g.blk[b, RAM_ROW], wi] & span_mask(last & 63, gfn - last + 1)
-        candidates = ram & ~h.row[g.blk[b, HEAD], wi]
+        candidates = ram & head_passes(h, g, b, wi)
         if candidates == U0 and held == 0:
             total = gathered + popcount(ram)
             took = (gfn - last + 1) * look_ns + total // SWEEP_BATCH * batch_ns
@@ -386,7 +402,10 @@ def _count_reclaimable(h: HostState, g: DomainState, low: int, high: int) -> int
         b = gfn >> 9
         i = gfn & 511
         span = min(end - gfn, 64 - (i & 63))
-        left = h.row[g.blk[b, RAM_ROW], i >> 6] & ~h.row[g.blk[b, ANY], i >> 6] & span_mask(i & 63, span)
+        passes = ~h.row[g.blk[b, ANY], i >> 6]
+        if g.rec[0].scrub_pattern:
+            passes |= h.row[g.blk[b, PATTERNED], i >> 6]
+        left = h.row[g.blk[b, RAM_ROW], i >> 6] & passes & span_mask(i & 63, span)
         if int(g.blk[b, ODD]) == ZEROS and g.rec[0].grants == 0:
             found += popcount(left)
             left = U0

@@ -8,9 +8,12 @@ Invariants  [POD-2] E = B - P: what leaves the table leaves B. Giving back pays 
 Departs     nowhere.
 """
 
+import numpy as np
+
 from podcluster.host.cache import cache_add_run, cache_add_super, set_cache_size
-from podcluster.host.contents import contents_set_bits, stale_bits
+from podcluster.host.contents import contents_set_bits, pattern_set, stale_bits
 from podcluster.host.frames import frame_loosen, frame_release, frames_take
+from podcluster.host.heap import U1
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.p2m import entry_order, forget_mapping, mark_odd, page_kind, set_pages, set_range, table_conflict
 from podcluster.host.pod import chunk_order, count_kind
@@ -67,8 +70,9 @@ def cover_range(h: HostState, g: DomainState, gfn: int, order: int) -> None:
             stale = stale_bits(h, g, at >> 9, at & 511)
             forget_mapping(h, g, at >> 9, at & 511, mfn)
             frame_loosen(h, g, mfn, stale)
-        elif kind == POD and order > chunk_order(gfn, order):
-            promised += 1
+        elif kind == POD:
+            pattern_set(h, g, at >> 9, (at & 511) >> 6, U1 << np.uint64(at & 63), False)
+            promised += 1 if order > chunk_order(gfn, order) else 0
     if promised:
         r.irregular |= RAM_OVER_POD
         if not h.rec[0].promises_stay:

@@ -4,15 +4,16 @@ What        `HostState` is what all domains of a host share, `DomainState` what 
             sets of arrays that kernels take and change (layout.py); neither holds an object.
 Units       Frames and counts are 4 KiB pages, int64 unless an array says otherwise. A *block* is 512 gfns (2 MiB).
 Symbols     h HostState   g DomainState   b index of a block   i page within a block   wi, m word and mask of a row
-Blocks      Every 2 MiB of a domain has one record of eight int32 (`KIND` .. `DETAIL`). Its five bit rows (512 bits
+Blocks      Every 2 MiB of a domain has one record of nine int32 (`KIND` .. `PATTERNED`). Its six bit rows (512 bits
             each) are handles into `h.row`; rows 0 (all zero) and 1 (all one) are shared and never written, so a block
             that is uniform owns no row and every reader works without a case split. `HEAD` and `ANY` may be the same
             row while they are equal. `DETAIL` holds 512 frames once they are out of order, else 0: then page i has
             frame BASE + i. Under a 1 GiB entry (`gib`) the 512 block records are kept valid, so that shattering it
             changes one word.
 Contents    A bit in `ANY`: the page has a word that is not zero; in `HEAD`: one of its first 16 words is not. Bits of
-            pages that are not RAM are zero. A frame that is neither mapped nor cached keeps its two bits in `attr`.
-            Words themselves exist only where `h.rec.words` is set (replay).
+            pages that are not RAM are zero. In `PATTERNED`: a page of RAM holds the guest's scrub pattern all over, or
+            a promised one is `pod_scrubbed` and will [S2, S3]. A frame that is neither mapped nor cached keeps its two
+            bits of contents in `attr`. Words themselves exist only where `h.rec.words` is set (replay).
 Memory      Everything is sized for the worst case in anonymous memory that costs nothing until it is touched.
 """
 
@@ -46,7 +47,8 @@ HEAD = 4
 ANY = 5
 ODD = 6  # pages whose frame may have an attribute: a superset, looked up in `attr` when it matters
 DETAIL = 7
-BLOCK_FIELDS = 8
+PATTERNED = 8
+BLOCK_FIELDS = 9
 
 ZEROS = 0
 ONES = 1
@@ -190,6 +192,7 @@ DOMAIN_RECORD = _record(
     "pending_key",
     "vcpu",  # which one that is (G7)
     "irqs_on",  # whether it has interrupts enabled
+    "scrub_pattern",  # 1: the toolstack has registered a scrub pattern [S1]
     "sweep_from",  # the gfn at which the last sweep began, and the one at which it stopped (0: at the bottom)
     "sweep_to",
     "sweep_wrapped",  # it went on at the top
@@ -340,8 +343,8 @@ def new_host_state(frames: int, *, scrub_on_free: bool, words: bool, gfn_blocks:
 
 
 def row_capacity(gfn_blocks: int) -> int:
-    """Rows that `gfn_blocks` blocks can own at most (five each), and the two shared ones."""
-    return 2 + 5 * gfn_blocks
+    """Rows that `gfn_blocks` blocks can own at most (six each), and the two shared ones."""
+    return 2 + 6 * gfn_blocks
 
 
 def detail_capacity(gfn_blocks: int) -> int:

@@ -9,7 +9,7 @@ Departs     nowhere.
 import numpy as np
 
 from podcluster.host.cache import cache_add_run, cache_empty
-from podcluster.host.contents import contents_uniform
+from podcluster.host.contents import contents_uniform, pattern_uniform
 from podcluster.host.frames import clear_fresh, frame_home, frame_release, frames_take, run_release
 from podcluster.host.heap import U0, U1
 from podcluster.host.kernel import ctz, kernel, routine
@@ -69,6 +69,7 @@ def destroy(h: HostState, g: DomainState) -> None:
         row_give(h, int(g.blk[b, POD_ROW]))
         row_give(h, int(g.blk[b, ODD]))
         contents_uniform(h, g, b, ZEROS)
+        pattern_uniform(h, g, b, ZEROS)
         detail_give(h, int(g.blk[b, DETAIL]))
         g.blk[b, KIND] = EMPTY
         g.blk[b, RAM_ROW] = ZEROS

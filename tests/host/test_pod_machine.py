@@ -63,6 +63,7 @@ class PodMachine(RuleBasedStateMachine):
         ring_slots=st.sampled_from((32, 32, 32, 4, 128)),
         sweep_wraps=st.booleans(),
         costs=st.sampled_from((None, 1, 7)),
+        words=st.sampled_from((True, True, False)),
         guests=st.lists(st.tuples(shapes, sizes, targets, slacks, mark_orders, low_rams), min_size=1, max_size=3),
     )
     def host(
@@ -74,11 +75,13 @@ class PodMachine(RuleBasedStateMachine):
         ring_slots: int,
         sweep_wraps: bool,
         costs: int | None,
+        words: bool,
         guests: list[tuple[Any, ...]],
     ) -> None:
         self.pair = Pair(
             host_blocks * BLOCK + odd,
             scrub_on_free=scrub,
+            words=words,
             era=era,
             ring_slots=ring_slots,
             sweep_wraps=sweep_wraps,
@@ -105,6 +108,8 @@ class PodMachine(RuleBasedStateMachine):
         pages = blocks * BLOCK
         target = min(target, pages)
         self.pair.create(dom, maxmem_pages=pages, max_pages=target + slack, **shape)
+        if not self.pair.words and self.pair.era != "rfc2009":
+            self.call("set_scrub_pattern", dom, blocks != 4)
         first = -(-low_ram >> order)  # beyond the RAM, which an extent must not meet
         self.pair.furnish(dom, target, first, (pages >> order) - first, order, low_ram)
 
@@ -195,8 +200,10 @@ class PodMachine(RuleBasedStateMachine):
     def access(
         self, pick: int, what: str, gfn: int, word: int, value: int, count: int, step: int, gfns: list[int]
     ) -> None:
-        """The guest reads and writes words."""
+        """The guest reads and writes words, on hosts that keep them."""
         dom = self.dom(pick)
+        if not self.pair.words:
+            what = "query"
         if what == "write":
             self.call("write", dom, gfn, word, value)
         elif what == "write_seq":
@@ -235,6 +242,8 @@ class PodMachine(RuleBasedStateMachine):
     def leave_traces_in_zeroed_blocks(self, pick: int, block: int, word: int, value: int, gap: int) -> None:
         """A block zeroed but for a word here and there: what the quick check passes and the full one may not."""
         self.call("touch_range", self.dom(pick), block * BLOCK, BLOCK, content=ZERO)
+        if not self.pair.words:
+            return
         self.call("write_seq", self.dom(pick), block * BLOCK + gap, gap, 97, word, value)
 
     @rule(

@@ -97,6 +97,8 @@ class Walk:
         self.pair.create(dom, maxmem_pages=pages, max_pages=quota, **random.choice(SHAPES))
         rates = [random.choice((0, 0, 5000, 50_000, math.inf)) for _ in range(2)]
         self.pair.call("set_pending_work", dom, random.getrandbits(64), *rates)
+        if not self.pair.words and self.pair.era != "rfc2009":
+            self.pair.call("set_scrub_pattern", dom, random.random() < 0.7)
         low_ram, order = random.choice((0, 0, 0, 1, 32)), random.choice((9, 9, 9, 9, 0, 3))
         first = -(-low_ram >> order)
         self.pair.furnish(dom, target, first, (pages >> order) - first, order, low_ram)
@@ -110,7 +112,8 @@ class Walk:
         upwards, value = random.random() < 0.5, random.choice((0, 0, 1, 7, (1 << 64) - 1))
         match random.choices(list(self.operations), list(self.operations.values()))[0]:
             case "zero_blocks":
-                call("touch_range", dom, *blocks, content=ZERO, descending=upwards)
+                content = ZERO if self.pair.words else random.choice((ZERO, PATTERN))
+                call("touch_range", dom, *blocks, content=content, descending=upwards)
             case "dirty_blocks":
                 call("touch_range", dom, *blocks, content=DATA, descending=upwards)
             case "touch_range":

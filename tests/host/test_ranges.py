@@ -204,6 +204,8 @@ def test_any_range_equals_its_loop(
     scrub_on_free, words = hosts
     trio = Trio(scrub_on_free=scrub_on_free, words=words, costs=COSTS if rates else None, era=era)
     trio.build(shape, target, order=order, low_ram=low_ram, slack=100)
+    if not words and era != "rfc2009":
+        trio.prepare("set_scrub_pattern", DOM, target % 4 != 3)
     if rates:
         softirqs, irqs, vcpu = rates
         trio.prepare("set_pending_work", DOM, 99, softirqs, irqs)

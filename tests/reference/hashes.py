@@ -6,13 +6,13 @@ changed. Nothing here knows a rule of the PoD manager.
 
 from collections.abc import Iterable
 
-from tests.reference.table import ORDER_1G, ORDER_2M, ORDER_4K, POD, RAM, Table
+from tests.reference.table import ORDER_1G, ORDER_2M, ORDER_4K, POD, POD_SCRUBBED, RAM, Table
 
 MASK = (1 << 64) - 1
 FNV_OFFSET = 0xCBF29CE484222325
 FNV_PRIME = 0x100000001B3
 EMPTY_RING_SLOT = MASK
-KIND_CODES = {RAM: 1, POD: 2}
+KIND_CODES = {RAM: 1, POD: 2, POD_SCRUBBED: 3}
 ENTRY_FIELDS = {
     (RAM, ORDER_4K): "ram4k",
     (RAM, ORDER_2M): "ram2m",

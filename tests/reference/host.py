@@ -30,6 +30,7 @@ class Page:
     retired: bool = False
     set_aside: bool = False
     words: dict[int, int] = field(default_factory=dict)  # non-zero words only
+    pattern: bool = False  # filled with its owner's scrub pattern (word 0 stands for all)
 
     @property
     def other_refs(self) -> int:
@@ -185,4 +186,4 @@ class Frames:
         page.owner.owned.discard(mfn)
         if not page.special:
             page.owner.tot_pages -= 1
-        page.owner, page.special, page.shadowed_pt = None, False, False
+        page.owner, page.special, page.shadowed_pt, page.pattern = None, False, False, False

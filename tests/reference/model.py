@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from podcluster.errors import InvariantError
-from podcluster.host.written import ZERO
+from podcluster.host.written import PATTERN, ZERO
 from tests.reference.eras import MANAGERS
 from tests.reference.hashes import FNV_OFFSET, TableHashes, fnv, text
 from tests.reference.host import Domain, Frames
@@ -163,6 +163,10 @@ class ReferenceMachine:
         domain = self._domain(dom)
         domain.pending_key, domain.softirq_per_s, domain.irq_per_s = key, softirq_per_s, irq_per_s
 
+    def set_scrub_pattern(self, dom: int, on: bool) -> None:
+        """Register a scrub pattern, or take it back."""  # S1
+        self._pods[dom].scrub_pattern = on
+
     def hazard(self, dom: int) -> tuple[int, int, int]:
         """Reclaimable pages that the last sweep left: above its start, below its end, out of any sweep's reach."""
         return self._pods[dom].hazard()
@@ -292,6 +296,7 @@ class ReferenceMachine:
         """Status of writing one word."""
         status, mfn = self._access(dom, gfn)
         if status == DONE:
+            self.frames.pages[mfn].pattern = False
             if value:
                 self.frames.pages[mfn].words[word] = value
             else:
@@ -453,6 +458,7 @@ class ReferenceMachine:
                     self.frames.pages[mfn].words[0] = 1
                 else:
                     self.frames.pages[mfn].words.clear()
+                self.frames.pages[mfn].pattern = content == PATTERN
             done += 1
         return done
 

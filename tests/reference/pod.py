@@ -15,13 +15,13 @@ from typing import Literal
 from tests.reference.hashes import EMPTY_RING_SLOT
 from tests.reference.host import Domain, Frames
 from tests.reference.pending import arrivals
-from tests.reference.table import EMPTY, NO_FRAME, POD, RAM
+from tests.reference.table import EMPTY, NO_FRAME, POD, POD_SCRUBBED, RAM
 
 SUPERPAGE = 512
 RING_SUPERPAGE_BIT = 1 << 63
 SWEEP_BATCH = 16
 SWEEP_LIMIT = 1024
-PROMISED = (POD,)
+PROMISED = (POD, POD_SCRUBBED)
 COSTS = (
     "look_ns",
     "check_nonzero_ns",
@@ -58,6 +58,7 @@ class PodManager:
         self.accessor: int | None = None  # who accesses the guest's memory, if not the guest
         self.costs = dict.fromkeys(COSTS, 0)
         self.sweep_wraps = False
+        self.scrub_pattern = False  # has the toolstack registered one?
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -103,6 +104,7 @@ class PodManager:
         mfns = range(first, first + (1 << order))
         for mfn in mfns:
             self.frames.pages[mfn].words.clear()
+            self.frames.pages[mfn].pattern = False
             self.take("zero_4k_ns")
         if order >= 9:
             self.domain.cache_super.extend(mfns[::SUPERPAGE])
@@ -203,14 +205,18 @@ class PodManager:
             }
             return False
         domain.max_guest = max(domain.max_guest, gfn)  # step 6
+        scrubbed = domain.table.lookup(gfn)[0] == POD_SCRUBBED
         mfn = self.cache_get(order)  # step 7
         if mfn is None:
             domain.splintered_2m += 1
             self.take("splinter_ns")
             for i in range(SUPERPAGE):
-                self.set_range(base + i, 0, POD)
+                self.set_range(base + i, 0, POD_SCRUBBED if scrubbed else POD)
             return True
         self.set_range(base, order, RAM, mfn)  # step 8
+        if scrubbed:
+            for i in range(1 << order):
+                self._fill(mfn + i)
         domain.entry_count -= 1 << order
         if order == 9:
             domain.populated_2m += 1
@@ -266,12 +272,26 @@ class PodManager:
         return not page.special and not page.shadowed_pt and page.other_refs <= allowed_refs
 
     def _may_be_reclaimed(self, mfn: int) -> bool:
-        """And the first 128 bytes are zero."""
-        return self._is_plain(mfn) and self.frames.pages[mfn].head_is_zero
+        """And the first 128 bytes are zero, or the pattern."""
+        return self._is_plain(mfn) and self._promise(mfn) is not None
+
+    def _promise(self, mfn: int) -> int | None:
+        """What a frame could be promised as, by its first 128 bytes: zero, full of the pattern, or not at all."""  # S2
+        page = self.frames.pages[mfn]
+        if self.scrub_pattern and page.pattern:
+            return POD_SCRUBBED
+        return POD if page.head_is_zero else None
 
     def _is_zero_and_unheld(self, mfn: int) -> bool:
+        """The second part: nothing holds it, and all of it is zero, or the pattern."""
         page = self.frames.pages[mfn]
-        return page.other_refs == 0 and not page.words
+        return page.other_refs == 0 and (not page.words or (self.scrub_pattern and page.pattern))
+
+    def _fill(self, mfn: int) -> None:
+        """Fill a frame with the pattern."""  # S3
+        page = self.frames.pages[mfn]
+        page.words[0], page.pattern = 1, True
+        self.take("zero_4k_ns")
 
     def check_superpage(self, gfn: int) -> bool:
         """Take a 2 MiB range back as a superpage if all of it is zero."""  # P9
@@ -289,9 +309,11 @@ class PodManager:
             return False
         for mfn in mfns:
             self.take("check_nonzero_ns")
-            if not self.frames.pages[mfn].head_is_zero:
+            if self._promise(mfn) is None or self._promise(mfn) != self._promise(first):  # S4
                 return False
-        self.set_range(gfn, 9, POD)
+        promise = self._promise(first)
+        assert promise is not None
+        self.set_range(gfn, 9, promise)
         self.take("check_zero_ns")
         self.take("zero_4k_ns", SUPERPAGE - 1)  # what the others take to read
         if not all(self._is_zero_and_unheld(mfn) for mfn in mfns):
@@ -313,8 +335,10 @@ class PodManager:
                 if self._may_be_reclaimed(mfn):
                     candidates.append((gfn, mfn))
                     self.take("check_zero_ns")
-        for gfn, _ in candidates:
-            self.set_range(gfn, 0, POD)
+        for gfn, mfn in candidates:
+            promise = self._promise(mfn)
+            assert promise is not None
+            self.set_range(gfn, 0, promise)
         for gfn, mfn in candidates:
             if self._is_zero_and_unheld(mfn):
                 self.cache_add(mfn, 0)
@@ -362,7 +386,7 @@ class PodManager:
         if kind != RAM or not self._may_be_reclaimed(mfn):
             return False
         page = self.frames.pages[mfn]
-        return page.extra_refs == 0 and not page.words
+        return page.extra_refs == 0 and (not page.words or self._promise(mfn) == POD_SCRUBBED)
 
     def hazard(self) -> tuple[int, int, int]:
         """Pages that a check would take back, but that lie where the last sweep did not look: above, below, never."""
@@ -380,7 +404,7 @@ class PodManager:
 
     def put_ram(self, gfn: int, order: int, mfn: int) -> None:
         """Map frames from the host, over whatever is there; promises that they replace are taken off."""
-        promised = sum(self.domain.table.lookup(gfn + i)[0] == POD for i in range(1 << order))
+        promised = sum(self.domain.table.lookup(gfn + i)[0] in PROMISED for i in range(1 << order))
         self.set_range(gfn, order, RAM, mfn)
         self.domain.entry_count -= promised
 
@@ -394,7 +418,7 @@ class PodManager:
             if kind == RAM:
                 self.set_range(gfn + j, 0, EMPTY)
                 self.frames.drop_allocation(mfn)
-            elif left == 0 or kind == POD:
+            elif left == 0 or kind in PROMISED:
                 return [0, handled]
             else:
                 left -= 1

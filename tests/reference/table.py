@@ -9,7 +9,7 @@ Rules       T1-T4 of docs/model.md, docs/golden-traces.md. Kinds other than RAM 
 from collections.abc import Iterator
 from typing import Any
 
-EMPTY, RAM, POD = 0, 1, 2
+EMPTY, RAM, POD, POD_SCRUBBED = 0, 1, 2, 3
 ORDER_1G, ORDER_2M, ORDER_4K = 18, 9, 0
 SLOTS = 512
 NO_FRAME = -1
