@@ -11,6 +11,7 @@ Departs     nowhere.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -86,6 +87,7 @@ class InlinePool:
     actors = 0
 
     def __init__(self, specs: Sequence[HostSpec], plan: HostPlan, make: MakeHost = make_host) -> None:
+        self._plan = plan
         self._shard = HostShard(specs, plan, make)
 
     def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
@@ -93,7 +95,11 @@ class InlinePool:
         return self._shard.advance(until_ns, commands)
 
     def close(self) -> None:
-        """Nothing outlives the object."""
+        """Free the hosts' arrays now: guests and their streams point at each other, and a collector that counts objects
+        does not see how large these are.
+        """
+        self._shard = HostShard((), self._plan)
+        gc.collect()
 
 
 def deal(specs: Sequence[HostSpec], shards: int) -> list[list[HostSpec]]:

@@ -52,7 +52,8 @@ from podcluster.records import (
 )
 from podcluster.units import NS_PER_S, pages_to_mib
 
-MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long
+MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long; in long runs,
+MERGED_SHARE = 100  # a hundredth of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int) -> int:
     boundary_ns = (due_ns - 1) // epoch_ns * epoch_ns
     if boundary_ns <= now_ns:
         return min(now_ns // epoch_ns * epoch_ns + epoch_ns, end_ns)
-    most_ns = max(MOST_MERGED_NS // epoch_ns * epoch_ns, epoch_ns)
+    most_ns = max(max(MOST_MERGED_NS, end_ns // MERGED_SHARE) // epoch_ns * epoch_ns, epoch_ns)
     return min(boundary_ns, now_ns + most_ns)
 
 
@@ -210,7 +211,7 @@ def rejection(request: MachineRequest, at_ns: int, cause: str) -> DomainRow:
         entry_count=0,
         cache_count=0, nonzero_pages_peak=0, margin_pages=0, working_pages_peak=0, ballooned_pages=0, balloon_gave_up=0,
         populated_4k=0, populated_2m=0, reclaimed_4k=0, reclaimed_2m=0, splintered_2m=0, sweeps=0, hypervisor_ns=0,
-        swap_ns=0, swap_in_pages=0, swap_out_pages=0, swapped_pages_peak=0, oom_kills=0, slowdown=1.0,
+        debt_ns=0, swap_ns=0, swap_in_pages=0, swap_out_pages=0, swapped_pages_peak=0, oom_kills=0, slowdown=1.0,
     )  # fmt: skip
 
 
@@ -304,6 +305,7 @@ def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, 
         demand_ratio_mean=mean_ratio("demanded_pages_mean"),
         demand_ratio_max=peak_ratio("demanded_pages", peaks.demanded_pages),
         domain_s=domain_ns / NS_PER_S,
+        debt_s=sum(row.debt_ns for row in booted) / NS_PER_S,
         boot_delay_ns_mean=sum(delays) / len(delays) if delays else None,
         swap_ns=swap_ns,
         swap_share=swap_ns / domain_ns if domain_ns else 0.0,

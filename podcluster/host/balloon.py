@@ -323,7 +323,8 @@ class Balloon:
             return
         self._anchor_ns += late_ns
         if pages:
-            self._owner.balloon_took_room(at_ns)
+            last_batch = self._batches + batches - 1
+            self._owner.balloon_took_room(self._instant(last_batch * self._batch_pages) if batches > 1 else at_ns)
         if not complete and not self._survives_a_short_count():
             self._owner.balloon_bug(at_ns)
         elif fine and complete:

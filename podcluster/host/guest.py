@@ -327,7 +327,8 @@ class Guest:
             self._on_event(at_ns, "balloon_refused", line)
 
     def balloon_took_room(self, at_ns: int) -> None:
-        """The balloon got larger."""
+        """The balloon got larger, the last of it at `at_ns`."""
+        self.memory.see_debt(at_ns)
         if self.held.swaps:
             self._wants.room_changed(at_ns)
 

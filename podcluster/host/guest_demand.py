@@ -138,7 +138,9 @@ class DemandStream:
     def relax(self) -> None:
         """Plan the next act for when it matters to anybody [GD-4]."""
         window = self._window
-        if window is None or not self._ahead or self._quiet or self._lock.faults or self._grown < self._growth:
+        if window is None or not self._ahead or self._quiet or self._grown < self._growth:
+            return
+        if self._lock.faults and self._memory.zero_on_free:  # what is freed is written, and written again when taken
             return
         if self.next_ns == NEVER or self.next_ns != self._until_ns:
             return

@@ -307,6 +307,7 @@ class GuestMemory:
         self.margin = 0
         self.entry_count = 0
         self.debt = 0  # E - C, as of the last refresh
+        self.debt_paid_ns: int | None = None  # since when it is seen to owe nothing
         self.inert = False
         self.refresh()
         self.margin = self.owned - self.nonzero_pages
@@ -374,6 +375,11 @@ class GuestMemory:
         self.owned = self._machine.tot_pages(self._domid)
         self.debt = self._machine.debt_pages(self._domid)
         self._count_entries()
+
+    def see_debt(self, at_ns: int) -> None:
+        """At `at_ns` the debt may have become 0: only the balloon and the toolstack lower it (POD-4)."""
+        if self.debt_paid_ns is None and self.debt <= 0:
+            self.debt_paid_ns = at_ns
 
     def _count_entries(self) -> None:
         """What may change by writing: neither populate nor reclaim moves what is owned, or the debt [POD-4]."""

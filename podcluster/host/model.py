@@ -560,6 +560,7 @@ class HostModel:
         self._target.at(at_ns, self._target.now + domain.target_pages - before_pages)
         if heap:
             resident.memory.refresh()
+            resident.memory.see_debt(at_ns)
             self._heap_changed(at_ns, resident)
         self._acted(domain.domid)
         if told and resident.balloon is not None:
@@ -811,6 +812,7 @@ class HostModel:
             splintered_2m=counters.splintered_2m if counters else 0,
             sweeps=counters.sweeps if counters else 0,
             hypervisor_ns=memory.lock.held_ns if memory else 0,
+            debt_ns=_debt_ns(memory, lived_ns, end_ns) if memory else 0,
             swap_ns=swap.ns,
             swap_in_pages=swap.in_pages,
             swap_out_pages=swap.out_pages,
@@ -950,3 +952,9 @@ class HostModel:
     def _place(self, domid: int) -> str:
         who = f"Dom{domid}, " if domid else ""
         return f"({who}host {self._spec.host_id}, t={self._reached_ns / NS_PER_S:.6f} s, seed {self._seed})"
+
+
+def _debt_ns(memory: GuestMemory, lived_ns: int, end_ns: int) -> int:
+    """How long a guest that lived for `lived_ns` could ask for more than its cache had, from its build on [ns]."""
+    paid_ns = end_ns if memory.debt_paid_ns is None else min(memory.debt_paid_ns, end_ns)
+    return max(0, lived_ns - (end_ns - paid_ns))

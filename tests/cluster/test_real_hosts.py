@@ -74,6 +74,7 @@ def test_merging_empty_epochs_changes_no_byte(
 ) -> None:
     """[EP-1] on real hosts: every epoch of 10 s on its own."""
     monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
+    monkeypatch.setattr(run_module, "MERGED_SHARE", 10**18)
     run_study([Cell(config=make_config(*TINY, "engine=inline"))], out_dir=tmp_path)
     assert digest(tmp_path) == inline_digest
 
