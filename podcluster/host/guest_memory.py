@@ -224,6 +224,15 @@ def _pop_runs(stack: list[Run], pages: int) -> list[Run]:
     return runs
 
 
+def _first_pages(runs: Iterable[Run], pages: int, *, ascending: bool) -> Iterator[Run]:
+    """The first `pages` pages of runs that are walked one after another, each up or down."""
+    for first, count in runs:
+        n = min(count, pages)
+        if n:
+            yield (first if ascending else first + count - n), n
+        pages -= n
+
+
 def _push_below(runs: list[Run], run: Run) -> None:
     """Append a run, as one with the last where it lies right below it."""
     if runs and run[0] + run[1] == runs[-1][0]:
@@ -544,16 +553,23 @@ class GuestMemory:
         pages = min(pages, self.available)
         self.cache -= max(0, pages - self.free)
         runs = self._allocator.take_away(pages, self.in_use, whole=contiguous)
-        given: list[Run] = []
-        complete = True
-        for batch in _batches(runs, batch_pages) if scrub or ascending else (runs,):
-            if ascending:
-                batch.sort()
-            if scrub and not self.inert and not self._scrub(batch, descending=not ascending):
-                break
-            complete = self._give_back(batch, given, descending=not ascending)
-            if not complete:
-                break
+        # [G12] an inert guest's zeroes change nothing.
+        reached = self._machine.balloon_runs(
+            self._domid, runs, batch_pages=batch_pages, ascending=ascending, scrub=scrub and not self.inert
+        )
+        stack = runs[::-1]
+        whole = _pop_runs(stack, reached.whole_pages)
+        given = [run for batch in _batches(whole, batch_pages) for run in sorted(batch)] if ascending else whole
+        last = _pop_runs(stack, batch_pages)  # the batch in which it stopped, if it did
+        if ascending:
+            last.sort()
+        for run in _first_pages(last, reached.given_pages, ascending=ascending):
+            _push_below(given, run)
+        if reached.died:
+            self._crash()
+            for run in _first_pages(last, reached.zeroed_pages, ascending=ascending):
+                self._nonzero.remove(*run)
+        complete = not reached.cut_short
         for first, count in given:
             self._nonzero.remove(first, count)
             self._away.add(first, count)
@@ -572,28 +588,6 @@ class GuestMemory:
         for run in given:
             left.remove(*run)
         self._allocator.put_back(left.runs())
-
-    def _scrub(self, runs: Sequence[Run], *, descending: bool) -> bool:
-        """Zero pages that are about to be given back; whether the guest lived through it."""
-        for at, (first, count) in enumerate(runs):
-            done = self._machine.touch_range(self._domid, first, count, content=ZERO, descending=descending)
-            if done < count:
-                self._crash()
-                zeroed = (first + count - done if descending else first, done)
-                for run in (*runs[:at], zeroed):
-                    self._nonzero.remove(*run)
-                return False
-        return True
-
-    def _give_back(self, runs: Sequence[Run], given: list[Run], *, descending: bool) -> bool:
-        """One hypercall; adds to `given` what it did, and returns whether that was all."""
-        for first, count in runs:
-            n = self._machine.balloon_range(self._domid, first, count, descending=descending)
-            if n:
-                _push_below(given, (first + count - n if descending else first, n))
-            if n < count:
-                return False
-        return True
 
     def deflate(self, pages: int) -> int:
         """Ask Xen for ballooned pages again, the last given first; pages got. They come from the host's heap, however

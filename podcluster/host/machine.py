@@ -107,6 +107,16 @@ class Ballooned(NamedTuple):
     zeroed_pages: int  # of the next batch, in its order
     given_pages: int
 
+    @property
+    def died(self) -> bool:
+        """The guest did not survive the zeroing of the next batch."""
+        return self.how == batches.DIED
+
+    @property
+    def cut_short(self) -> bool:
+        """A hypercall did less than it was asked."""
+        return self.how == batches.CUT_SHORT
+
 
 class Reference(NamedTuple):
     """An extra reference that somebody holds: on a frame, had through a gfn."""

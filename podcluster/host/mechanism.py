@@ -66,10 +66,12 @@ class Ballooned(Protocol):
     """How far the batches of `balloon_runs` came."""
 
     @property
-    def how(self) -> int:
-        """0: all is given back; 1: the next batch may touch the host's heap; 2: the guest died zeroing the next;
-        3: a hypercall did less than it was asked.
-        """
+    def died(self) -> bool:
+        """The guest did not survive the zeroing of the next batch."""
+
+    @property
+    def cut_short(self) -> bool:
+        """A hypercall did less than it was asked."""
 
     @property
     def whole_pages(self) -> int:

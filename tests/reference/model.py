@@ -51,6 +51,16 @@ class Ballooned(NamedTuple):
     zeroed_pages: int
     given_pages: int
 
+    @property
+    def died(self) -> bool:
+        """In zeroing the next batch."""
+        return self.how == 2
+
+    @property
+    def cut_short(self) -> bool:
+        """In the hypercall of the next batch."""
+        return self.how == 3
+
 
 class Reference(NamedTuple):
     """Who holds a frame: found at a gfn, as a use of its type, by a grant, or any other way."""
