@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 NAME: Final = "figure"
 PAIRED: Final = {
     "eras": (("died", "sweeps", "splintered_2m", "boot_s"), ("guest",)),
-    "scrubbed": (("died", "sweeps", "boot_s"), ("guest", "overcommit")),
+    "scrubbed": (("died", "sweeps", "splintered_2m"), ("guest", "overcommit")),
     "controllers": (("refused", "died", "swap_s", "slowdown"), ("controller",)),
 }
 """Experiments that are about a change: what of a machine it changes, and the axes that are not pooled."""

@@ -183,7 +183,7 @@ def paired_figure(lines: Sequence[Pooled], measures: Sequence[str], baseline: st
             )
             for one in lines
         ]
-        forest(panel, drawn, label=f"{_head(measure)}, less that of {baseline}")
+        forest(panel, drawn, label=f"{_head(measure)},\nless that of {baseline}")
     found = [one for line in lines for one in line.differences.values()]
     confidence = "intervals over replications; hollow: pooled over machines, where replications agree"
     foot(

@@ -8,8 +8,9 @@ Symbols     d_i difference of machine i (here less baseline)   n_r machines of r
             D = sum d_i / sum n_r   k+, k- machines whose value is higher, lower here   n = sum n_r
             c confidence, z the normal quantile of (1 + c) / 2
 Methods     [ST-5] interval of D over replications: the ratio estimator [ST-1] of the R sums of d_i over n_r; the unit
-                   is the replication, never the machine. Null with R < 2, and where all replications differ by the
-                   same (so also where no pair differs at all): R equal numbers do not bound what was never seen.
+                   is the replication, never the machine; of an event it is cut to [-1, 1]. Null with R < 2, and where
+                   all replications differ by the same (so also where no pair differs at all): R equal numbers do not
+                   bound what was never seen.
             [ST-6] exact sign test: of the units that differ at all, half would be higher here if the change did
                    nothing; two-sided binomial. Over replications (`sign_p`); over machines as if each were independent
                    (`sign_p_pooled`), which for crashes is McNemar's exact test. Where a run is one machine the two are
@@ -187,7 +188,8 @@ def difference(
     low = high = None
     if se is not None and not _all_equal(sums / counts):
         half = t_quantile(0.5 + confidence / 2, len(sums) - 1) * se
-        low, high = value - half, value + half
+        most = 1.0 if event else math.inf
+        low, high = max(-most, value - half), min(most, value + half)
     higher, lower, pairs = int((change > 0).sum()), int((change < 0).sum()), len(change)
     low_pooled = high_pooled = None
     if event:

@@ -143,8 +143,8 @@ def test_groups_are_set_against_the_baseline() -> None:
     ]
     figure = paired_figure(lines, ("died", "boot_s"), "host.era=today", note="memory held since boot")
     assert [axes.get_xlabel() for axes in figure.axes] == [
-        "died, less that of host.era=today",
-        "boot_s, less that of host.era=today",
+        "died,\nless that of host.era=today",
+        "boot_s,\nless that of host.era=today",
     ]
     assert [item.get_text() for item in figure.axes[0].get_yticklabels()] == ["linux, rfc2009", "windows, rfc2009"]
     assert "100 pairs of machines a line, in 5 replications" in "\n".join(texts(figure))

@@ -3,11 +3,11 @@
 import pytest
 
 from podcluster.host import kernel, model
-from tests.cluster.fake import make_fake
+from tests.cluster.fake import fake_model
 
 
 @pytest.fixture
 def fake_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put fake hosts where the real ones would be built, and compile nothing."""
-    monkeypatch.setattr(model, "HostModel", make_fake)
+    monkeypatch.setattr(model, "HostModel", fake_model)
     monkeypatch.setattr(kernel, "is_compiled", lambda: True)

@@ -89,6 +89,16 @@ def test_replications_that_agree_leave_no_interval() -> None:
     assert difference(np.array([np.nan]), np.array([1.0]), np.array([0]), CONFIDENCE, event=False) is None
 
 
+def test_an_interval_of_a_share_ends_at_one() -> None:
+    """19 of 20 machines saved, 20 of 20 in the other replication: t(1) reaches far beyond what a share can be."""
+    there, here = np.ones(40), np.zeros(40)
+    here[0] = 1
+    found = difference(here, there, np.repeat([0, 1], 20), CONFIDENCE, event=True)
+    assert found is not None and found.low == -1.0 and found.high is not None and -1 < found.high < 0
+    count = difference(here, there, np.repeat([0, 1], 20), CONFIDENCE, event=False)
+    assert count is not None and count.low is not None and count.low < -1
+
+
 def test_intervals_over_replications_cover_and_pooled_ones_do_not() -> None:
     """Machines of one run share how much a change does to them: 3,000 studies of 20 replications with 30 machines.
 
