@@ -484,7 +484,8 @@ class HostModel:
         domid, domain_id, attempt = built.domid, request.domain_id, request.attempt
         boot = Boot.draw(cfg, self._seed, domain_id, attempt)
         arrivals = key(self._seed, "domain", domain_id, attempt, "pending")
-        if self._cfg.scrubbed_pod:
+        known_pattern = self._cfg.scrubbed_pod and cfg.scrubber == "pattern"
+        if known_pattern:
             self._machine.set_scrub_pattern(domid, True)
         self._machine.set_pending_work(domid, arrivals, self._cfg.softirq_per_s, cfg.irq_per_s)
         order = stream(self._seed, "domain", domain_id, attempt, "allocator") if cfg.alloc_order == "random" else None
@@ -501,6 +502,7 @@ class HostModel:
             zero_on_free=cfg.zero_on_free,
             lock=self._lock(cfg, domid),
         )
+        memory.pattern_is_zero = known_pattern
 
         def event(t_ns: int, kind: EventKind, text: str) -> None:
             self._event(t_ns, request, domid, kind, text)

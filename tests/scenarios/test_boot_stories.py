@@ -104,3 +104,19 @@ def test_overcommit_lets_in_what_would_not_fit() -> None:
         fates[memory_mib] = sorted(row.fate for row in report.domains)
     assert fates[32] == ["running"] * 4
     assert fates[64] == ["build_failed"] * 2 + ["running"] * 2
+
+
+def test_a_known_scrub_pattern_is_no_data() -> None:
+    """A guest that scrubs with a pattern and has no driver dies of the scrub; where the toolstack registered the
+    pattern it lives, and scrubbed pages count no more as its own than zero ones do (S1, S2).
+    """
+    guest = guest_config("linux_no_driver", scrubber="pattern", page_cache=NO_CACHE)
+    found = []
+    for known in (False, True):
+        model = host_model(guest, host=host_config(scrubbed_pod=known))
+        found.append(live(model, 120, start(request(0, "linux_no_driver", 96, 192, 30), 1)).domains[0])
+    unknown, lives = found
+    assert (unknown.fate, unknown.cause) == ("pod_oom", "debt")
+    assert lives.fate == "running"
+    assert lives.nonzero_pages_peak < lives.memory_pages
+    assert unknown.nonzero_pages_peak == unknown.tot_pages + 1

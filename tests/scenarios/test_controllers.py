@@ -68,19 +68,23 @@ def test_a_late_guest_gets_in(name: str) -> None:
         assert (row.cause, seconds(row.end_ns)) == ("host_memory", 360)
 
 
-@pytest.mark.parametrize("name", ["qmemman", "hyperv", "selfballoon", "proxmox"])
-def test_memory_follows_demand(name: str) -> None:
-    """Two guests whose demands change places: with memory that follows them neither swaps; where it stays both do."""
+@pytest.mark.parametrize(("name", "share"), [("hyperv", 0.1), ("selfballoon", 0.1), ("qmemman", 1), ("proxmox", 1)])
+def test_memory_follows_demand(name: str, share: float) -> None:
+    """Two guests whose demands change places lose less time to swap where memory follows them; next to none where it
+    follows at once. qmemman leaves small moves alone, proxmox moves 100 MiB a time.
+    """
     machines = [
         start(request(0, "linux", 60, 400, curve((0, 40), (100, 40), (150, 260)), hold_ns=0), 1),
         start(request(1, "linux", 60, 400, curve((0, 260), (100, 260), (150, 40)), hold_ns=0), 10),
     ]
-    moved = told(name, *machines, until_s=400)
+    guest = linux(swap={"mib": 512, "mib_per_s": 100})  # room enough that no application is killed instead
+    moved = told(name, *machines, until_s=400, guest=guest)
     assert moved.host is not None
     assert moved.host.moved_pages > 40 * MIB
-    fixed = told("static", *machines, until_s=400)
+    fixed = told("static", *machines, until_s=400, guest=guest)
+    assert not any(row.oom_kills for report in (moved, fixed) for row in report.domains)
     swap = {report: sum(row.swap_ns for row in report.domains) for report in (moved, fixed)}
-    assert swap[moved] < swap[fixed] / 2
+    assert swap[moved] < share * swap[fixed]
 
 
 def test_squeezed_does_not_look_at_demand() -> None:
