@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from podcluster.errors import ConfigError
 
 BENCHMARKS = {
+    "trace": "whole hosts that follow a month of demand",
     "pod": "the page kernels: populates, touches, sweeps, memory, compilation, start-up",
 }
 """By name; the module `podcluster.bench.NAME` has `measure`, `BOUNDS` and `REPEAT`."""
