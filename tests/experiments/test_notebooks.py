@@ -90,6 +90,14 @@ TOYS = {
         4,
         ("| era | of a machine | host.era=today | here |", "| xen2012 | died |", "| boot_s |"),
     ),
+    "scrubbed": Toy(
+        ("workload.machines=2", "study.replications=2", "overcommit=2,4", "guest=scrubber,linux"),
+        8,
+        (
+            "| guest | scrubbed_pod | overcommit | of a machine | host.scrubbed_pod=false | here |",
+            "| scrubber | true | 2 | died |",
+        ),
+    ),
     "swap_disk": Toy(
         (
             "engine=inline",
