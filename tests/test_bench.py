@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from podcluster.bench import command
+from podcluster.bench import command, trace
 from podcluster.bench.pod import BOUNDS
+from podcluster.cluster.plan import make_plan
 from podcluster.errors import ConfigError
 
 
@@ -36,3 +37,15 @@ def test_a_bound_is_judged_both_ways() -> None:
     assert kept.startswith("start_s") and kept.endswith("kept")
     assert missed.startswith("compile_s") and missed.endswith("MISSED")
     assert "repeat" not in text
+
+
+@pytest.mark.parametrize("controller", ["static", "squeezed"])
+def test_a_host_page_by_page_writes_the_same_rows(controller: str) -> None:
+    """What `bench trace` reports as equal: few machines for a few hours, with scrubbed batches too."""
+    config = trace.configure(controller, machines=4, hosts=1, days=1)
+    config.study.duration_s = 1800
+    config.cluster.host_mem_gib = 32
+    config.guest.balloon.scrub = controller == "static"
+    workload, _ = trace.draw(config)
+    plan = make_plan(config, workload, config.seed)
+    assert trace.equals_page_loop(config, plan, workload)

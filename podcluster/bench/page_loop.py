@@ -7,14 +7,19 @@ Units       Pages of 4 KiB.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from podcluster.cluster.pool import HostPlan
 from podcluster.config import HostConfig
-from podcluster.host.machine import Machine
+from podcluster.host.batches import ALL_GIVEN, CUT_SHORT, DIED, HEAP_NEXT
+from podcluster.host.machine import Ballooned, Machine
 from podcluster.host.mechanism import Mechanism
-from podcluster.host.model import HostModel
+from podcluster.host.model import HostModel, make_machine
+from podcluster.host.written import ZERO
 from podcluster.records import HostSpec
 
 
@@ -26,6 +31,10 @@ def _gfns(first_gfn: int, count: int, descending: bool) -> NDArray[np.int64]:
 class PageLoop(Machine):
     """The real machine, a page at a time."""
 
+    def __init__(self, host_pages: int, **options: Any) -> None:
+        super().__init__(host_pages, **options)
+        self._hypercall_ns = int(options["costs"]["hypercall_ns"])
+
     def touch_range(self, dom: int, first_gfn: int, count: int, *, content: int, descending: bool = False) -> int:
         """Page by page in one loop."""
         return self.touch_list(dom, _gfns(first_gfn, count, descending), content=content)
@@ -34,23 +43,48 @@ class PageLoop(Machine):
         """Page by page in one loop."""
         return self.balloon_list(dom, _gfns(first_gfn, count, descending))
 
+    def balloon_runs(
+        self,
+        dom: int,
+        runs: Sequence[tuple[int, int]],
+        *,
+        batch_pages: int,
+        ascending: bool = False,
+        scrub: bool = False,
+        until_heap: bool = False,
+    ) -> Ballooned:
+        """Batch by batch, each page by page."""
+        gfns = np.concatenate([_gfns(first, count, True) for first, count in runs] or [np.empty(0, np.int64)])
+        whole = 0
+        for at in range(0, len(gfns), batch_pages):
+            batch = gfns[at : at + batch_pages]
+            if until_heap and self.debt_pages(dom) < len(batch):
+                return Ballooned(HEAP_NEXT, whole, 0, 0)
+            if ascending:
+                batch = np.sort(batch)
+            zeroed = self.touch_list(dom, batch, content=ZERO) if scrub else 0
+            if scrub and zeroed < len(batch):
+                return Ballooned(DIED, whole, zeroed, 0)
+            given = self.balloon_list(dom, batch)
+            if given < len(batch):
+                return Ballooned(CUT_SHORT, whole, zeroed, given)
+            whole += len(batch)
+        return Ballooned(ALL_GIVEN, whole, 0, 0)
+
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
-        """A call a page."""
-        for done, gfn in enumerate(_gfns(first_gfn, count, descending).tolist()):
+        """A call a page, of which Xen is entered once."""
+        done = calls = 0
+        for gfn in _gfns(first_gfn, count, descending).tolist():
+            calls += 1
             if super().populate_range(dom, gfn, 1) < 1:
-                return done
-        return count
+                break
+            done += 1
+        self.set_clock(dom, self.clock(dom) - max(0, calls - 1) * self._hypercall_ns)
+        return done
 
 
 def _make_machine(host: HostConfig, ram_pages: int) -> Mechanism:
-    return PageLoop(
-        ram_pages,
-        scrub_on_free=host.scrub_on_free,
-        era=host.era,
-        ring_slots=host.ring_slots,
-        sweep_wraps=host.sweep_wraps,
-        costs=vars(host.costs),
-    )
+    return make_machine(host, ram_pages, PageLoop)
 
 
 def make_page_loop_host(spec: HostSpec, plan: HostPlan) -> HostModel:

@@ -153,7 +153,7 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
         figures |= {"samples": samples, "mean_dw_share": share}
         figures[f"{controller}_pages_moved"] = rows.runs[0].moved_pages
         figures[f"{controller}_domains_with_debt_s"] = rows.runs[0].debt_s
-        figures[f"{controller}_page_loop_equal"] = _equals_page_loop(
+        figures[f"{controller}_page_loop_equal"] = equals_page_loop(
             config, *_part(plan, workload, max(1, machines // 100))
         )
     figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
@@ -162,7 +162,7 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
     return {**figures, "repeat": repeat, "spread": spread}
 
 
-def _equals_page_loop(config: Config, plan: Plan, workload: Workload) -> bool:
+def equals_page_loop(config: Config, plan: Plan, workload: Workload) -> bool:
     """Whether the page loop writes the same rows."""
     digests = []
     for make in (make_host, make_page_loop_host):

@@ -35,7 +35,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -92,6 +92,9 @@ from podcluster.units import (
     s_to_ns,
 )
 
+if TYPE_CHECKING:
+    from podcluster.host.machine import Machine
+
 RECLAIM_FOR_DEBT: Final = ("today", "xen2012")  # eras in which nothing is reclaimed of a guest that owes nothing
 OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
 TOOLSTACK: Final = 0  # in the queue, in place of a domid: an act of the host's own, before those of guests
@@ -99,11 +102,11 @@ TOOLSTACK: Final = 0  # in the queue, in place of a domid: an act of the host's 
 MakeMachine = Callable[[HostConfig, int], Mechanism]
 
 
-def make_machine(host: HostConfig, ram_pages: int) -> Mechanism:
-    """The real machine; imported here so that what needs no pages compiles nothing."""
+def make_machine(host: HostConfig, ram_pages: int, kind: type[Machine] | None = None) -> Mechanism:
+    """The real machine, or one of another `kind`; imported here so that what needs no pages compiles nothing."""
     from podcluster.host.machine import Machine
 
-    return Machine(
+    return (kind or Machine)(
         ram_pages,
         scrub_on_free=host.scrub_on_free,
         era=host.era,

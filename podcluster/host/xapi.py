@@ -29,17 +29,12 @@ Policy = Literal["static_max", "dynamic_max", "dynamic_min"]
 RESERVE_MIB: Final = 64 + 8  # squeezed's: Xen's low-memory interrupt, and its own slack (D3.2)
 LIMIT_OFFSET_MIB: Final = 1  # of Xen's limit over the target, HVM (D2.3)
 BOOT_SAMPLES: Final = 10  # that must agree, 1 s apart (D3.1)
-RETRY_S: Final = 10  # a refused reservation is asked for again (D4.2)
-RETRY_FOR_S: Final = 60
 SCRUB_WAIT_S: Final = 64  # D4.4
-MIGRATION_WAIT_S: Final = 120  # D4.7
 
 # What the operator reads (docs/model.md E13, E15).
 ORDER: Final = "MEMORY_CONSTRAINT_VIOLATION_ORDER: static_min <= dynamic_min <= dynamic_max <= static_max, got {}"
 MAXPIN: Final = "MEMORY_CONSTRAINT_VIOLATION_MAXPIN: dynamic_min = dynamic_max = static_max, got {} ({})"
-UNCOERCIBLE: Final = "MEMORY_CONSTRAINT_VIOLATION: {} cannot be coerced"
 NOT_ENOUGH: Final = "HOST_NOT_ENOUGH_FREE_MEMORY: {} MiB needed, {} available"
-NO_HOSTS: Final = "NO_HOSTS_AVAILABLE"
 
 
 # -- settings (D1) -----------------------------------------------------------------------------------------------------
