@@ -31,6 +31,8 @@ def _gfns(first_gfn: int, count: int, descending: bool) -> NDArray[np.int64]:
 class PageLoop(Machine):
     """The real machine, a page at a time."""
 
+    paces = False
+
     def __init__(self, host_pages: int, **options: Any) -> None:
         super().__init__(host_pages, **options)
         self._hypercall_ns = int(options["costs"]["hypercall_ns"])

@@ -19,16 +19,21 @@ Departs     H falls at instants of the curve and not in between.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from podcluster.host import follow
 from podcluster.host.demand_window import DemandWindow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.streams import BATCH_PAGES, NEVER
 from podcluster.records import Demand
 from podcluster.units import NS_PER_S
+
+
+AGAIN: Final = (follow.KILLED_ONE, follow.POOL_NEXT, follow.LISTS_FULL)
+"""How a call of the kernel may end with more to do."""
 
 
 class DemandStream:
@@ -94,37 +99,35 @@ class DemandStream:
 
     def run(self, last_ns: int, *, single: bool) -> None:
         """Grow batch by batch; at the end of a piece go on to the next."""
+        if self._memory.paces and not single:
+            self._follow(last_ns)
+            return
         while self.next_ns <= last_ns:
             if self._quiet:
                 self.settle(self.next_ns - 1)
             done = self._grown >= self._growth
             if done or self._mark() != self._base + self._grown:  # at its end, or somebody else moved pages
-                shrank = self._plan(self.next_ns)
-                if shrank or single or self._lock.faults:
-                    return
+                self._plan(self.next_ns)
             elif not single and self.touches_heap():
                 return
-            elif not self._grow(last_ns, single=single) or single:
+            else:
+                self._grow()
+            if single or self._memory.crashed or self._lock.faults:
                 return
-            if not single:
-                self.relax()
 
-    def _grow(self, last_ns: int, *, single: bool) -> bool:
-        """The next batch, or (not `single`) as many as are due; whether the guest lives."""
+    def _grow(self) -> None:
+        """The next batch."""
         first = self._grown
         upto = min(first + BATCH_PAGES, self._growth)
-        if not (single or self._lock.faults) and self._held.fits(self._growth - first):
-            upto = self._batched_by(last_ns)
         began_ns = self._lock.enter(self.next_ns)
         done = self._held.grow(upto - first, began_ns)
         late_ns = self._lock.leave()
         if self._memory.crashed:
             self._on_death(max(began_ns, self._due((first + done) // BATCH_PAGES * BATCH_PAGES)))
-            return False
+            return
         self._late_ns += late_ns
         self._grown = upto
         self._next_batch(began_ns)
-        return True
 
     def room_changed(self, at_ns: int) -> None:
         """There is more room for the guest, or less."""
@@ -133,97 +136,62 @@ class DemandStream:
             self._growth = self._grown  # a new piece begins here
             self.next_ns = at_ns
 
-    # -- pieces left out -----------------------------------------------------------------------------------------------
+    # -- many acts at once, and pieces left out ------------------------------------------------------------------------
 
     def relax(self) -> None:
         """Plan the next act for when it matters to anybody [GD-4]."""
-        window = self._window
-        if window is None or not self._ahead or self._quiet or self._grown < self._growth:
-            return
-        if self._lock.faults and self._memory.zero_on_free:  # what is freed is written, and written again when taken
-            return
-        if self.next_ns == NEVER or self.next_ns != self._until_ns:
-            return
-        j = self._piece + 1
-        quiet = self._count_quiet(window, j) if self._keeps_up(window, j) else 0
-        if quiet:
-            self._quiet = True
-            self.next_ns = int(window.t[j + quiet]) if j + quiet < len(window) else NEVER
-
-    def _keeps_up(self, window: DemandWindow, j: int) -> bool:
-        """Whether at the end of the piece before number `j` all is there that should be."""
-        held = self._held
-        if held.killed:
-            return True
-        had = held.held + self._memory.kernel_pages
-        if self._hold_ns >= 0 and not held.swaps and had < int(window.h[j - 1]):
-            return False
-        return j < len(window) and int(window.w[j]) <= self._mark()
+        if self._ahead and not self._quiet and self._window is not None and self.next_ns < NEVER:
+            self._follow(-1)
 
     def settle(self, at_ns: int) -> None:
         """Make good what was left out, up to and including `at_ns`."""
-        if not self._quiet:
-            return
-        assert self._window is not None
-        self._quiet = False
-        piece = self._window.piece(at_ns)
-        if piece > self._piece:
-            self._arrive(piece)
-            if self._growth and self._due(0) <= at_ns:
-                upto = self._batched_by(at_ns)
-                self._held.grow(upto, at_ns)
-                self._grown = upto
-        self._next_batch(self._from_ns)
+        if self._quiet:
+            self._follow(at_ns, settle=True)
 
-    def _arrive(self, piece: int) -> None:
-        """Begin a piece to which only quiet ones have led."""
-        assert self._window is not None
-        held, kernel_pages = self._held, self._memory.kernel_pages
-        if self._hold_ns >= 0:
-            most = int(self._window.h[piece]) - kernel_pages
-            if held.swaps or held.killed:
-                held.shrink_to(most, int(self._window.t[piece]))
-            else:
-                held.set_resting(max(most, held.floor))
-        elif not (held.swaps or held.killed):
-            most = int(self._window.w[self._piece + 1 : piece + 1].max()) - kernel_pages
-            held.set_resting(max(most, held.held))
-        self._begin(piece, int(self._window.t[piece]))
+    def _follow(self, last_ns: int, *, settle: bool = False) -> None:
+        """All acts up to `last_ns`, until somebody else's plans are changed; `settle`: only what was left out."""
+        acts, how = 0, follow.LISTS_FULL
+        while how in AGAIN:
+            how, at_ns, acts = self._call(last_ns, acts, settle=settle)
+            if how == follow.KILLED_ONE:
+                self._held.on_kill(at_ns)
+        if how == follow.DIED:
+            self._on_death(at_ns)
+        elif how == follow.RELEASED:
+            self._memory.zero_freed()
+            self._on_release(at_ns)
 
-    def _count_quiet(self, window: DemandWindow, j: int) -> int:
-        """How many pieces from number `j` on are quiet."""
-        held, memory = self._held, self._memory
-        kernel_pages = memory.kernel_pages
-        w, h = window.w[j:], window.h[j:]
-        before_lag = int(np.searchsorted(window.lags, j))
-        quiet = int(window.lags[before_lag]) - j if before_lag < len(window.lags) else len(w)
-        if held.killed:
-            quiet = min(quiet, _first(w <= held.most + kernel_pages))
-        elif held.swaps and held.mark == held.held:
-            had = np.minimum(np.maximum(h[:-1], held.floor + kernel_pages), held.held + kernel_pages)
-            quiet = min(quiet, _first(w[1:] > (had if self._hold_ns >= 0 else held.held + kernel_pages), len(w)))
-        else:
-            least = memory.resident if held.swaps else memory.reusable
-            quiet = min(quiet, _first(w[1:] > least + kernel_pages, len(w)))
-        if self._hold_ns < 0:
-            return quiet
-        # What is released.
-        matters_from = self._matters_from()
-        if held.swaps:
-            level = max(held.held if matters_from == 0 else 0, memory.resident)
-        elif matters_from < NEVER:
-            level = memory.room - matters_from
-        else:
-            return quiet
-        return min(quiet, _first(h <= level + kernel_pages)) if held.floor <= level else quiet
+    def _call(self, last_ns: int, acts: int, *, settle: bool) -> tuple[int, int, int]:
+        """One call of the kernel, with the books of this guest; how it ended, when, after how many acts."""
+        window, memory, held, lock = self._window, self._memory, self._held, self._lock
+        assert window is not None
+        s = [
+            *memory.books, *held.books, self._piece, self._from_ns, self._until_ns, self._k, self._base, self._growth,
+            self._grown, self._late_ns, self.next_ns, self._quiet, *lock.books, memory.inert, 0, 0, 0, 0, acts,
+        ]  # fmt: skip
+        d = [
+            memory.room, memory.kernel_pages, memory.kernel_allocated, *held.limits, self._hold_ns, self._pages_per_s,
+            self._matters_from(), self._ahead, lock.timed, memory.may_skip, 0, last_ns, settle, memory.zero_on_free,
+        ]  # fmt: skip
+        lock.act_on(0, interrupts=True)
+        curve = (window.t, window.w, window.h, window.lags, self._t, self._w)
+        s, short, busy = memory.follow(s, d, curve, held.pages_per_s)
+        held.take(s, short, busy)
+        lock.free_ns, lock.held_ns = s[follow.FREE : follow.LOCK_HELD + 1]
+        (
+            self._piece, self._from_ns, self._until_ns, self._k, self._base, self._growth, self._grown, self._late_ns,
+            self.next_ns, quiet,
+        ) = s[follow.PIECE : follow.QUIET + 1]  # fmt: skip
+        self._quiet = bool(quiet)
+        return s[follow.HOW], s[follow.AT], s[follow.ACTS]
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
     def _mark(self) -> int:
         return self._held.mark + self._memory.kernel_pages
 
-    def _plan(self, now_ns: int) -> bool:
-        """Begin the piece that `now_ns` is in; whether held memory shrank."""
+    def _plan(self, now_ns: int) -> None:
+        """Begin the piece that `now_ns` is in."""
         assert self._window is not None
         held, kernel_pages = self._held, self._memory.kernel_pages
         piece = self._window.piece(now_ns)
@@ -236,7 +204,6 @@ class DemandStream:
         self._next_batch(now_ns)
         if shrank:
             self._on_release(now_ns)
-        return shrank
 
     def _begin(self, piece: int, now_ns: int) -> None:
         window = self._window
@@ -288,24 +255,3 @@ class DemandStream:
             self._growth = self._grown
             due_ns = self._until_ns
         self.next_ns = max(now_ns, due_ns)
-
-    def _batched_by(self, last_ns: int) -> int:
-        """Pages of the growth in batches due by `last_ns` and before the piece ends; the next batch is."""
-        last_ns = min(last_ns, self._until_ns)
-        low, high = self._grown // BATCH_PAGES + 1, -(-self._growth // BATCH_PAGES)
-        while low < high:
-            middle = (low + high) // 2
-            if self._due(middle * BATCH_PAGES) <= last_ns:
-                low = middle + 1
-            else:
-                high = middle
-        return min(low * BATCH_PAGES, self._growth)
-
-
-def _first(mask: NDArray[np.bool_], otherwise: int | None = None) -> int:
-    """Index of the first True; its length, or `otherwise`, if there is none."""
-    if len(mask):
-        at = int(mask.argmax())
-        if mask[at]:
-            return at
-    return len(mask) if otherwise is None else otherwise

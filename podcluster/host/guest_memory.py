@@ -33,15 +33,17 @@ from typing import Final
 
 import numpy as np
 
+from podcluster.host import follow
 from podcluster.host.domain import Layout, Run
 from podcluster.host.failures import NO_EXTENT
 from podcluster.host.lock import Lock
-from podcluster.host.mechanism import Mechanism
+from podcluster.host.mechanism import Curve, Mechanism
 from podcluster.host.written import DATA, PATTERN, ZERO
 from podcluster.records import Cause
 from podcluster.units import SUPERPAGE_PAGES
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
+NEXT_RUNS: Final = 32  # of the pool that a kernel is told of at once
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
 
 
@@ -140,6 +142,10 @@ class Allocator:
         self.pool_pages -= got
         self.taken_pages += got
         return runs
+
+    def next_runs(self, most: int) -> list[int]:
+        """The first gfns and the pages of the runs that it hands out next, `most` of them at most."""
+        return [number for run in self._pool[: -most - 1 : -1] for number in run]
 
     def _pop_spare(self, in_use: int) -> list[Run]:
         """Take back what is handed out beyond the first `in_use` pages: the run that went out last first."""
@@ -285,7 +291,8 @@ class GuestMemory:
         self.lock = lock or Lock(None, domid)
         self._machine = machine
         self._domid = domid
-        self._may_skip = may_skip
+        self.may_skip = may_skip
+        self.paces = machine.paces
         self.zero_on_free = zero_on_free
         self.ram = layout.ram
         self.pattern_is_zero = False  # Xen knows the scrub pattern (S1)
@@ -305,7 +312,7 @@ class GuestMemory:
         # What of the image did not fit at 16 MiB is allocated like the descriptors.
         self.descriptor_pages = descriptor_pages
         self._kernel_to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)
-        self._kernel_allocated = 0
+        self.kernel_allocated = 0
         self.resident = 0
         self.cache = 0
         self.crashed = False
@@ -371,12 +378,12 @@ class GuestMemory:
     @property
     def in_use(self) -> int:
         """Pages out of the allocator."""
-        return self._kernel_allocated + self.resident + self.cache
+        return self.kernel_allocated + self.resident + self.cache
 
     @property
     def reusable(self) -> int:
         """Most that can be resident without a page being written for the first time or page cache being dropped."""
-        taken = self._allocator.taken_pages - self._kernel_allocated
+        taken = self._allocator.taken_pages - self.kernel_allocated
         return min(self.room, taken) - self.cache
 
     def refresh(self) -> None:
@@ -393,7 +400,7 @@ class GuestMemory:
     def _count_entries(self) -> None:
         """What may change by writing: neither populate nor reclaim moves what is owned, or the debt [POD-4]."""
         self.entry_count = self._machine.entry_count(self._domid)
-        self.inert = self._may_skip and self.entry_count == 0  # [G12]
+        self.inert = self.may_skip and self.entry_count == 0  # [G12]
         if self.inert:
             self.lock.faults = False
 
@@ -476,7 +483,7 @@ class GuestMemory:
     def take_kernel(self, pages: int) -> int:
         """Allocate pages that the kernel keeps; pages done."""
         done = self.occupy(pages)
-        self._kernel_allocated += pages
+        self.kernel_allocated += pages
         return done
 
     def hold(self, pages: int) -> int:
@@ -496,6 +503,10 @@ class GuestMemory:
         [GM-2].
         """
         self.resident -= pages
+        self.zero_freed()
+
+    def zero_freed(self) -> None:
+        """Zero what is free and was in use, if this kernel does."""
         if self.zero_on_free:
             self.write(self._allocator.put_back_spare(self.in_use), content=ZERO, descending=True)
 
@@ -528,6 +539,30 @@ class GuestMemory:
                 return first + count - start - pages + done if descending else start + done - first
             done -= pages
         return count - 1
+
+    # -- many acts at once -------------------------------------------------------------------------------------------
+
+    @property
+    def books(self) -> tuple[int, int, int]:
+        """What following a demand changes, in the order of follow.py."""
+        return self.resident, self.cache, self._allocator.taken_pages
+
+    def follow(
+        self, s: Sequence[int], d: list[int], curve: Curve, pages_per_s: float
+    ) -> tuple[list[int], list[int], list[int]]:
+        """Follow a demand in a kernel (follow.py): its books afterwards, and the intervals that have ended."""
+        pool = self._allocator.next_runs(NEXT_RUNS)
+        d[follow.POOL] = sum(pool[1::2])
+        s, short, busy = self._machine.follow_demand(self._domid, s, d, curve, pool, pages_per_s)
+        self.resident, self.cache = s[follow.RESIDENT], s[follow.CACHE]
+        if s[follow.FRESH]:
+            for run in self._allocator.take(s[follow.FRESH]):
+                self._nonzero.add(*run)
+            self._count_entries()
+        if s[follow.HOW] == follow.DIED:
+            self._crash()
+        self._watch()
+        return s, short, busy
 
     # -- the balloon -------------------------------------------------------------------------------------------------
 

@@ -15,11 +15,12 @@ Departs     What is held beyond room is on swap at once, whatever the device has
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from podcluster.config import SwapConfig
+from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.swap import SwapDevice, Thrashing
 from podcluster.records import Demand
@@ -52,7 +53,7 @@ class HeldBooks:
     ) -> None:
         self._memory = memory
         self._demand = demand
-        self._on_kill = on_kill
+        self.on_kill = on_kill
         self.on_oom: Callable[[int, int], int] | None = None
         """Takes pages back from the balloon rather than see an application killed (C1.10): `(pages, at_ns)` to got."""
         self._spare = spare_pages
@@ -102,6 +103,45 @@ class HeldBooks:
         """Whether so many more are not to be had."""
         return pages > self.most - self.held
 
+    # -- for a kernel ------------------------------------------------------------------------------------------------
+
+    @property
+    def books(self) -> tuple[int, ...]:
+        """What following a demand changes, in the order of follow.py."""
+        busy_from, busy_to = self._device.busy.pop() if self._device.busy else (-1, -1)
+        open_at, open_in, open_most = self._open or (-1, 0, 0)
+        return (
+            self.held, self.killed, self.kills, self.swapped_peak, self._in_pages, self._out_pages,
+            self._device.free_ns, busy_from, busy_to, 0, open_at, open_in, open_most, 0,
+        )  # fmt: skip
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """What it does not change."""
+        device = self._device
+        return (
+            self.floor, self.swap_pages, self._spare, self._wanted_since_ns >= 0, self.on_oom is not None,
+            device.latency_ns, device.cluster_pages,
+        )  # fmt: skip
+
+    @property
+    def pages_per_s(self) -> float:
+        """What the device moves in a row."""
+        return self._device.pages_per_s
+
+    def take(self, s: Sequence[int], short: Sequence[int], busy: Sequence[int]) -> None:
+        """The books as a kernel left them, and intervals that have ended."""
+        (
+            self.held, killed, self.kills, self.swapped_peak, self._in_pages, self._out_pages, self._device.free_ns,
+            busy_from, busy_to, _, open_at, open_in, open_most,
+        ) = s[follow.HELD : follow.SHORT]  # fmt: skip
+        self.killed = bool(killed)
+        self._open = (open_at, open_in, open_most) if open_at >= 0 else None
+        self._short += zip(short[::4], short[1::4], short[2::4], short[3::4], strict=True)
+        self._device.busy += zip(busy[::2], busy[1::2], strict=True)
+        if busy_from >= 0:
+            self._device.busy.append((busy_from, busy_to))
+
     # -- more and less -----------------------------------------------------------------------------------------------
 
     def want_from(self, at_ns: int) -> None:
@@ -144,7 +184,7 @@ class HeldBooks:
         if grown < pages and not self.killed:
             self.killed = True
             self.kills += 1
-            self._on_kill(at_ns)
+            self.on_kill(at_ns)
         return done
 
     def shrink_to(self, pages: int, at_ns: int) -> bool:

@@ -48,6 +48,8 @@ KERNEL_SOURCES = (
     "teardown.py",
     "ranges.py",
     "batches.py",
+    "pace.py",
+    "follow.py",
     "access.py",
     "audit.py",
     "hashes.py",
@@ -59,7 +61,7 @@ KERNELS: dict[str, Any] = {}
 
 KEPT_CACHES = 3
 
-SCALARS: dict[Any, Any] = {int: types.int64, bool: types.boolean, np.uint64: types.uint64}
+SCALARS: dict[Any, Any] = {int: types.int64, bool: types.boolean, float: types.float64, np.uint64: types.uint64}
 """What the scalar annotations of kernels mean to the compiler."""
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}

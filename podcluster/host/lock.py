@@ -64,6 +64,17 @@ class Lock:
         """Whether what Xen does takes time at all, or depends on it."""
         return self._machine is not None
 
+    @property
+    def books(self) -> tuple[int, int, bool]:
+        """What a kernel that paces acts itself takes and changes."""
+        return self.free_ns, self.held_ns, self.faults
+
+    def act_on(self, vcpu: int, *, interrupts: bool) -> None:
+        """Say which vCPU acts next, the guest's interrupts enabled or not."""
+        if self._machine is not None and self._interrupts != (interrupts, vcpu):
+            self._interrupts = (interrupts, vcpu)
+            self._machine.set_interrupts(self._domid, interrupts, vcpu)
+
     def ready_ns(self, due_ns: int) -> int:
         """When an act that is due at `due_ns` and may enter Xen can begin [LK-1]."""
         return max(due_ns, self.free_ns)
@@ -73,9 +84,7 @@ class Lock:
         if self._machine is None:
             return due_ns
         self._due_ns, self._began_ns = due_ns, self.ready_ns(due_ns)
-        if self._interrupts != (interrupts, vcpu):
-            self._interrupts = (interrupts, vcpu)
-            self._machine.set_interrupts(self._domid, interrupts, vcpu)
+        self.act_on(vcpu, interrupts=interrupts)
         self._machine.set_clock(self._domid, self._began_ns)
         return self._began_ns
 

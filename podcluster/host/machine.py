@@ -20,6 +20,7 @@ from podcluster.host import (
     audit,
     batches,
     contents,
+    follow,
     frames,
     hashes,
     heap,
@@ -32,6 +33,7 @@ from podcluster.host import (
     teardown,
 )
 from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
+from podcluster.host.mechanism import Curve
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -65,6 +67,7 @@ from podcluster.host.state import (
     row_capacity,
 )
 
+INTERVALS = 1024
 WORD_MASK = (1 << 64) - 1
 FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
 POD_SCRUBBED = 3
@@ -136,6 +139,8 @@ class Machine:
     top. `costs`: ns that the hypervisor takes, by the names in `host.costs` (G6); none: no time passes.
     """
 
+    paces = True
+
     def __init__(
         self,
         host_pages: int,
@@ -168,6 +173,8 @@ class Machine:
         self._last_handle = 0
         self._touched: set[int] = set()
         self._audited: tuple[int, ...] = ()
+        self._short = np.empty(4 * INTERVALS, np.int64)  # room for what a kernel has to tell
+        self._busy = np.empty(2 * INTERVALS, np.int64)
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any]) -> "Machine":
@@ -482,6 +489,19 @@ class Machine:
         g = self._changed(dom)
         batches.balloon_runs(self._h, g, listed, batch_pages, ascending, scrub, until_heap, pieces, out)
         return Ballooned(*out.tolist())
+
+    def follow_demand(
+        self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`follow.follow_demand`: the books afterwards, and the intervals that have ended."""
+        books = np.array(s, np.int64)
+        follow.follow_demand(
+            self._h, self._changed(dom), books, np.array(d, np.int64), *curve, np.array(pool, np.int64),
+            self._short, self._busy, pages_per_s,
+        )  # fmt: skip
+        found = books.tolist()
+        short = self._short[: 4 * found[follow.SHORT]].tolist()
+        return found, short, self._busy[: 2 * found[follow.BUSY]].tolist()
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Put real pages at gfns one by one (balloon deflation); pages done before the first failure."""

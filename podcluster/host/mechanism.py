@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from podcluster.records import Int64Array
+
 
 class Counted(Protocol):
     """Counters of one domain [pages; totals since its creation]."""
@@ -86,8 +88,21 @@ class Ballooned(Protocol):
         """And that are given back."""
 
 
+Curve = tuple[Int64Array, ...]
+"""Of a demand, as `follow.follow_demand` takes it: instants, W and H there, pieces in which W is too fast, samples."""
+
+
 class Mechanism(Protocol):
     """One machine's frames and the domains on them."""
+
+    @property
+    def paces(self) -> bool:
+        """Whether many acts of a guest may be one call; else each is made by itself."""
+
+    def follow_demand(
+        self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`follow.follow_demand`: the books afterwards, and the intervals that have ended. Only where it `paces`."""
 
     def create(
         self, dom: int, *, maxmem_pages: int, max_pages: int, paging: str, p2m: str, sp_1g: bool, sp_2m: bool

@@ -36,8 +36,8 @@ class SwapDevice:
     """One queue [SW-1]."""
 
     def __init__(self, *, latency_us: float, mib_per_s: float, cluster_pages: int) -> None:
-        self._latency_ns = round(latency_us * 1000)
-        self._pages_per_s = mib_per_s * PAGES_PER_MIB
+        self.latency_ns = round(latency_us * 1000)
+        self.pages_per_s = mib_per_s * PAGES_PER_MIB
         self.cluster_pages = cluster_pages
         self.free_ns = 0  # since when, or from when on, it has nothing to do
         self.busy: list[Interval] = []  # when it has, apart and in order
@@ -45,7 +45,7 @@ class SwapDevice:
     def service_ns(self, pages: int) -> int:
         """What moving so many pages takes."""
         requests = -(-pages // self.cluster_pages)
-        return requests * self._latency_ns + round(pages * NS_PER_S / self._pages_per_s)
+        return requests * self.latency_ns + round(pages * NS_PER_S / self.pages_per_s)
 
     def request(self, pages: int, at_ns: int) -> int:
         """Move pages, after all that was asked before; when that is done."""

@@ -74,6 +74,8 @@ class Reference(NamedTuple):
 class ReferenceMachine:
     """A host of `host_pages` frames; slow, plain, and right."""
 
+    paces = False  # every act of a guest is made by itself
+
     def __init__(
         self,
         host_pages: int,

@@ -1,0 +1,607 @@
+"""Following a demand from one instant to the next, in one kernel call.
+
+What        `follow_demand`: what `guest_demand.DemandStream` does act by act with the books of `held.py` and
+            `guest_memory.py`, for as long as nobody else has to have a say; then, how long nothing of it matters.
+Units       Pages of 4 KiB; ns of simulated time.
+Symbols     as in guest_demand.py: W, H, piece, mark; s the books and the piece in hand, d what does not change
+Invariants  [GD-2], [GD-4] of guest_demand.py, [SW-1] of swap.py, [GM-1] of guest_memory.py.
+Why exact   It is the same acts in the same order. Batches that neither find a page to write nor anything on swap are one
+            act: all that happens between two instants of theirs is nothing. Pieces that are quiet are one step [GD-4].
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from podcluster.host.kernel import kernel, routine
+from podcluster.host.pace import muldiv
+from podcluster.host.ranges import touch_range
+from podcluster.host.state import DomainState, HostState
+from podcluster.host.written import DATA
+
+NEVER = 1 << 62
+NS = 1_000_000_000
+BATCH = 512
+FULL_MARGIN = 4  # entries that one act may add to a list of intervals, and some
+
+# The books: fields of the array that a call takes, changes and leaves.
+RESIDENT = 0
+CACHE = 1
+TAKEN = 2  # pages that the allocator has handed out
+HELD = 3
+KILLED = 4
+KILLS = 5
+SWAPPED_PEAK = 6
+IN_PAGES = 7
+OUT_PAGES = 8
+DEVICE_FREE = 9  # since when the device has nothing to do
+BUSY_FROM = 10  # its latest stretch of work; -1 none
+BUSY_TO = 11
+BUSY = 12  # stretches before it, in `busy`
+OPEN_AT = 13  # since when R and the most that can be had are as they are while something is on swap; -1: nothing is
+OPEN_IN = 14
+OPEN_MOST = 15
+SHORT = 16  # spans before it, in `short`
+# The piece in hand.
+PIECE = 17
+FROM = 18
+UNTIL = 19
+K = 20
+BASE = 21
+GROWTH = 22
+GROWN = 23
+LATE = 24
+NEXT = 25
+QUIET = 26
+# The lock.
+FREE = 27
+LOCK_HELD = 28
+FAULTS = 29  # accesses may take time: not once no entry is left
+INERT = 30
+FRESH = 31  # pages of `pool` that were taken
+WRITTEN = 32  # of these, pages written; fewer where the guest died
+HOW = 33
+AT = 34  # when it ended so
+ACTS = 35  # since it was this stream's turn: the first is, however long it has to wait
+BOOKS = 36
+
+# What does not change: fields of `d`.
+ROOM = 0
+KERNEL = 1  # its pages
+ALLOCATED = 2  # of these, from the allocator
+FLOOR = 3
+SWAP = 4  # pages that swap has room for
+SPARE = 5  # pages kept available rather than take something back
+WANTED = 6  # whether W counts yet
+HELPS = 7  # whether it takes from its balloon rather than see an application killed (C1.10)
+LATENCY = 8
+CLUSTER = 9
+HOLD = 10
+PAGES_PER_S = 11
+MATTERS = 12  # how many available pages somebody waits for; NEVER: nobody does
+AHEAD = 13  # quiet pieces may be left out
+TIMED = 14  # Xen has a clock
+MAY_SKIP = 15
+POOL = 16  # pages in `pool`
+LAST = 17  # acts up to then
+SETTLE = 18  # only make good what was left out, up to LAST
+ZEROES = 19  # the guest zeroes what it frees
+GIVEN = 20
+
+# How a call ended.
+DONE = 0
+DIED = 1
+RELEASED = 2  # held memory shrank, and somebody may be waiting for that
+KILLED_ONE = 3  # an application
+BALLOON_NEXT = 4  # before a batch for which it would rather take from its balloon
+POOL_NEXT = 5  # before a batch for which `pool` does not suffice
+LISTS_FULL = 6
+
+Ints = npt.NDArray[np.int64]
+
+
+# -- what is held ------------------------------------------------------------------------------------------------------
+
+
+@routine
+def _settle(s: Ints, d: Ints, short: Ints, at: int) -> None:
+    """`HeldBooks._settle`."""
+    swaps = d[WANTED] != 0 and s[HELD] > s[RESIDENT]
+    inside = s[RESIDENT] + d[KERNEL]
+    most = d[ROOM] + d[SWAP] + d[KERNEL]
+    if swaps and s[OPEN_AT] >= 0 and s[OPEN_IN] == inside and s[OPEN_MOST] == most:
+        return
+    if 0 <= s[OPEN_AT] < at:
+        k = 4 * s[SHORT]
+        short[k] = s[OPEN_IN]
+        short[k + 1] = s[OPEN_MOST]
+        short[k + 2] = s[OPEN_AT]
+        short[k + 3] = at
+        s[SHORT] += 1
+    s[OPEN_AT] = at if swaps else -1
+    s[OPEN_IN] = inside
+    s[OPEN_MOST] = most
+
+
+@routine
+def _request(s: Ints, d: Ints, busy: Ints, pages_per_s: float, pages: int, at: int) -> None:
+    """`SwapDevice.request`."""
+    start = max(at, s[DEVICE_FREE])
+    requests = -(-pages // d[CLUSTER])
+    s[DEVICE_FREE] = start + requests * d[LATENCY] + np.int64(np.rint(pages * NS / pages_per_s))
+    if s[BUSY_TO] != start or s[BUSY_FROM] < 0:
+        if s[BUSY_FROM] >= 0:
+            busy[2 * s[BUSY]] = s[BUSY_FROM]
+            busy[2 * s[BUSY] + 1] = s[BUSY_TO]
+            s[BUSY] += 1
+        s[BUSY_FROM] = start
+    s[BUSY_TO] = s[DEVICE_FREE]
+
+
+@routine
+def _spare_taken(s: Ints, d: Ints) -> int:
+    """Pages that were handed out once and are free."""
+    return s[TAKEN] - d[ALLOCATED] - s[RESIDENT] - s[CACHE]
+
+
+@routine
+def _fresh_for(s: Ints, d: Ints, pages: int) -> int:
+    """Pages that would be written for the first time if so many more were held in memory."""
+    free = d[ROOM] - s[RESIDENT] - s[CACHE]
+    return max(0, min(pages, free) - _spare_taken(s, d))
+
+
+@routine
+def _write_fresh(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int) -> int:
+    """Take pages of the pool and write them; pages done, fewer only if the guest died."""
+    skipped = s[FRESH]
+    at = 0
+    while skipped >= pool[2 * at + 1]:
+        skipped -= pool[2 * at + 1]
+        at += 1
+    done = 0
+    while done < pages:
+        count = pool[2 * at + 1]
+        take = min(count - skipped, pages - done)
+        n = take
+        if not s[INERT]:
+            n = touch_range(h, g, pool[2 * at] + count - skipped - 1, take, -1, DATA)
+        done += n
+        if n < take:
+            break
+        skipped = 0
+        at += 1
+    s[FRESH] += done
+    s[TAKEN] += done
+    if d[MAY_SKIP] and g.rec[0].entry_count == 0:
+        s[INERT] = 1
+        s[FAULTS] = 0
+    return done
+
+
+@routine
+def _hold(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int) -> int:
+    """`GuestMemory.hold`."""
+    pages = min(pages, d[ROOM] - s[RESIDENT])
+    free = d[ROOM] - s[RESIDENT] - s[CACHE]
+    done = pages
+    if free > 0:
+        wanted = min(pages, free)
+        fresh = wanted - _spare_taken(s, d)
+        if fresh > 0:
+            wrote = _write_fresh(h, g, s, d, pool, fresh)
+            if wrote < fresh:
+                s[HOW] = DIED
+                done = wanted - fresh + wrote
+    s[CACHE] -= max(0, pages - free)
+    s[RESIDENT] += pages
+    return done
+
+
+@routine
+def _grow(
+    h: HostState,
+    g: DomainState,
+    s: Ints,
+    d: Ints,
+    pool: Ints,
+    short: Ints,
+    busy: Ints,
+    rate: float,
+    pages: int,
+    at: int,
+) -> int:
+    """`HeldBooks.grow`, without the balloon's help; `HOW` says if the guest died or an application was killed."""
+    back = min(pages, s[HELD] - s[RESIDENT], d[ROOM] - s[RESIDENT] - d[SPARE])
+    if back > 0:
+        done = _hold(h, g, s, d, pool, back)
+        if s[HOW] == DIED:
+            return done
+        s[IN_PAGES] += back
+        _request(s, d, busy, rate, back, at)
+        _settle(s, d, short, at)
+        if s[HELD] > s[RESIDENT]:
+            return pages
+    else:
+        back = 0
+    more = pages - back
+    grown = max(0, min(more, d[ROOM] + d[SWAP] - s[HELD]))
+    resident = min(grown, d[ROOM] - s[RESIDENT])
+    done = _hold(h, g, s, d, pool, resident)
+    if s[HOW] == DIED:
+        return back + done
+    s[HELD] += grown
+    out = grown - resident
+    if out:
+        s[OUT_PAGES] += out
+        s[SWAPPED_PEAK] = max(s[SWAPPED_PEAK], s[HELD] - s[RESIDENT])
+        _request(s, d, busy, rate, out, at)
+    _settle(s, d, short, at)
+    if grown < more and not s[KILLED]:
+        s[KILLED] = 1
+        s[KILLS] += 1
+        s[HOW] = KILLED_ONE
+        s[AT] = at
+    return pages
+
+
+@routine
+def _shrink(s: Ints, d: Ints, short: Ints, pages: int, at: int) -> bool:
+    """`HeldBooks.shrink_to`, up to the zeroes of a guest that zeroes what it frees."""
+    pages = max(pages, d[FLOOR])
+    if pages >= s[HELD]:
+        return False
+    s[HELD] = pages
+    s[RESIDENT] = min(s[RESIDENT], pages)
+    _settle(s, d, short, at)
+    return True
+
+
+# -- pieces ------------------------------------------------------------------------------------------------------------
+
+
+@routine
+def _mark(s: Ints, d: Ints) -> int:
+    """What W beyond it moves pages, the kernel's included."""
+    swaps = s[HELD] > s[RESIDENT]
+    return d[KERNEL] + (s[RESIDENT] if swaps and d[ROOM] - s[RESIDENT] > d[SPARE] else s[HELD])
+
+
+@routine
+def _last_not_after(t: Ints, at: int, hint: int) -> int:
+    """Index of the last of ascending `t` that is at or before `at`, and not before `hint`."""
+    low = hint
+    if low + 1 < t.shape[0] and t[low + 1] <= at:
+        step = 1
+        while low + step < t.shape[0] and t[low + step] <= at:
+            step *= 2
+        high = min(low + step, t.shape[0])
+        low += step // 2
+        while low + 1 < high:
+            middle = (low + high) // 2
+            if t[middle] <= at:
+                low = middle
+            else:
+                high = middle
+    return low
+
+
+@routine
+def _at(td: Ints, wd: Ints, k: int, at: int) -> int:
+    """`Demand.at`, where sample k is the last at or before `at`."""
+    if k + 1 >= td.shape[0]:
+        return wd[wd.shape[0] - 1]
+    return wd[k] + muldiv(wd[k + 1] - wd[k], at - td[k], td[k + 1] - td[k])
+
+
+@routine
+def _reached(s: Ints, d: Ints, page: int) -> int:
+    """When the guest, writing as fast as it can, is at this page of the growth."""
+    return s[FROM] + s[LATE] + page * NS // d[PAGES_PER_S]
+
+
+@routine
+def _count_growth(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
+    """Pages that the piece adds to what is held."""
+    k = s[K]
+    if k + 1 >= td.shape[0]:
+        return max(0, wd[k] - s[BASE])
+    if wd[k + 1] >= wd[k]:
+        return max(0, _at(td, wd, k, min(s[UNTIL], td[k + 1])) - s[BASE])
+    low = 0
+    high = max(0, _at(td, wd, k, s[FROM]) - s[BASE])
+    while low < high:
+        middle = (low + high) // 2
+        at = _reached(s, d, middle)
+        if _at(td, wd, _last_not_after(td, at, k), at) > s[BASE] + middle:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@routine
+def _due(s: Ints, d: Ints, td: Ints, wd: Ints, page: int) -> int:
+    """When this page of the growth is written [GD-2]."""
+    k = s[K]
+    wanted = td[k]
+    if k + 1 < td.shape[0] and wd[k + 1] > wd[k]:
+        rise = s[BASE] + 1 + page - wd[k]
+        if rise > 0:
+            wanted = td[k] - muldiv(-rise, td[k + 1] - td[k], wd[k + 1] - wd[k])
+    return max(_reached(s, d, page), wanted)
+
+
+@routine
+def _next_batch(s: Ints, d: Ints, td: Ints, wd: Ints, now: int) -> None:
+    at = _due(s, d, td, wd, s[GROWN]) if s[GROWN] < s[GROWTH] else NEVER
+    if at > s[UNTIL]:  # this piece is over first: the next one sees what is missing
+        s[GROWTH] = s[GROWN]
+        at = s[UNTIL]
+    s[NEXT] = max(now, at)
+
+
+@routine
+def _begin(s: Ints, d: Ints, t: Ints, td: Ints, wd: Ints, piece: int, now: int) -> None:
+    s[PIECE] = piece
+    s[FROM] = now
+    s[UNTIL] = t[piece + 1] if piece + 1 < t.shape[0] else NEVER
+    s[K] = _last_not_after(td, now, s[K])
+    s[BASE] = _mark(s, d)
+    s[GROWN] = 0
+    s[LATE] = 0
+    s[GROWTH] = 0 if s[KILLED] else _count_growth(s, d, td, wd)
+
+
+@routine
+def _plan(s: Ints, d: Ints, t: Ints, high: Ints, td: Ints, wd: Ints, short: Ints, now: int) -> bool:
+    """Begin the piece that `now` is in; whether held memory shrank."""
+    piece = _last_not_after(t, now, s[PIECE])
+    shrank = False
+    if d[HOLD] >= 0 and t[piece] == now:
+        shrank = _shrink(s, d, short, high[piece] - d[KERNEL], now)
+    if s[KILLED]:
+        k = _last_not_after(td, now, s[K])
+        if _at(td, wd, k, now) - d[KERNEL] <= d[ROOM] + d[SWAP]:
+            s[KILLED] = 0
+    _begin(s, d, t, td, wd, piece, now)
+    _next_batch(s, d, td, wd, now)
+    return shrank
+
+
+@routine
+def _batched_by(s: Ints, d: Ints, td: Ints, wd: Ints, most: int, last: int) -> int:
+    """Pages of the growth, `most` at most, in batches due by `last` and before the piece ends; the next batch is."""
+    last = min(last, s[UNTIL])
+    low = s[GROWN] // BATCH + 1
+    high = -(-most // BATCH)
+    if high > low and _due(s, d, td, wd, (high - 1) * BATCH) <= last:
+        low = high
+    while low < high:
+        middle = (low + high) // 2
+        if _due(s, d, td, wd, middle * BATCH) <= last:
+            low = middle + 1
+        else:
+            high = middle
+    return min(low * BATCH, most)
+
+
+# -- pieces left out ---------------------------------------------------------------------------------------------------
+
+
+@routine
+def _keeps_up(s: Ints, d: Ints, w: Ints, high: Ints, j: int) -> bool:
+    """Whether at the end of the piece before number `j` all is there that should be."""
+    if s[KILLED]:
+        return True
+    if d[HOLD] >= 0 and s[HELD] <= s[RESIDENT] and s[HELD] + d[KERNEL] < high[j - 1]:
+        return False
+    return bool(j < w.shape[0] and w[j] <= _mark(s, d))
+
+
+@routine
+def _count_quiet(s: Ints, d: Ints, w: Ints, high: Ints, lags: Ints, j: int) -> int:
+    """How many pieces from number `j` on are quiet [GD-4]; all that are left: as many as instants."""
+    end = w.shape[0]
+    for k in range(lags.shape[0]):
+        if lags[k] >= j:
+            end = lags[k]
+            break
+    swaps = s[HELD] > s[RESIDENT]
+    kernel_pages = d[KERNEL]
+    most = d[ROOM] + d[SWAP] + kernel_pages
+    holds = d[HOLD] >= 0
+    all_out = swaps and kernel_pages + s[HELD] == _mark(s, d)
+    free_taken = min(d[ROOM], s[TAKEN] - d[ALLOCATED]) - s[CACHE]
+    least = kernel_pages + (s[RESIDENT] if swaps else free_taken)
+    # What is released.
+    level = NEVER
+    if holds:
+        if swaps:
+            level = max(s[HELD] if d[MATTERS] == 0 else 0, s[RESIDENT])
+        elif d[MATTERS] < NEVER:
+            level = d[ROOM] - d[MATTERS]
+        if d[FLOOR] > level:
+            level = NEVER
+    for i in range(j, end):
+        if level < NEVER and high[i] <= level + kernel_pages:
+            return i - j
+        if s[KILLED]:
+            if w[i] <= most:
+                return i - j
+        elif i + 1 < w.shape[0]:
+            had = least
+            if all_out:
+                had = s[HELD] + kernel_pages
+                if holds:
+                    had = min(max(high[i], d[FLOOR] + kernel_pages), had)
+            if w[i + 1] > had:
+                return i - j
+    return end - j
+
+
+@routine
+def _look_ahead(s: Ints, d: Ints, t: Ints, w: Ints, high: Ints, lags: Ints) -> None:
+    """Plan the next act for when it matters to anybody [GD-4]."""
+    if not d[AHEAD] or s[QUIET] or s[GROWN] < s[GROWTH] or (s[FAULTS] and d[ZEROES]):
+        return
+    if s[NEXT] == NEVER or s[NEXT] != s[UNTIL]:
+        return
+    j = s[PIECE] + 1
+    if not _keeps_up(s, d, w, high, j):
+        return
+    quiet = _count_quiet(s, d, w, high, lags, j)
+    if quiet:
+        s[QUIET] = 1
+        s[NEXT] = t[j + quiet] if j + quiet < t.shape[0] else NEVER
+
+
+@routine
+def _rest(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int) -> None:
+    """`HeldBooks.set_resting`."""
+    more = pages - s[HELD]
+    s[HELD] = pages
+    if more > 0:
+        _hold(h, g, s, d, pool, more)
+    else:
+        s[RESIDENT] += more
+
+
+@routine
+def _make_good(
+    h: HostState,
+    g: DomainState,
+    s: Ints,
+    d: Ints,
+    pool: Ints,
+    t: Ints,
+    w: Ints,
+    high: Ints,
+    td: Ints,
+    wd: Ints,
+    short: Ints,
+    busy: Ints,
+    rate: float,
+    at: int,
+) -> None:
+    """What was left out, up to and including `at`."""
+    s[QUIET] = 0
+    piece = _last_not_after(t, at, s[PIECE])
+    if piece > s[PIECE]:
+        swaps = s[HELD] > s[RESIDENT]
+        if d[HOLD] >= 0:
+            most = high[piece] - d[KERNEL]
+            if swaps or s[KILLED]:
+                _shrink(s, d, short, most, t[piece])
+            else:
+                _rest(h, g, s, d, pool, max(most, d[FLOOR]))
+        elif not (swaps or s[KILLED]):
+            most = 0
+            for i in range(s[PIECE] + 1, piece + 1):
+                most = max(most, w[i])
+            _rest(h, g, s, d, pool, max(most - d[KERNEL], s[HELD]))
+        _begin(s, d, t, td, wd, piece, t[piece])
+        if s[GROWTH] and _due(s, d, td, wd, 0) <= at:
+            upto = _batched_by(s, d, td, wd, s[GROWTH], at)
+            _grow(h, g, s, d, pool, short, busy, rate, upto, at)
+            s[GROWN] = upto
+    _next_batch(s, d, td, wd, s[FROM])
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+
+
+@routine
+def _next_pages(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
+    """Pages up to which the growth goes in the next act: a batch, or batches that are nothing to Xen or to swap."""
+    upto = min(s[GROWN] + BATCH, s[GROWTH])
+    left = s[GROWTH] - s[GROWN]
+    if s[HELD] > s[RESIDENT] or left > d[ROOM] - s[HELD]:
+        return upto
+    if not s[FAULTS]:
+        return _batched_by(s, d, td, wd, s[GROWTH], d[LAST])
+    if d[TIMED] and s[FREE] > s[NEXT]:
+        return upto
+    free = d[ROOM] - s[RESIDENT] - s[CACHE]
+    spare = _spare_taken(s, d)
+    most = s[GROWTH] if spare >= min(left, free) else s[GROWN] + spare // BATCH * BATCH
+    return max(upto, _batched_by(s, d, td, wd, most, d[LAST])) if most > upto else upto
+
+
+@kernel
+def follow_demand(
+    h: HostState,
+    g: DomainState,
+    s: Ints,
+    d: Ints,
+    t: Ints,
+    w: Ints,
+    high: Ints,
+    lags: Ints,
+    td: Ints,
+    wd: Ints,
+    pool: Ints,
+    short: Ints,
+    busy: Ints,
+    rate: float,
+) -> None:
+    """All acts up to `d[LAST]`, or up to one that somebody else has to know of.
+
+    `t`, `w`, `high`: the instants of the curve, W and H there; `td`, `wd`: its samples. `pool`: runs (first gfn, pages)
+    that the allocator hands out next, each from its top page down. `short` and `busy` take intervals, four and two
+    numbers each. `rate`: pages a second that the swap device moves.
+    """
+    r = g.rec[0]
+    s[HOW] = DONE
+    if d[SETTLE]:
+        if s[QUIET]:
+            _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, rate, d[LAST])
+        return
+    while s[NEXT] <= d[LAST]:
+        if 4 * (s[SHORT] + FULL_MARGIN) > short.shape[0] or 2 * (s[BUSY] + FULL_MARGIN) > busy.shape[0]:
+            s[HOW] = LISTS_FULL
+            return
+        now = s[NEXT]
+        if s[QUIET]:
+            _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, rate, now - 1)
+            continue
+        if s[GROWN] >= s[GROWTH] or _mark(s, d) != s[BASE] + s[GROWN]:  # at its end, or somebody else moved pages
+            s[ACTS] += 1
+            if _plan(s, d, t, high, td, wd, short, now):
+                cares = d[MATTERS] < NEVER and d[ROOM] - s[RESIDENT] >= d[MATTERS]
+                if cares or d[ZEROES]:
+                    s[HOW] = RELEASED
+                    s[AT] = now
+                    return
+            _look_ahead(s, d, t, w, high, lags)
+            continue
+        began = max(now, s[FREE]) if d[TIMED] and s[FAULTS] else now
+        if s[ACTS] and began > d[LAST]:
+            return
+        upto = _next_pages(s, d, td, wd)
+        first = s[GROWN]
+        pages = upto - first
+        if d[HELPS] and pages > d[ROOM] + d[SWAP] - s[HELD]:
+            s[HOW] = BALLOON_NEXT
+            return
+        if s[FRESH] + _fresh_for(s, d, pages) > d[POOL]:
+            s[HOW] = POOL_NEXT
+            return
+        s[ACTS] += 1
+        if d[TIMED]:
+            r.now_ns = began
+        done = _grow(h, g, s, d, pool, short, busy, rate, pages, began)
+        end = r.now_ns
+        if d[TIMED] and end != began:
+            s[LOCK_HELD] += end - began
+            s[FREE] = end
+        if s[HOW] == DIED:
+            s[AT] = max(began, _due(s, d, td, wd, (first + done) // BATCH * BATCH))
+            return
+        if d[TIMED] and end != began:
+            s[LATE] += end - now
+        s[GROWN] = upto
+        _next_batch(s, d, td, wd, began)
+        if s[HOW] == KILLED_ONE:
+            return
+        _look_ahead(s, d, t, w, high, lags)
+    _look_ahead(s, d, t, w, high, lags)
