@@ -413,6 +413,7 @@ class DomainRow:
     reclaimed_2m: int = column("1", "Zero superpages taken back.")
     splintered_2m: int = column("1", "Superpage entries split because the cache held no superpage.")
     sweeps: int = column("1", "Emergency sweeps for zero pages.")
+    sweep_looks: int = column("1", "gfns that emergency sweeps looked at, whatever was there.")
     hypervisor_ns: int = column("ns", "Time that Xen spent on its accesses and hypercalls, its lock held.")
     debt_ns: int = column("ns", "Time from its build until its entries were no more than its cache (E = C).")
     swap_ns: int = column("ns", "Time lost to swapping: it waited for its swap device, or for pages it missed.")

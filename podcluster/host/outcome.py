@@ -63,6 +63,7 @@ def outcome(
         reclaimed_2m=counters.reclaimed_2m if counters else 0,
         splintered_2m=counters.splintered_2m if counters else 0,
         sweeps=counters.sweeps if counters else 0,
+        sweep_looks=counters.sweep_looks if counters else 0,
         hypervisor_ns=memory.lock.held_ns if memory else 0,
         debt_ns=_debt_ns(memory, lived_ns, end_ns) if memory else 0,
         swap_ns=swap.ns,
