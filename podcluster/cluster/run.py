@@ -10,7 +10,7 @@ Invariants  [EP-1] epochs without arrival or departure are merged, which changes
             [EP-2] a placement keeps committed + need_memory <= U and maxmem <= U of its host, counting what the same
                    epoch placed before.
             [EP-3] every request has a `domains` row for each of its attempts, which count from 1 without gaps; only a
-                   crash with `host.on_crash=restart` has a next one.
+                   crash with `host.on_crash=restart` and a reboot with `host.on_reboot=restart` have a next one.
             [EP-4] commit_ratio <= 1.
 Departs     A scheduler counts its own placements of the running epoch at once, though no host has reported them: real
             ones do too. Time begins just after 0: what arrives at 0 is started at 1 ns.

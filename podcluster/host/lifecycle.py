@@ -2,13 +2,14 @@
 
 What        `Lifecycle`, the toolstack's side of a host: what it was asked for and what it still owes.
 Units       Pages of 4 KiB; ns of simulated time.
-Invariants  [HM-5] a domain that is built again after a crash is a new domain with the next attempt: a build like any
-                   other, at its own instant, with its full debt (G14).
+Invariants  [HM-5] a domain that is built again after a crash or a reboot is a new domain with the next attempt: a build
+                   like any other, at its own instant, with its full debt (G14).
 Departs     A build and a destruction take no simulated time.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -67,7 +68,8 @@ class Lifecycle:
         self._starts = starts
         self._ahead = ahead
         self._next_domid = 1
-        self._restarts: dict[int, int] = {}  # domain_id -> stamp of the build that is to follow its crash
+        self._restarts: dict[int, int] = {}  # domain_id -> stamp of the build that is to follow its end
+        self._crashes: Counter[int] = Counter()  # by domain_id
         self.committed_pages = self.overhead_pages = kept_free_pages  # what placement counts on, and all but memory
 
     # -- starts ------------------------------------------------------------------------------------------------------
@@ -179,8 +181,12 @@ class Lifecycle:
         end, request, domain = resident.guest.end, resident.request, resident.domain
         assert end is not None
         if end.fate == "shut_down":
-            self._recorder.event(end.at_ns, request, domain.domid, "shut_down", "by itself")
+            reboots = end.cause == "rebooted"
+            text = "reboots: it is installed" if reboots else "by itself"
+            self._recorder.event(end.at_ns, request, domain.domid, "shut_down", text)
             self._retire(resident, end.at_ns, end.fate, end.cause)
+            if reboots and self._cfg.on_reboot == "restart":
+                self._restart(self._installed(resident), end.at_ns, "reboot")
             return
         oom = resident.memory.oom
         line = self._machine.oom_line(oom) if oom else ""
@@ -189,19 +195,30 @@ class Lifecycle:
         self._recorder.died()
         preserve = self._cfg.on_crash == "preserve"
         self._retire(resident, end.at_ns, end.fate, end.cause, preserve=preserve)
+        self._crashes[request.domain_id] += 1
         most = self._cfg.max_restarts
-        if self._cfg.on_crash == "restart" and (most is None or request.attempt <= most):
-            self._restart(request, end.at_ns + s_to_ns(self._cfg.restart_delay_s))
+        if self._cfg.on_crash == "restart" and (most is None or self._crashes[request.domain_id] <= most):
+            self._restart(request, end.at_ns, "crash")
 
-    def _restart(self, request: MachineRequest, at_ns: int) -> None:
-        """Build a crashed domain again at `at_ns`: its whole target must be free again, and its debt is whole again
-        (G14).
+    def _installed(self, resident: Resident) -> MachineRequest:
+        """What a toolstack asks for when an installer reboots: what it has installed, at the target that it has now
+        (B1.10); a controller is asked anew.
         """
+        request = resident.request
+        into = self._guests[request.os_class].install.into
+        memory_pages = request.memory_pages if self._control else resident.domain.target_pages
+        return replace(request, os_class=into, memory_pages=memory_pages)
+
+    def _restart(self, request: MachineRequest, end_ns: int, after: str) -> None:
+        """Build a domain that ended at `end_ns` again, a little later: its whole target must be free again, and its
+        debt is whole again (G14).
+        """
+        at_ns = end_ns + s_to_ns(self._cfg.restart_delay_s)
         again = replace(request, attempt=request.attempt + 1, arrival_ns=at_ns)
 
         def build(now_ns: int) -> None:
             del self._restarts[request.domain_id]
-            text = f"attempt {again.attempt}, {self._cfg.restart_delay_s:g} s after its crash"
+            text = f"attempt {again.attempt}, {self._cfg.restart_delay_s:g} s after its {after}"
             self._recorder.event(now_ns, again, TOOLSTACK, "restart", text)
             self.start(now_ns, again, at_once=False)
 
