@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
+OF_THE_MACHINE = ("video_mib", "stubdom", "passthrough", "vnuma", "altp2m")  # of guests: what no reboot changes
+
 EXIT_OK = 0
 EXIT_FAILED = 1  # neither the user's mistake nor ours: Ray did not start, a disk is full
 EXIT_USAGE = 2
@@ -319,9 +321,11 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
                 f"hydra/{plugin} must be basic, got {chosen}: podcluster runs the cells itself, see engine=ray"
             )
     hydra_cfg = base.hydra
+    known: dict[tuple[str, ...], GuestConfig] = {}
     if not multirun:
         config = _to_config(_without_hydra(base), overrides)
-        _take_classes(config, overrides, config_name, {})
+        _take_classes(config, overrides, config_name, known)
+        _take_installed(config, overrides, config_name, known)
         return [Cell(config=config)], _folder(hydra_cfg.run.dir, config.digest())
 
     # A file of conf/experiment may bring the axes of its sweep; the command line goes on top.
@@ -332,7 +336,6 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
     fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
     fixed += [text for text in params if text.split("=")[0] not in named | {axis.key_or_group for axis in swept}]
     composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
-    classes: dict[tuple[str, ...], GuestConfig] = {}
     cells = []
     for combination in product(*[_values(axis) for axis in swept]):
         # Hydra reads and merges every file anew (0.2 s): once for each choice of files is enough, values go on top.
@@ -349,7 +352,8 @@ def _cells(overrides: list[str], multirun: bool, config_name: str) -> tuple[list
         for override in parser.parse_overrides(values):
             OmegaConf.update(cell, str(override.key_or_group), override.value(), merge=True)
         config = _to_config(cell, [*fixed, *combination])
-        _take_classes(config, [*fixed, *combination], config_name, classes)
+        _take_classes(config, [*fixed, *combination], config_name, known)
+        _take_installed(config, [*fixed, *combination], config_name, known)
         cells.append(_cell(config, swept, choices))
     _level_types(cells)
     return cells, _folder(hydra_cfg.sweep.dir, _sweep_name(cells))
@@ -377,7 +381,6 @@ def _take_classes(
 
     `known` keeps what was composed, over cells.
     """
-    from hydra import compose as hydra_compose
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if config.classes:
@@ -391,20 +394,53 @@ def _take_classes(
     # What is not the guest's is left out: a class is composed once for all the cells that differ in it alone.
     shared = [text for text in overrides if _may_change_class(text.partition("=")[0].lstrip("+~"))]
     for name in [name for name, share in config.guest.weights.items() if share]:
-        chosen = (*shared, f"guest={name}")
-        if chosen not in known:
-            composed = hydra_compose(config_name, list(chosen), return_hydra_config=True)
-            known[chosen] = _to_config(_without_hydra(composed), chosen).guest
-        one = known[chosen]
+        one = _guest_class((*shared, f"guest={name}"), config_name, known)
         if one.weights or one.os_class in config.classes:
             raise ConfigError(f"guest.weights must name different guests that are no mix, got {name}: take it out")
         config.classes[one.os_class] = one
 
 
+def _take_installed(
+    config: Config, overrides: Sequence[str], config_name: str, known: dict[tuple[str, ...], GuestConfig]
+) -> None:
+    """Give installers that reboot the classes they reboot into, composed like those of a mix."""
+    if config.installed:
+        raise ConfigError(
+            f"installed must be left out, got {', '.join(config.installed)}: try guest.install.into=linux"
+        )
+    shared = [
+        text
+        for text in overrides
+        if _may_change_class(key := text.partition("=")[0].lstrip("+~")) and not key.startswith("guest.install.")
+    ]
+    for installer in [one for one in config.guests.values() if one.install.reboots]:
+        name = installer.install.into
+        one = _guest_class((*shared, f"guest={name}"), config_name, known)
+        if one.weights or one.install.installs:
+            raise ConfigError(f"guest.install.into must be no mix and no installer, got {name}: try linux")
+        differs = [key for key in OF_THE_MACHINE if getattr(one, key) != getattr(installer, key)]
+        if differs:
+            raise ConfigError(
+                f"guest.{differs[0]} must be the same before and after a reboot, got {getattr(installer, differs[0])} "
+                f"for {installer.os_class} and {getattr(one, differs[0])} for {name}: a machine keeps its configuration"
+            )
+        config.installed[name] = one
+
+
+def _guest_class(chosen: tuple[str, ...], config_name: str, known: dict[tuple[str, ...], GuestConfig]) -> GuestConfig:
+    """The guest that these overrides compose."""
+    from hydra import compose as hydra_compose
+
+    if chosen not in known:
+        composed = hydra_compose(config_name, list(chosen), return_hydra_config=True)
+        known[chosen] = _to_config(_without_hydra(composed), chosen).guest
+    return known[chosen]
+
+
 def _may_change_class(key: str) -> bool:
     section, dot, name = key.partition(".")
-    if key == "guest" or (section == "guest" and name.partition(".")[0] in ("weights", "os_class")):
-        return False
+    if key in ("guest", "workload") or (section == "guest" and name.partition(".")[0] in ("weights", "os_class")):
+        return False  # a workload may want keys of its own beside it
     return section == "guest" if dot else key in groups()
 
 

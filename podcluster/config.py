@@ -45,13 +45,14 @@ AUTOBALLOON = ("auto", "true", "false")
 STUBDOMS = ("none", "minios", "linux")
 MIN_DOM0_MIB = 128  # libxl targets dom0 at no less (LIBXL_MIN_DOM0_MEM)
 ON_CRASH = ("destroy", "restart", "preserve")
+ON_REBOOT = ("restart", "destroy")
 CHECKS = ("epoch", "step", "off")
 BALLOON_DRIVERS = ("linux", "windows", "none")
 BALLOON_GENERATIONS = ("new", "old")
 FAULTS = ("none", "stuck", "intermittent", "slow", "lying")
 SCRUBBERS = ("none", "zero", "pattern")
 SCRUB_ORDERS = ("ascending", "descending")
-INSTALL_ENDS = ("stays", "shuts_down")
+INSTALL_ENDS = ("stays", "shuts_down", "reboots")
 ALLOC_ORDERS = ("descending", "random")
 FAMILIES = ("one", "alike", "synthetic", "bitbrains")
 RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
@@ -174,8 +175,9 @@ class HostConfig:
     pod_target_less_hole: bool = True  # the builder takes the 32 pages of the VGA hole off the PoD target
     claim_mode: bool = True  # xl.conf claim_mode: stake the memory before the build
     on_crash: str = "destroy"  # destroy | restart: builds it again, with its full debt | preserve: keeps its memory
-    restart_delay_s: float = 2  # from a crash to the build that follows it
-    max_restarts: int | None = None  # of one domain; None: for ever, as xl
+    on_reboot: str = "restart"  # restart: builds it again | destroy: what reboots is gone
+    restart_delay_s: float = 2  # from a crash or a reboot to the build that follows it
+    max_restarts: int | None = None  # of one domain that crashes; None: for ever, as xl
     costs: CostConfig = field(default_factory=CostConfig)
     softirq_per_s: float = 0  # other work that arrives for a vCPU's CPU while Xen serves it (G7); .inf: always some
     ring_slots: int | None = None  # records in the recent list (P7); None: as the era says
@@ -204,6 +206,7 @@ class HostConfig:
         _one_of("host.paging", self.paging, PAGING_KINDS)
         _between("host.extra_ram_pages", self.extra_ram_pages, 0, 256)  # the 1 MiB that libxl leaves above the target
         _one_of("host.on_crash", self.on_crash, ON_CRASH)
+        _one_of("host.on_reboot", self.on_reboot, ON_REBOOT)
         _between("host.restart_delay_s", self.restart_delay_s, 0)
         if self.max_restarts is not None:
             _between("host.max_restarts", self.max_restarts, 0)
@@ -333,9 +336,10 @@ class PageCacheConfig:
 class InstallConfig:
     """An installer: what it unpacks into memory once it is up, how long that takes, and what it does then."""
 
-    unpack_mib: Range = field(default_factory=lambda: [0, 0])  # 0: installs nothing
+    unpack_mib: Range = field(default_factory=lambda: [0, 0])  # 0: installs nothing, and stays
     install_s: Range = field(default_factory=lambda: [0, 0])
-    end: str = "stays"  # stays | shuts_down: at the end of the installation
+    end: str = "stays"  # stays | shuts_down | reboots: at the end of the installation
+    into: str = ""  # the guest class that reboots into: a file of conf/guest
 
     def __post_init__(self) -> None:
         self.check()
@@ -345,6 +349,21 @@ class InstallConfig:
         _range("guest.install.unpack_mib", self.unpack_mib)
         _range("guest.install.install_s", self.install_s)
         _one_of("guest.install.end", self.end, INSTALL_ENDS)
+        if self.reboots and not self.into:
+            raise ConfigError(
+                "guest.install.into must name a guest class where guest.install.end=reboots, got nothing: "
+                "try guest.install.into=linux"
+            )
+
+    @property
+    def installs(self) -> bool:
+        """There is something to install."""
+        return self.unpack_mib[1] > 0
+
+    @property
+    def reboots(self) -> bool:
+        """It reboots into what it has installed."""
+        return self.installs and self.end == "reboots"
 
 
 @dataclass(kw_only=True)
@@ -595,6 +614,7 @@ class Config:
     study: StudyConfig
     experiment: str | None = None  # the file of conf/experiment that this came from
     classes: dict[str, GuestConfig] = field(default_factory=dict)  # of a mix, by os_class; from conf/guest, by itself
+    installed: dict[str, GuestConfig] = field(default_factory=dict)  # what installers reboot into; likewise by itself
 
     def __post_init__(self) -> None:
         self.check()
@@ -625,8 +645,8 @@ class Config:
 
     @property
     def guests(self) -> dict[str, GuestConfig]:
-        """The guest classes that machines may have, by `os_class`."""
-        return self.classes or {self.guest.os_class: self.guest}
+        """The guest classes that machines may have, now or once they are installed, by `os_class`."""
+        return {**self.installed, **(self.classes or {self.guest.os_class: self.guest})}
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they are written into the metadata of results."""

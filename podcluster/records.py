@@ -71,6 +71,7 @@ Cause = Literal[
     "memory_constraint",  # XAPI: the memory settings are not allowed (E15)
     "host_memory",  # XAPI: the host has not enough free memory (E13)
     "vms_failed_to_cooperate",  # squeezed: guests that were to give memory did not (E14)
+    "rebooted",  # it shut down so as to be started again: an installer that is done
     "still_waiting",  # it left, or the run ended, before there was memory for it
     "no_host",
     "too_large",
@@ -94,6 +95,7 @@ CAUSES: Final[tuple[Cause, ...]] = (
     "memory_constraint",
     "host_memory",
     "vms_failed_to_cooperate",
+    "rebooted",
     "still_waiting",
     "no_host",
     "too_large",
@@ -413,6 +415,7 @@ class DomainRow:
     reclaimed_2m: int = column("1", "Zero superpages taken back.")
     splintered_2m: int = column("1", "Superpage entries split because the cache held no superpage.")
     sweeps: int = column("1", "Emergency sweeps for zero pages.")
+    sweep_looks: int = column("1", "gfns that emergency sweeps looked at, whatever was there.")
     hypervisor_ns: int = column("ns", "Time that Xen spent on its accesses and hypercalls, its lock held.")
     debt_ns: int = column("ns", "Time from its build until its entries were no more than its cache (E = C).")
     swap_ns: int = column("ns", "Time lost to swapping: it waited for its swap device, or for pages it missed.")
@@ -495,7 +498,9 @@ class RunRow:
     conditional_on: str = column("-", "Data that every number here is conditional on; empty when drawn.", label=True)
     machines_left_out: int = column("1", "Machines of the source that took no part.")
     requests: int = column("1", "Machines asked for.")
-    restarts: int = column("1", "Starts beyond these: of domains that crashed, by host.on_crash=restart.")
+    restarts: int = column(
+        "1", "Starts beyond these: after a crash by host.on_crash=restart, after a reboot by host.on_reboot."
+    )
     boots_started: int = column("1", "Builds begun.")
     boots_done: int = column("1", "Guests that came up.")
     static_ratio_mean: float = column("1", "Mean over time of sum of maxmem / U: what was promised.")
@@ -510,7 +515,7 @@ class RunRow:
     demand_ratio_mean: float = column("1", "Mean over time of what guests want / U.")
     demand_ratio_max: float = column("1", "Maximum over time of what guests want / U.")
     fate_running: int = column("1", "Boot attempts still running at the end.")
-    fate_shut_down: int = column("1", "Boot attempts that left at their time.")
+    fate_shut_down: int = column("1", "Boot attempts that left at their time, or by themselves.")
     fate_pod_oom: int = column("1", "Boot attempts that Xen killed for want of populate-on-demand memory.")
     fate_pod_oom_by_other: int = column("1", "The same, killed on another domain's access.")
     fate_guest_panic: int = column("1", "Boot attempts whose own kernel gave up.")
@@ -587,7 +592,7 @@ class CellRow:
     crash_per_domain_day_design_effect: float | None = column("1", "Variance over replications over Poisson's.")
     start_refused: float | None = column("1", "(rejected + build_failed) / starts asked for, all replications.")
     start_refused_numerator: int = column("1", "Boot attempts rejected or not built.")
-    start_refused_denominator: int = column("1", "Starts asked for: machines, and restarts after a crash.")
+    start_refused_denominator: int = column("1", "Starts asked for: machines, and restarts after a crash or a reboot.")
     start_refused_low: float | None = column("1", "Lower end of the interval over replications.")
     start_refused_high: float | None = column("1", "Upper end of the interval over replications.")
     start_refused_upper: float | None = column("1", "Exact one-sided upper bound (Clopper-Pearson).")

@@ -80,6 +80,7 @@ MISTAKES = [
     ("guest.install.unpack_mib=[-1,1]", "guest.install.unpack_mib must be >= 0"),
     ("guest.install.install_s=[2,1]", "guest.install.install_s must be [low, high] with low <= high"),
     ("guest.install.end=explodes", "guest.install.end must be one of stays, shuts_down"),
+    ("host.on_reboot=preserve", "host.on_reboot must be one of restart, destroy"),
     ("guest.scrub_rate_mib_per_s=[0,1]", "guest.scrub_rate_mib_per_s must be >= 1"),
     ("guest.scrub_start_s=[-1,1]", "guest.scrub_start_s must be >= 0"),
     ("guest.alloc_block_pages=0", "guest.alloc_block_pages must be between 1 and"),

@@ -10,7 +10,7 @@ Invariants  [EP-1] epochs without arrival or departure are merged, which changes
             [EP-2] a placement keeps committed + need_memory <= U and maxmem <= U of its host, counting what the same
                    epoch placed before.
             [EP-3] every request has a `domains` row for each of its attempts, which count from 1 without gaps; only a
-                   crash with `host.on_crash=restart` has a next one.
+                   crash with `host.on_crash=restart` and a reboot with `host.on_reboot=restart` have a next one.
             [EP-4] commit_ratio <= 1.
 Departs     A scheduler counts its own placements of the running epoch at once, though no host has reported them: real
             ones do too. Time begins just after 0: what arrives at 0 is started at 1 ns.
@@ -210,8 +210,9 @@ def rejection(request: MachineRequest, at_ns: int, cause: str) -> DomainRow:
         boot_done_ns=None, boot_delay_ns=None, end_ns=at_ns, fate="rejected", cause=cause, oom_line="", tot_pages=0,
         entry_count=0,
         cache_count=0, nonzero_pages_peak=0, margin_pages=0, working_pages_peak=0, ballooned_pages=0, balloon_gave_up=0,
-        populated_4k=0, populated_2m=0, reclaimed_4k=0, reclaimed_2m=0, splintered_2m=0, sweeps=0, hypervisor_ns=0,
-        debt_ns=0, swap_ns=0, swap_in_pages=0, swap_out_pages=0, swapped_pages_peak=0, oom_kills=0, slowdown=1.0,
+        populated_4k=0, populated_2m=0, reclaimed_4k=0, reclaimed_2m=0, splintered_2m=0, sweeps=0, sweep_looks=0,
+        hypervisor_ns=0, debt_ns=0, swap_ns=0, swap_in_pages=0, swap_out_pages=0, swapped_pages_peak=0, oom_kills=0,
+        slowdown=1.0,
     )  # fmt: skip
 
 

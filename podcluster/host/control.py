@@ -124,10 +124,11 @@ def kept_free_pages(host: HostConfig, controller: ControllerConfig | None) -> in
 class Control:
     """One host's controller."""
 
-    def __init__(self, config: ControllerConfig, hands: Hands, machine: Mechanism, usable_pages: int) -> None:
+    hands: Hands  # given before its first look
+
+    def __init__(self, config: ControllerConfig, machine: Mechanism, usable_pages: int) -> None:
         self._controller = make_controller(config)
         self._state = self._controller.first_state
-        self._hands = hands
         self._machine = machine
         self._usable_pages = usable_pages
         self._gives_up = config.name not in ("squeezed", "qmemman")  # these two answer every start themselves
@@ -240,7 +241,7 @@ class Control:
             if at_ns - one.view.asked_ns >= PATIENCE_NS:
                 needed = pages_to_kib(one.view.min_pages + one.view.overhead_pages)
                 text = NOT_ENOUGH.format(needed=needed, free=pages_to_kib(self._machine.free_pages))
-                self._hands.turn_away(at_ns, self.withdraw(at_ns, domain_id), one.cause, text)
+                self.hands.turn_away(at_ns, self.withdraw(at_ns, domain_id), one.cause, text)
 
     def _view(self, at_ns: int, residents: Mapping[int, Resident], owned_of: Mapping[int, int]) -> View:
         domains = []
@@ -286,7 +287,7 @@ class Control:
             books.limit_pages = action.limit_pages
         elif isinstance(action, Uncooperative):
             self.uncooperative += action.flagged
-            self._hands.mark_uncooperative(at_ns, resident, flagged=action.flagged)
+            self.hands.mark_uncooperative(at_ns, resident, flagged=action.flagged)
         else:
             before_pages, before_kib = domain.target_pages, domain.xenstore_target_kib
             resident.moved = True
@@ -303,7 +304,7 @@ class Control:
                 books.limit_pages = action.target_pages + kib_to_pages(SLACK_KIB)
                 books.target_kib = pages_to_kib(domain.target_pages)
             told = domain.xenstore_target_kib != before_kib
-            self._hands.target_written(at_ns, resident, before_pages, heap=isinstance(action, MemSet), told=told)
+            self.hands.target_written(at_ns, resident, before_pages, heap=isinstance(action, MemSet), told=told)
 
     @staticmethod
     def _write(resident: Resident, books: Books, target_kib: int, xenstore_kib: int) -> None:
@@ -318,7 +319,7 @@ class Control:
     def _grant(self, at_ns: int, action: Grant) -> None:
         overhead_pages = self._waiting[action.domain_id].view.overhead_pages
         request = self.withdraw(at_ns, action.domain_id)
-        resident = self._hands.build(at_ns, request, action.target_pages)
+        resident = self.hands.build(at_ns, request, action.target_pages)
         if resident is not None:
             self.built(resident, action.target_pages, overhead_pages)
 
@@ -327,4 +328,4 @@ class Control:
         one.cause, one.text = action.cause, action.text
         one.next_ns = at_ns + RETRY_NS
         if one.next_ns - one.view.asked_ns > PATIENCE_NS:
-            self._hands.turn_away(at_ns, self.withdraw(at_ns, action.domain_id), action.cause, action.text)
+            self.hands.turn_away(at_ns, self.withdraw(at_ns, action.domain_id), action.cause, action.text)

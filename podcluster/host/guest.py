@@ -9,7 +9,7 @@ Streams     Those of the boot (`guest_boot.py`), and then, in order of rank:
             balloon    its driver, where there is one
             demand     from the end of the services (boot done): what is held follows W (G3), data
             dirty      from then on, where `dirty_all`: all there is, data
-            install    from then on, of an installer: what it unpacks, data; then it may shut down
+            install    from then on, of an installer: what it unpacks, data; then it may leave
             cache      from then on: page cache grows into free memory (G4), data
 Invariants  [GS-1] streams.py: batches at instants, no result depends on where the clock stops in between.
             [GS-2] growth of what is held writes pages only beyond what was ever in use (`guest_memory`).
@@ -80,7 +80,9 @@ class Guest:
         self._on_event = on_event
         self._fault = fault
         self._dirties = cfg.dirty_all
-        self.leaves_by_itself = cfg.install.end == "shuts_down"  # an installer, when it is done
+        # An installer, when it is done.
+        self.leaves_by_itself = cfg.install.installs and cfg.install.end != "stays"
+        self._end_cause: Cause = "rebooted" if cfg.install.reboots else ""
         self.held = HeldBooks(
             memory,
             demand,
@@ -254,7 +256,7 @@ class Guest:
 
     def _installed(self, at_ns: int) -> None:
         if self.leaves_by_itself:
-            self.end = End(at_ns, "shut_down", "")
+            self.end = End(at_ns, "shut_down", self._end_cause)
 
     # -- what its streams tell ---------------------------------------------------------------------------------------
 

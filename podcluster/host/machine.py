@@ -89,6 +89,7 @@ class Counters(NamedTuple):
     reclaimed_2m: int
     splintered_2m: int
     sweeps: int
+    sweep_looks: int
     crashed: int
     claim_pages: int
     nonzero_pages: int

@@ -63,6 +63,10 @@ class Counted(Protocol):
     def sweeps(self) -> int:
         """Emergency sweeps."""
 
+    @property
+    def sweep_looks(self) -> int:
+        """How many gfns they looked at."""
+
 
 class Ballooned(Protocol):
     """How far the batches of `balloon_runs` came."""

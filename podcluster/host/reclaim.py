@@ -349,6 +349,12 @@ def _sweep_down(h: HostState, g: DomainState, start: int, floor: int, limit: int
 
 
 @routine
+def _looked(start: int, stopped: int, floor: int) -> int:
+    """How many gfns a walk down from `start` to the one above `floor` looked at that stopped at `stopped`."""
+    return start - stopped + (1 if stopped > floor else 0)
+
+
+@routine
 def emergency_sweep(h: HostState, g: DomainState) -> None:
     """P11: look for zero pages downwards from where the last sweep stopped."""
     r = g.rec[0]
@@ -358,11 +364,13 @@ def emergency_sweep(h: HostState, g: DomainState) -> None:
     start = r.reclaim_single
     due = next_work(h, g) if h.rec[0].sweep_yields else NEVER
     stopped = _sweep_down(h, g, start, 0, max(start - SWEEP_LIMIT, 0), due)
+    r.sweep_looks += _looked(start, stopped, 0)
     r.reclaim_single = max(stopped - 1, 0)
     r.sweep_wrapped = 0
     if stopped == 0 and r.cache_count == 0 and h.rec[0].sweep_wraps and start < r.max_guest:
         # Not Xen: on from the top, as if it lay below the bottom.
         stopped = _sweep_down(h, g, r.max_guest, start, r.max_guest + start - SWEEP_LIMIT, due)
+        r.sweep_looks += _looked(r.max_guest, stopped, start)
         r.reclaim_single = stopped - 1 if stopped > start else 0
         r.sweep_wrapped = 1
     r.sweep_from = start

@@ -1,12 +1,12 @@
-"""A domain with its guest, on one host.
+"""A domain with its guest, on one host, and all of a host.
 
-What        `Resident`, what the host's clock and its controller know of one domain.
+What        `Resident`, what the host's clock and its controller know of one domain; `Residents`, who is there.
 Units       Pages of 4 KiB.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from podcluster.host.balloon import Balloon
 from podcluster.host.domain import Domain
@@ -42,3 +42,17 @@ class Resident:
         guest = self.guest
         settled = guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
         return settled and self.memory.entry_count == 0 and (self.balloon is None or self.balloon.idle)
+
+
+@dataclass(frozen=True, slots=True)
+class Residents:
+    """The domains on one host."""
+
+    running: dict[int, Resident] = field(default_factory=dict)  # by domid
+    preserved: dict[int, Resident] = field(default_factory=dict)  # by domain_id: crashed, and kept with all they own
+    domid_of: dict[int, int] = field(default_factory=dict)  # domain_id of those that run -> domid
+
+    @property
+    def standing(self) -> tuple[Resident, ...]:
+        """All that own memory."""
+        return (*self.running.values(), *self.preserved.values())

@@ -162,6 +162,7 @@ DOMAIN_RECORD = _record(
     "reclaimed_2m",
     "splintered_2m",
     "sweeps",
+    "sweep_looks",  # gfns that they looked at
     "super_sweeps",
     "claim",  # outstanding claim
     "built",  # set by the builder: from here on the debt is not negative

@@ -252,6 +252,13 @@ def test_death_is_at_the_batch_that_the_line_of_demand_crosses_the_limit_in() ->
     assert limit_s - 2 < seconds(row.end_ns) <= limit_s
 
 
+def test_a_sweep_that_finds_nothing_looks_at_every_gfn_below_the_highest() -> None:
+    """P11 in the row of a death: one sweep, from the top of RAM (maxmem less 8 MiB of video RAM) down to gfn 1."""
+    row = one_life("linux_no_driver", 32, 64, demand=48, page_cache={"rate_mib_per_s": 0})
+    assert (row.fate, row.sweeps, row.sweep_looks) == ("pod_oom", 1, (64 - 8) * MIB - 1)
+    assert one_life("linux_no_driver", 32, 32, demand=24).sweep_looks == 0
+
+
 def test_a_host_gives_every_page_back() -> None:
     """After the last domain has gone the host has all the free pages it started with."""
     classes = [guest_config(kind) for kind in KINDS]

@@ -81,6 +81,7 @@ class Domain:
     reclaimed_2m: int = 0
     splintered_2m: int = 0
     sweeps: int = 0
+    sweep_looks: int = 0
     super_sweeps: int = 0
     claim_pages: int = 0
     shadow_refs: dict[int, int] = field(default_factory=dict)  # gfn -> references of shadow mappings

@@ -38,6 +38,7 @@ class Counters(NamedTuple):
     reclaimed_2m: int
     splintered_2m: int
     sweeps: int
+    sweep_looks: int
     crashed: int
     claim_pages: int
     nonzero_pages: int
@@ -566,6 +567,7 @@ class ReferenceMachine:
             domain.reclaimed_2m,
             domain.splintered_2m,
             domain.sweeps,
+            domain.sweep_looks,
             int(domain.crashed),
             domain.claim_pages,
             nonzero,

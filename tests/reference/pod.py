@@ -369,6 +369,7 @@ class PodManager:
         gfn = start
         while gfn > floor:
             self.take("look_ns")
+            domain.sweep_looks += 1
             if domain.table.lookup(gfn)[0] == RAM:
                 gathered.append(gfn)
                 if len(gathered) == SWEEP_BATCH:

@@ -82,6 +82,38 @@ def test_mistakes_of_a_mix(overrides: list[str], answer: str) -> None:
         compose(["guest=mix", *overrides])
 
 
+def test_a_mix_goes_with_any_workload() -> None:
+    """A class is composed without the workload, which may want keys of its own beside it."""
+    config = compose(["guest=mix", "workload=one", "workload.maxmem_mib=512"])
+    assert len(config.guests) == 6
+
+
+def test_what_installers_reboot_into_is_composed_with_them() -> None:
+    """In a mix only what installs reboots, whatever the command line says of all; what else it says holds for both."""
+    said = ["guest.install.end=reboots", "guest.page_cache.rate_mib_per_s=7"]
+    config = compose(["guest=mix", "guest.weights={windows:2,installer:1}", *said])
+    assert set(config.classes) == {"windows", "installer"}
+    assert set(config.guests) == {"windows", "installer", "linux"}
+    assert [name for name, one in config.guests.items() if one.install.reboots] == ["installer"]
+    assert config.guests["linux"].page_cache.rate_mib_per_s == 7
+    assert "linux" not in {request.os_class for request in drawn(config).requests}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "answer"),
+    [
+        (["guest.install.into=''"], r"^guest.install.into must name a guest class .*, got nothing: try "),
+        (["guest.install.into=mix"], r"^guest.install.into must be no mix and no installer, got mix: try linux$"),
+        (["guest.install.into=installer"], r"^guest.install.into must be no mix and no installer, got installer: try"),
+        (["guest.install.into=lnux"], r"^guest must be one of .*, got lnux: did you mean guest=linux\?$"),
+    ],
+)
+def test_mistakes_of_a_reboot(overrides: list[str], answer: str) -> None:
+    """One line: key, rule, value, remedy."""
+    with pytest.raises(ConfigError, match=answer):
+        compose(["guest=installer", "guest.install.end=reboots", *overrides])
+
+
 def test_a_single_class_has_no_mix() -> None:
     """Every machine is of the class asked for."""
     config = compose(["guest=windows"])

@@ -1,0 +1,256 @@
+"""Domains come and go: starts, refusals, builds, crashes, restarts, ends.
+
+What        `Lifecycle`, the toolstack's side of a host: what it was asked for and what it still owes.
+Units       Pages of 4 KiB; ns of simulated time.
+Invariants  [HM-5] a domain that is built again after a crash or a reboot is a new domain with the next attempt: a build
+                   like any other, at its own instant, with its full debt (G14).
+Departs     A build and a destruction take no simulated time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from podcluster.config import GuestConfig, HostConfig
+from podcluster.errors import InvariantError
+from podcluster.host import domain as toolstack
+from podcluster.host.agenda import TOOLSTACK, Agenda
+from podcluster.host.attention import Attention
+from podcluster.host.control import Control
+from podcluster.host.failures import death
+from podcluster.host.host_audit import HostAudit
+from podcluster.host.mechanism import Mechanism
+from podcluster.host.own import Starts, Turn
+from podcluster.host.power_on import power_on
+from podcluster.host.recorder import Recorder
+from podcluster.host.resident import Resident, Residents
+from podcluster.host.xl import NOT_FREED
+from podcluster.records import Cause, EventKind, Fate, HostSpec, MachineRequest
+from podcluster.units import pages_to_mib, s_to_ns
+
+
+class Lifecycle:
+    """The domains of one host, from their start to their end."""
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        host: HostConfig,
+        guests: Mapping[str, GuestConfig],
+        seed: int,
+        machine: Mechanism,
+        residents: Residents,
+        *,
+        agenda: Agenda,
+        recorder: Recorder,
+        audit: HostAudit,
+        attention: Attention,
+        control: Control | None,
+        starts: Starts | None,
+        kept_free_pages: int,
+        ahead: bool,
+    ) -> None:
+        """`starts`: where dom0 may have to make room first; `ahead`: whether guests may be run ahead of each other."""
+        self._spec = spec
+        self._cfg = host
+        self._guests = guests
+        self._seed = seed
+        self._machine = machine
+        self._residents = residents
+        self._agenda = agenda
+        self._recorder = recorder
+        self._audit = audit
+        self._attention = attention
+        self._control = control
+        self._starts = starts
+        self._ahead = ahead
+        self._next_domid = 1
+        self._restarts: dict[int, int] = {}  # domain_id -> stamp of the build that is to follow its end
+        self._crashes: Counter[int] = Counter()  # by domain_id
+        self.committed_pages = self.overhead_pages = kept_free_pages  # what placement counts on, and all but memory
+
+    # -- starts ------------------------------------------------------------------------------------------------------
+
+    def start(self, at_ns: int, request: MachineRequest, *, at_once: bool = True) -> None:
+        """Start a guest, or let it take its turn where dom0 may have to make room first; placement counts it from here
+        at its memory.
+        """
+        if request.domain_id in self._residents.domid_of:
+            raise InvariantError(f"[HM-4] domain {request.domain_id} runs already (host {self._spec.host_id})")
+        need_pages = self._need_pages(request)
+        available_pages = self._spec.usable_pages - self.committed_pages
+        refused = toolstack.not_admitted(request, available_pages, self._cfg, self._guests[request.os_class])
+        self._commit(request, need_pages)
+        if refused is not None:
+            self.turn_away(at_ns, request, refused.cause, refused.text)
+        elif self._starts is not None:
+            self._starts.ask(at_ns, Turn(request.domain_id, request, need_pages, partial(self._decided, request)))
+        else:
+            self._let_in(at_ns, request, at_once=at_once)
+
+    def _let_in(self, at_ns: int, request: MachineRequest, *, at_once: bool) -> None:
+        """Build a guest, or ask the controller what it gets."""
+        if self._control is None:
+            self.build(at_ns, request, request.memory_pages)
+        else:
+            overhead_pages = self._need_pages(request) - request.memory_pages
+            self._control.ask(at_ns, request, overhead_pages, at_once=at_once)
+
+    def _decided(self, request: MachineRequest, at_ns: int, fits: bool) -> None:
+        """What came of a start that had to wait for dom0."""
+        if fits:
+            self._let_in(at_ns, request, at_once=False)
+        else:
+            self.turn_away(at_ns, request, "dom0_short", NOT_FREED)
+
+    def _need_pages(self, request: MachineRequest) -> int:
+        return toolstack.need_memory_pages(request, self._cfg, self._guests[request.os_class])
+
+    def build(self, at_ns: int, request: MachineRequest, memory_pages: int) -> Resident | None:
+        """Build and boot a guest with this target."""
+        cfg = self._guests[request.os_class]
+        domid, self._next_domid = self._next_domid, self._next_domid + 1
+        built = toolstack.build(self._machine, domid, replace(request, memory_pages=memory_pages), self._cfg, cfg)
+        if isinstance(built, toolstack.BuildFailed):
+            self.turn_away(at_ns, request, built.cause, built.text, domid=domid)
+            return None
+
+        def event(t_ns: int, kind: EventKind, text: str) -> None:
+            self._recorder.event(t_ns, request, domid, kind, text)
+
+        resident = power_on(
+            self._machine, self._cfg, cfg, request, built, self._seed, at_ns, ahead=self._ahead, on_event=event
+        )
+        self._residents.running[domid] = resident
+        self._residents.domid_of[request.domain_id] = domid
+        self._attention.unsettle(domid)
+        self._recorder.built(at_ns, resident)
+        self._recorder.heap_changed(at_ns, resident)
+        event(
+            at_ns, "build_done", f"Dom{domid} {pages_to_mib(memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
+        )
+        self._recorder.acted(resident)
+        self._audit.acted(domid)
+        self._agenda.put_guest(resident)
+        return resident
+
+    def turn_away(self, at_ns: int, request: MachineRequest, cause: Cause, text: str, *, domid: int = 0) -> None:
+        """A start came to nothing."""
+        self._commit(request, -self._need_pages(request))
+        self._recorder.not_built(at_ns, request, domid, cause, text)
+
+    def _commit(self, request: MachineRequest, need_pages: int) -> None:
+        """Charge the host with what a domain needs, or give it back (below 0)."""
+        memory_pages = request.memory_pages if need_pages > 0 else -request.memory_pages
+        self.committed_pages += need_pages
+        self.overhead_pages += need_pages - memory_pages
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def stop(self, at_ns: int, domain_id: int) -> None:
+        """Stop a machine, whatever has become of it. One that is not here has ended by itself before anybody knew."""
+        if domain_id in self._restarts:
+            self._agenda.call_off(self._restarts.pop(domain_id))
+        elif self._withdraw(at_ns, domain_id):
+            pass
+        elif self._control and domain_id in self._control.waiting:
+            asked = self._control.withdraw(at_ns, domain_id)
+            self.turn_away(at_ns, asked, "still_waiting", "left at its time, while it waited for memory")
+        elif domain_id in self._residents.preserved:
+            self._destroy(self._residents.preserved.pop(domain_id), at_ns)
+        elif domain_id in self._residents.domid_of:
+            resident = self._residents.running[self._residents.domid_of[domain_id]]
+            self._recorder.event(at_ns, resident.request, resident.domain.domid, "shut_down", "left at its time")
+            self._retire(resident, at_ns, "shut_down", "")
+
+    def _withdraw(self, at_ns: int, domain_id: int) -> bool:
+        """Stop a machine whose start still waits for its turn; whether there is one."""
+        request = self._starts.withdraw(domain_id) if self._starts is not None else None
+        if request is None:
+            return False
+        self._commit(request, -self._need_pages(request))
+        self._recorder.event(at_ns, request, TOOLSTACK, "shut_down", "left before its start had its turn")
+        self._recorder.ended(at_ns, request, None, None, "shut_down", "")
+        return True
+
+    def end_by_itself(self, resident: Resident) -> None:
+        """Xen, or its own kernel, has ended a guest; what becomes of one that crashed is for `host.on_crash` to say."""
+        end, request, domain = resident.guest.end, resident.request, resident.domain
+        assert end is not None
+        if end.fate == "shut_down":
+            reboots = end.cause == "rebooted"
+            text = "reboots: it is installed" if reboots else "by itself"
+            self._recorder.event(end.at_ns, request, domain.domid, "shut_down", text)
+            self._retire(resident, end.at_ns, end.fate, end.cause)
+            if reboots and self._cfg.on_reboot == "restart":
+                self._restart(self._installed(resident), end.at_ns, "reboot")
+            return
+        oom = resident.memory.oom
+        line = self._machine.oom_line(oom) if oom else ""
+        kind, text = death(end.fate, end.cause, domain.domid, line, domain.numbers.paging_pages)
+        self._recorder.event(end.at_ns, request, domain.domid, kind, text)
+        self._recorder.died()
+        preserve = self._cfg.on_crash == "preserve"
+        self._retire(resident, end.at_ns, end.fate, end.cause, preserve=preserve)
+        self._crashes[request.domain_id] += 1
+        most = self._cfg.max_restarts
+        if self._cfg.on_crash == "restart" and (most is None or self._crashes[request.domain_id] <= most):
+            self._restart(request, end.at_ns, "crash")
+
+    def _installed(self, resident: Resident) -> MachineRequest:
+        """What a toolstack asks for when an installer reboots: what it has installed, at the target that it has now
+        (B1.10); a controller is asked anew.
+        """
+        request = resident.request
+        into = self._guests[request.os_class].install.into
+        memory_pages = request.memory_pages if self._control else resident.domain.target_pages
+        return replace(request, os_class=into, memory_pages=memory_pages)
+
+    def _restart(self, request: MachineRequest, end_ns: int, after: str) -> None:
+        """Build a domain that ended at `end_ns` again, a little later: its whole target must be free again, and its
+        debt is whole again (G14).
+        """
+        at_ns = end_ns + s_to_ns(self._cfg.restart_delay_s)
+        again = replace(request, attempt=request.attempt + 1, arrival_ns=at_ns)
+
+        def build(now_ns: int) -> None:
+            del self._restarts[request.domain_id]
+            text = f"attempt {again.attempt}, {self._cfg.restart_delay_s:g} s after its {after}"
+            self._recorder.event(now_ns, again, TOOLSTACK, "restart", text)
+            self.start(now_ns, again, at_once=False)
+
+        self._restarts[request.domain_id] = self._agenda.later(at_ns, build)
+
+    def _retire(self, resident: Resident, at_ns: int, fate: Fate, cause: str, *, preserve: bool = False) -> None:
+        """Write a domain's row, and give back all that it had unless it is to be preserved."""
+        domid, request = resident.domain.domid, resident.request
+        self._recorder.ended(at_ns, request, resident, resident.guest.boot_start_ns, fate, cause)
+        del self._residents.running[domid]
+        del self._residents.domid_of[request.domain_id]
+        self._attention.retired(at_ns, domid)
+        self._recorder.retired(domid)
+        self._audit.retired(domid)
+        if preserve:
+            self._residents.preserved[request.domain_id] = resident
+        else:
+            self._destroy(resident, at_ns)
+
+    def _destroy(self, resident: Resident, at_ns: int) -> None:
+        """Give back all that a domain had."""
+        self._agenda.reach(at_ns)
+        toolstack.destroy(self._machine, resident.domain)
+        self._commit(resident.request, -self._need_pages(resident.request))
+        self._recorder.destroyed(at_ns, resident)
+        self._audit.destroyed()
+
+    def close(self, at_ns: int) -> None:
+        """The run ends: what comes of starts that still wait."""
+        if self._control is not None:
+            for domain_id in list(self._control.waiting):
+                asked = self._control.withdraw(at_ns, domain_id)
+                self.turn_away(at_ns, asked, "still_waiting", "the run ended while it waited for memory")
+        for request in self._starts.waiting if self._starts is not None else ():
+            self._recorder.ended(at_ns, request, None, None, "running", "")

@@ -1,0 +1,272 @@
+"""What is taken down of a host as it goes: rows of its domains, events, samples, and its own row at the end.
+
+What        `Recorder`: quantities of the whole host over time (promised, targets, owned, populated, demanded, free),
+            which it is told of as they change, and the rows that a report carries.
+Units       Pages of 4 KiB; ns of simulated time.
+Order       Whatever changes what a domain owns or what is free is told in order of time [HM-4]. Events of one instant
+            come by domid, those of the host itself first.
+Departs     `populated` and `demanded` are observed on a grid (telemetry, or 300 s where that is off): their means are
+            over that grid and their peaks are the largest seen on it; all else is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from podcluster.host.agenda import TOOLSTACK, Agenda
+from podcluster.host.control import Control
+from podcluster.host.failures import LOW_MEMORY
+from podcluster.host.mechanism import Mechanism
+from podcluster.host.observed import DemandGrid, Level
+from podcluster.host.outcome import outcome
+from podcluster.host.own import LowMemory
+from podcluster.host.resident import Resident
+from podcluster.records import (
+    NO_DOMAIN,
+    DomainRow,
+    EventKind,
+    EventRow,
+    Fate,
+    HostReport,
+    HostRow,
+    HostSpec,
+    HostView,
+    Int64Array,
+    MachineRequest,
+    SampleRow,
+)
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES
+
+OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
+
+
+class Recorder:
+    """One host's books."""
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        machine: Mechanism,
+        running: Mapping[int, Resident],
+        agenda: Agenda,
+        telemetry_ns: int,
+    ) -> None:
+        """`telemetry_ns=0`: no samples."""
+        self._spec = spec
+        self._machine = machine
+        self._running = running
+        self._agenda = agenda
+        self._samples_wanted = telemetry_ns > 0
+        self._grid_ns = telemetry_ns or OBSERVE_NS
+        self.next_look_ns = self._grid_ns
+        self._wants = DemandGrid(self._grid_ns)  # of guests that are up
+        self._booting: dict[int, Resident] = {}
+        self._promises: dict[int, tuple[int, int]] = {}  # (C, E) by domid, as of its latest act
+        self._cached = self._entries = 0  # their sums
+        self._low_memory = LowMemory(machine.free_pages)
+        self._domains: list[DomainRow] = []
+        self._events: list[tuple[int, int, int, EventRow]] = []
+        self._samples: list[SampleRow] = []
+        self._host: HostRow | None = None
+        self._started = self._not_built = self._died = self._domains_peak = self._target_changes = 0
+        self._moved_pages = 0
+        self.promised, self._target, self.owned = Level(), Level(), Level()
+        self._populated, self._demanded, self._free = Level(), Level(), Level()
+        self.owned_of: dict[int, int] = {}  # by domid
+        self._free.at(0, machine.free_pages)
+
+    def report(self, at_ns: int, view: HostView) -> HostReport:
+        """All that was taken down since the last report."""
+        events = tuple(row for _, _, _, row in sorted(self._events, key=lambda event: event[:3]))
+        domains, samples, host = tuple(self._domains), tuple(self._samples), self._host
+        if domains or events or samples:
+            self._domains, self._events, self._samples = [], [], []
+        self._host = None
+        return HostReport(self._spec.host_id, at_ns, view, domains, events, samples, host)
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def event(self, at_ns: int, request: MachineRequest, domid: int, kind: EventKind, text: str) -> None:
+        """Something happened to a machine; domid 0 if it has no domain."""
+        row = EventRow(at_ns, self._spec.host_id, request.domain_id, request.attempt, kind, text)
+        self._events.append((at_ns, domid, len(self._events), row))
+
+    def built(self, at_ns: int, resident: Resident) -> None:
+        """A domain is there."""
+        domid = resident.domain.domid
+        self._started += 1
+        self._booting[domid] = resident
+        self.promised.at(at_ns, self.promised.now + resident.request.maxmem_pages)
+        self._target.at(at_ns, self._target.now + resident.domain.target_pages)
+        self._domains_peak = max(self._domains_peak, len(self._running))
+
+    def not_built(self, at_ns: int, request: MachineRequest, domid: int, cause: str, text: str) -> None:
+        """A start came to nothing."""
+        self._started += 1
+        self._not_built += 1
+        self.event(at_ns, request, domid, "build_failed", text)
+        self.ended(at_ns, request, None, at_ns, "build_failed", cause)
+
+    def target_changed(self, at_ns: int, resident: Resident, before_pages: int) -> None:
+        """A domain's target was `before_pages`."""
+        self._target_changes += 1
+        self._target.at(at_ns, self._target.now + resident.domain.target_pages - before_pages)
+
+    def acted(self, resident: Resident) -> None:
+        """Something happened to a domain: what it is promised may be other than before, and it may be up."""
+        domid, memory = resident.domain.domid, resident.memory
+        cached, entries = self._promises.get(domid, (0, 0))
+        now = (memory.entry_count - memory.debt, memory.entry_count)
+        self._promises[domid] = now
+        self._cached += now[0] - cached
+        self._entries += now[1] - entries
+        if domid in self._booting and resident.guest.boot_done_ns is not None:
+            del self._booting[domid]
+            self._wants.add(domid, resident.request.demand, resident.guest.boot_done_ns)
+
+    def heap_changed(self, at_ns: int, resident: Resident) -> None:
+        """What a domain owns, and what is free, may be other than before."""
+        self._agenda.reach(at_ns)
+        domid = resident.domain.domid
+        owned = self._machine.tot_pages(domid)
+        if resident.moved:
+            self._moved_pages += abs(owned - self.owned_of[domid])
+        self.owned.at(at_ns, self.owned.now + owned - self.owned_of.get(domid, 0))
+        self.owned_of[domid] = owned
+        self.free_changed(at_ns)
+
+    def free_changed(self, at_ns: int) -> None:
+        """Free memory may be other than before; no claim is outstanding between two acts."""
+        free_pages = self._machine.free_pages
+        self._free.at(at_ns, free_pages)
+        for threshold in self._low_memory.crossed(free_pages):
+            text = LOW_MEMORY.format(free_pages, threshold)
+            row = EventRow(at_ns, self._spec.host_id, NO_DOMAIN, 0, "low_memory", text)
+            self._events.append((at_ns, TOOLSTACK, len(self._events), row))
+
+    def died(self) -> None:
+        """A guest has crashed."""
+        self._died += 1
+
+    def ended(
+        self,
+        end_ns: int,
+        request: MachineRequest,
+        resident: Resident | None,
+        start_ns: int | None,
+        fate: Fate,
+        cause: str,
+    ) -> None:
+        """A boot attempt is over, or the run; without a resident, one that was never built."""
+        row = outcome(self._machine, self._spec.host_id, request, resident, start_ns, end_ns, fate, cause)
+        self._domains.append(row)
+
+    def retired(self, domid: int) -> None:
+        """A guest runs no more."""
+        self._booting.pop(domid, None)
+        self._wants.remove(domid, self.next_look_ns // self._grid_ns)
+
+    def destroyed(self, at_ns: int, resident: Resident) -> None:
+        """A domain is no more; what it had is free."""
+        domid, request = resident.domain.domid, resident.request
+        cached, entries = self._promises.pop(domid)
+        self._cached -= cached
+        self._entries -= entries
+        self.promised.at(at_ns, self.promised.now - request.maxmem_pages)
+        self._target.at(at_ns, self._target.now - resident.domain.target_pages)
+        self.owned.at(at_ns, self.owned.now - self.owned_of.pop(domid))
+        self.free_changed(at_ns)
+        self.event(at_ns, request, domid, "destroy", f"{self._machine.free_pages} pages free")
+
+    # -- looks at the whole host -------------------------------------------------------------------------------------
+
+    def look_until(self, last_ns: int) -> None:
+        """Look at the whole host at each instant of the grid up to `last_ns`, before which no guest acts.
+
+        An instant comes before what guests do then.
+        """
+        grid_ns, first_ns = self._grid_ns, self.next_look_ns
+        while first_ns <= last_ns:
+            demanded = self._wants.sums(first_ns // grid_ns, (last_ns - first_ns) // grid_ns + 1)
+            booting = sum(resident.guest.wanted_pages(0) for resident in self._booting.values())
+            self._observe(first_ns, demanded + booting)
+            first_ns += len(demanded) * grid_ns
+        self.next_look_ns = first_ns
+
+    def look(self, at_ns: int) -> None:
+        """Look at the whole host at one instant, which need not be of the grid, before what guests do then."""
+        demanded = sum(resident.guest.wanted_pages(at_ns) for resident in self._running.values())
+        self._observe(at_ns, np.array([demanded], dtype=np.int64))
+        self.next_look_ns = (at_ns // self._grid_ns + 1) * self._grid_ns
+
+    def _observe(self, first_ns: int, demanded: Int64Array) -> None:
+        """Take down what is seen at instants of the grid between which nothing but demand changes."""
+        grid_ns = self._grid_ns
+        self._agenda.reach(first_ns + (len(demanded) - 1) * grid_ns)
+        populated = self.owned.now - self._cached
+        self._populated.at(first_ns, populated)
+        self._demanded.at_each(first_ns, grid_ns, demanded)
+        if not self._samples_wanted:
+            return
+        for i, wanted in enumerate(demanded.tolist()):
+            self._samples.append(
+                SampleRow(
+                    t_ns=first_ns + i * grid_ns,
+                    host_id=self._spec.host_id,
+                    promised_pages=self.promised.now,
+                    target_pages=self._target.now,
+                    owned_pages=self.owned.now,
+                    populated_pages=populated,
+                    demanded_pages=wanted,
+                    cache_pages=self._cached,
+                    entry_pages=self._entries,
+                    free_pages=self._machine.free_pages,
+                    domains_running=len(self._running),
+                    deaths=self._died,
+                )
+            )
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self, at_ns: int, control: Control | None) -> None:
+        """The run ends: a row for each domain that still runs, one for the host."""
+        superpages = self._superpage_share()
+        for resident in self._running.values():
+            self.ended(at_ns, resident.request, resident, resident.guest.boot_start_ns, "running", "")
+        self._host = HostRow(
+            host_id=self._spec.host_id,
+            ram_pages=self._spec.ram_pages,
+            usable_pages=self._spec.usable_pages,
+            domains_started=self._started,
+            domains_died=self._died + self._not_built,
+            domains_peak=self._domains_peak,
+            promised_pages_peak=self.promised.peak,
+            promised_pages_mean=self.promised.mean(at_ns),
+            target_pages_peak=self._target.peak,
+            target_pages_mean=self._target.mean(at_ns),
+            owned_pages_peak=self.owned.peak,
+            owned_pages_mean=self.owned.mean(at_ns),
+            populated_pages_peak=self._populated.peak,
+            populated_pages_mean=self._populated.mean(at_ns),
+            demanded_pages_peak=self._demanded.peak,
+            demanded_pages_mean=self._demanded.mean(at_ns),
+            free_pages_min=self._free.least,
+            free_pages_mean=self._free.mean(at_ns),
+            superpage_share=superpages,
+            controller_actions=control.actions if control is not None else 0,
+            target_changes=self._target_changes,
+            moved_pages=self._moved_pages,
+            uncooperative=control.uncooperative if control is not None else 0,
+            starts_waited_ns=control.waited_ns if control is not None else 0,
+        )
+
+    def _superpage_share(self) -> float | None:
+        large = populated = 0
+        for domid in self._running:
+            ram4k, ram2m, ram1g, *_ = self._machine.entry_map(domid)
+            large += ram2m * SUPERPAGE_PAGES + ram1g * PAGES_PER_GIB
+            populated += ram4k + ram2m * SUPERPAGE_PAGES + ram1g * PAGES_PER_GIB
+        return large / populated if populated else None

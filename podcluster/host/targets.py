@@ -1,0 +1,120 @@
+"""How much a domain is to have: its target and its quota, whoever sets them.
+
+What        `Targets`: `xl mem-set` and `xl mem-max`, what follows a target that a controller wrote, and the limit that
+            a balloon runs into.
+Units       Pages of 4 KiB; ns of simulated time.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from podcluster.host import domain as toolstack
+from podcluster.host.agenda import Agenda
+from podcluster.host.attention import Attention
+from podcluster.host.control import Control
+from podcluster.host.eras import RFC2009
+from podcluster.host.failures import OVER_ALLOCATION
+from podcluster.host.host_audit import HostAudit
+from podcluster.host.mechanism import Mechanism
+from podcluster.host.own import Starts, Turn
+from podcluster.host.recorder import Recorder
+from podcluster.host.resident import Resident, Residents
+from podcluster.host.xl import NOT_FREED
+from podcluster.records import SetMaxMem, SetTarget
+from podcluster.units import pages_to_mib
+
+
+class Targets:
+    """The targets of one host's domains."""
+
+    def __init__(
+        self,
+        era: str,
+        machine: Mechanism,
+        residents: Residents,
+        *,
+        agenda: Agenda,
+        recorder: Recorder,
+        audit: HostAudit,
+        attention: Attention,
+        control: Control | None,
+        starts: Starts | None,
+    ) -> None:
+        """`starts`: where the first toolstack asks dom0 before it raises a target."""
+        self._machine = machine
+        self._residents = residents
+        self._agenda = agenda
+        self._recorder = recorder
+        self._audit = audit
+        self._attention = attention
+        self._control = control
+        # The toolstack of that time called balloon.free() before it told Xen; xl does not.
+        self._starts = starts if era == RFC2009 else None
+        self._over_limit: dict[int, int] = {}  # domid -> limit that its balloon has run into
+
+    def set_target(self, resident: Resident, command: SetTarget) -> None:
+        """An operator sets a target."""
+        raised_pages = command.target_pages - resident.domain.target_pages
+        if self._starts is not None and raised_pages > 0:
+            then = partial(self._set_if_free, resident, command.target_pages)
+            self._starts.ask(command.at_ns, Turn(command.domain_id, None, raised_pages, then))
+        else:
+            self._mem_set(command.at_ns, resident, command.target_pages)
+
+    def _set_if_free(self, resident: Resident, target_pages: int, at_ns: int, free: bool) -> None:
+        """What came of a raise that waited for dom0; its domain may be gone by now."""
+        if resident.domain.domid not in self._residents.running:
+            return
+        if free:
+            self._mem_set(at_ns, resident, target_pages)
+        else:
+            self._recorder.event(at_ns, resident.request, resident.domain.domid, "set_target", NOT_FREED)
+
+    def _mem_set(self, at_ns: int, resident: Resident, target_pages: int) -> None:
+        domain, before = resident.domain, resident.domain.target_pages
+        failure = toolstack.set_target(self._machine, domain, target_pages)
+        text = failure or f"{pages_to_mib(before)} to {pages_to_mib(target_pages)} MiB"
+        self._recorder.event(at_ns, resident.request, domain.domid, "set_target", text)
+        self.written(at_ns, resident, before, heap=True, told=not failure)
+        if self._control is not None:
+            self._control.told(resident)
+
+    def written(self, at_ns: int, resident: Resident, before_pages: int, *, heap: bool, told: bool) -> None:
+        """A domain's target was `before_pages`; `heap`: it may own other than before; `told`: its guest knows."""
+        domid = resident.domain.domid
+        self._recorder.target_changed(at_ns, resident, before_pages)
+        if heap:
+            resident.memory.refresh()
+            resident.memory.see_debt(at_ns)
+            self._recorder.heap_changed(at_ns, resident)
+        self._recorder.acted(resident)
+        self._audit.acted(domid)
+        if told and resident.balloon is not None:
+            resident.balloon.target_changed(at_ns)
+            self._attention.unsettle(domid)
+            self._agenda.put_guest(resident)
+
+    def set_max(self, resident: Resident, command: SetMaxMem) -> None:
+        """An operator sets a quota."""
+        text = toolstack.mem_max(self._machine, resident.domain, command.maxmem_pages)
+        text = text or f"{pages_to_mib(command.maxmem_pages)} MiB"
+        self._recorder.event(command.at_ns, resident.request, resident.domain.domid, "set_max", text)
+        self._recorder.acted(resident)
+        self._audit.acted(resident.domain.domid)
+
+    def mark_uncooperative(self, at_ns: int, resident: Resident, *, flagged: bool) -> None:
+        """A controller has set or removed its mark."""
+        text = "memory/uncooperative" if flagged else "memory/uncooperative removed"
+        self._recorder.event(at_ns, resident.request, resident.domain.domid, "uncooperative", text)
+
+    def check_limit(self, at_ns: int, resident: Resident) -> None:
+        """Say once for each limit that a balloon cannot deflate beyond it (A5, E8)."""
+        domain, balloon = resident.domain, resident.balloon
+        owned = self._recorder.owned_of[domain.domid]
+        if balloon is None or balloon.need >= 0 or owned < domain.limit_pages:
+            return
+        if self._over_limit.get(domain.domid) != domain.limit_pages:
+            self._over_limit[domain.domid] = domain.limit_pages
+            text = OVER_ALLOCATION.format(domain.domid, owned + 1, domain.limit_pages)
+            self._recorder.event(at_ns, resident.request, domain.domid, "over_allocation", text)
