@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from podcluster.host import pace
 from podcluster.host.fault import SOUND, Fault
 from podcluster.host.lock import Lock
 from podcluster.host.streams import BALLOON, NEVER
@@ -45,6 +46,14 @@ class BalloonMemory(Protocol):
         """D."""
 
     @property
+    def paces(self) -> bool:
+        """Whether batches that each have their instant may be one call."""
+
+    @property
+    def free(self) -> int:
+        """Pages not in use."""
+
+    @property
     def available(self) -> int:
         """Pages free or in page cache."""
 
@@ -61,9 +70,18 @@ class BalloonMemory(Protocol):
         """What Xen logged when the host last had fewer pages than asked."""
 
     def inflate(
-        self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool, contiguous: bool = False
+        self,
+        pages: int,
+        *,
+        batch_pages: int,
+        scrub: bool,
+        ascending: bool,
+        contiguous: bool = False,
+        pace: list[int] | None = None,
     ) -> tuple[int, bool]:
-        """Give pages back, a hypercall a batch; pages given, and whether each hypercall did all it was asked."""
+        """Give pages back, a hypercall a batch, at a pace if there is one; pages given, and whether each hypercall did
+        all it was asked.
+        """
 
     def deflate(self, pages: int) -> int:
         """Ask for ballooned pages again; pages got."""
@@ -282,9 +300,13 @@ class Balloon:
             self._take(at_ns)
         else:
             batches = 0
-            if not (single or self._lock.timed or self._owner.swaps):
+            alone = self._lock.timed and (self._manner.contiguous or not self._memory.paces)
+            if not (single or alone or self._owner.swaps):
                 batches = self._batches_by(last_ns)
-            self._give(at_ns, batches)
+            if batches and self._lock.timed:
+                self._give_paced(batches, last_ns)
+            else:
+                self._give(at_ns, batches)
 
     def _take(self, at_ns: int) -> None:
         """One batch of pages from Xen."""
@@ -336,13 +358,46 @@ class Balloon:
                 self._progress_ns = at_ns
             self._failed(at_ns + pages * NS_PER_S // self._pages_per_s, progress=pages > 0)
 
+    def _give_paced(self, batches: int, last_ns: int) -> None:
+        """So many whole batches to Xen at most, each at its instant, and none but the first after `last_ns`."""
+        manner, lock, size = self._manner, self._lock, self._batch_pages
+        paced = pace.pacing(
+            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=size, done=self._batches * size,
+            upto=(self._batches + batches) * size, next_ns=self.next_ns, free_ns=lock.free_ns, last_ns=last_ns,
+        )  # fmt: skip
+        pages, complete = self._memory.inflate(
+            batches * size, batch_pages=size, scrub=manner.scrub, ascending=self.ascending, pace=paced
+        )
+        lock.held(paced[pace.FREE], paced[pace.HELD])
+        self._anchor_ns += paced[pace.LATE]
+        began_ns = paced[pace.BEGAN]
+        if self._memory.crashed:
+            self._owner.die(max(began_ns, self._crash_instant(pages)))
+            return
+        if pages:
+            self._owner.balloon_took_room(began_ns)
+        whole = pages // size
+        if whole:
+            self._progress_ns = self._instant((self._batches + whole - 1) * size)
+            self._succeeded(began_ns, whole, size)
+        if complete:
+            return
+        if not self._survives_a_short_count():
+            self._owner.balloon_bug(began_ns)
+            return
+        part = pages - whole * size
+        if part:
+            self._progress_ns = began_ns
+        self._failed(began_ns + part * NS_PER_S // self._pages_per_s, progress=part > 0)
+
     def _batches_by(self, last_ns: int) -> int:
-        """Whole batches that are due by `last_ns`, certain to succeed, and paid out of the debt; 0 if there may be
-        none.
+        """Whole batches that are due by `last_ns`, certain to succeed, of free pages, and paid out of the debt; 0 if
+        there may be none.
         """
         if self._faulty:
             last_ns = min(last_ns, self._fault.asleep_ns(self.next_ns, self._start_ns) - 1)
-        whole = min(self._memory.debt, self.need, self._certain) // self._batch_pages
+        memory = self._memory
+        whole = min(memory.debt, self.need, self._certain, memory.free) // self._batch_pages
         done = self._batches * self._batch_pages
         # Batch k is due by last_ns  <=>  k batch NS <= (last - anchor + 1) rate - 1
         due = ((last_ns - self._anchor_ns + 1) * self._pages_per_s - 1) // NS_PER_S

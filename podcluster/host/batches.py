@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
+from podcluster.host.pace import ANCHOR, BEGAN, FREE, HELD, LAST, LATE, NEXT, due
+from podcluster.host.pace import DONE as PACED
 from podcluster.host.ranges import give_back_range, touch_range
 from podcluster.host.state import DomainState, HostState
 from podcluster.host.written import ZERO
@@ -21,6 +23,7 @@ ALL_GIVEN = 0
 HEAP_NEXT = 1  # before a batch that is larger than the debt, so that frames may go to the host
 DIED = 2  # zeroing the next batch
 CUT_SHORT = 3  # a hypercall did less than it was asked
+LATER = 4  # the next batch may begin only after LAST
 
 # What it leaves in `out`.
 B_HOW = 0
@@ -45,6 +48,35 @@ def _sort(pieces: npt.NDArray[np.int64], n: int) -> None:
         pieces[2 * at + 1] = count
 
 
+@routine
+def _hand_over(
+    h: HostState,
+    g: DomainState,
+    pieces: npt.NDArray[np.int64],
+    n: int,
+    step: int,
+    ascending: bool,
+    scrub: bool,
+    out: npt.NDArray[np.int64],
+) -> int:
+    """Zero the first `n` pieces where the driver scrubs, and give them back in one hypercall."""
+    if scrub:
+        for k in range(n):
+            first = pieces[2 * k] if ascending else pieces[2 * k] + pieces[2 * k + 1] - 1
+            done = touch_range(h, g, first, pieces[2 * k + 1], step, ZERO)
+            out[B_ZEROED] += done
+            if done < pieces[2 * k + 1]:
+                return DIED
+    g.rec[0].now_ns += h.rec[0].hypercall_ns
+    for k in range(n):
+        first = pieces[2 * k] if ascending else pieces[2 * k] + pieces[2 * k + 1] - 1
+        done = give_back_range(h, g, first, pieces[2 * k + 1], step)
+        out[B_GIVEN] += done
+        if done < pieces[2 * k + 1]:
+            return CUT_SHORT
+    return ALL_GIVEN
+
+
 @kernel
 def balloon_runs(
     h: HostState,
@@ -54,11 +86,14 @@ def balloon_runs(
     ascending: bool,
     scrub: bool,
     until_heap: bool,
+    timed: bool,
+    p: npt.NDArray[np.int64],
     pieces: npt.NDArray[np.int64],
     out: npt.NDArray[np.int64],
 ) -> None:
     """Give back `runs` (pairs, one after another), each from its top page down, in batches; `out` says how far it came.
 
+    `timed`: each at its instant of the pace `p`, and no batch but the first later than LAST.
     `ascending`: each batch as one sorted list, upwards. `pieces` is room for as many pairs as there are runs, and one.
     """
     r = g.rec[0]
@@ -68,6 +103,14 @@ def balloon_runs(
     last = runs.shape[0] // 2
     left = int(runs[1]) if last else 0
     while at < last:
+        began = r.now_ns
+        if timed:
+            began = max(p[NEXT], p[FREE])
+            if p[BEGAN] >= 0 and began > p[LAST]:
+                out[B_HOW] = LATER
+                return
+            p[BEGAN] = began
+            r.now_ns = began
         # Gather a batch.
         n = 0
         size = 0
@@ -89,22 +132,21 @@ def balloon_runs(
             return
         if ascending:
             _sort(pieces, n)
-        if scrub:
-            for k in range(n):
-                first = pieces[2 * k] if ascending else pieces[2 * k] + pieces[2 * k + 1] - 1
-                done = touch_range(h, g, first, pieces[2 * k + 1], step, ZERO)
-                out[B_ZEROED] += done
-                if done < pieces[2 * k + 1]:
-                    out[B_HOW] = DIED
-                    return
-        r.now_ns += h.rec[0].hypercall_ns
-        for k in range(n):
-            first = pieces[2 * k] if ascending else pieces[2 * k] + pieces[2 * k + 1] - 1
-            done = give_back_range(h, g, first, pieces[2 * k + 1], step)
-            out[B_GIVEN] += done
-            if done < pieces[2 * k + 1]:
-                out[B_HOW] = CUT_SHORT
-                return
+        how = _hand_over(h, g, pieces, n, step, ascending, scrub, out)
+        end = r.now_ns
+        if timed and end != began:
+            p[HELD] += end - began
+            p[FREE] = end
+        if how != ALL_GIVEN:
+            out[B_HOW] = how
+            return
+        if timed:
+            if end != began:
+                late = end - p[NEXT]
+                p[ANCHOR] += late
+                p[LATE] += late
+            p[PACED] += size
+            p[NEXT] = max(began, due(p, p[PACED]))
         out[B_WHOLE] += size
         out[B_ZEROED] = 0
         out[B_GIVEN] = 0

@@ -122,6 +122,7 @@ class Guest:
             on_death=self.die,
             on_done=self._installed,
             at_once=self.held.fits,
+            ahead=lambda _, pages, pace: self._unpack_ahead(pages, pace),
         )
         self._streams: list[Stream] = [*self._sequence.streams, self._wants, self._dirty, self._install, self._cache]
         self._sequence.start(start_ns)
@@ -253,6 +254,12 @@ class Guest:
         done = self.held.grow(pages, at_ns)
         self.held.floor += pages
         return done
+
+    def _unpack_ahead(self, pages: int, pace: list[int]) -> list[int] | None:
+        before = self.held.held
+        after = self.held.grow_ahead(pages, pace) if self.memory.paces else None
+        self.held.floor += self.held.held - before
+        return after
 
     def _installed(self, at_ns: int) -> None:
         if self.leaves_by_itself:

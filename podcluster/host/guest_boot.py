@@ -38,6 +38,7 @@ from podcluster.host.streams import (
     NEVER,
     SCRUBBER,
     SERVICES,
+    Ahead,
     Pace,
     Runs,
     Stage,
@@ -141,17 +142,27 @@ class BootSequence:
         self._scrubs_first = cfg.zero_on_free  # before anything else
         late_pages = int(cfg.late_descriptors_share * memory.descriptor_pages)
         self._late_pages = _shares(late_pages, vcpus) if late_pages else []  # of the descriptors, by vCPU
-        self._firmware = self._stage(FIRMWARE, self._write_firmware, self._firmware_done, interrupts=False)
+        self._firmware = self._stage(
+            FIRMWARE, self._write_firmware, self._firmware_done, ahead=self._firmware_ahead, interrupts=False
+        )
         self._kernel = self._stage(
             KERNEL,
             self._write_kernel,
             self._kernel_done,
             self._has_room,
+            ahead=self._kernel_ahead,
             on_late=self._kernel_late,
             interrupts=False,
         )
         self._descriptors = [
-            self._stage(DESCRIPTORS, self._write_descriptors, self._descriptors_done, self._has_room, vcpu=vcpu)
+            self._stage(
+                DESCRIPTORS,
+                self._write_descriptors,
+                self._descriptors_done,
+                self._has_room,
+                ahead=self._descriptors_ahead,
+                vcpu=vcpu,
+            )
             for vcpu in range(len(self._late_pages))
         ]
         parts = 0 if cfg.scrubber == "none" else cfg.scrub_streams or vcpus
@@ -161,12 +172,19 @@ class BootSequence:
                 SCRUBBER,
                 self._scrub(runs),
                 self._scrubber_done,
+                ahead=self._scrub_ahead(runs),
                 vcpu=vcpu % vcpus,
                 interrupts=not self._scrubs_first,
             )
             for vcpu, runs in enumerate(self._scrubbed)
         ]
-        self._services = self._stage(SERVICES, self._write_services, on_done, held.fits)
+        self._services = self._stage(
+            SERVICES,
+            self._write_services,
+            on_done,
+            held.fits,
+            ahead=lambda _, pages, pace: held.grow_ahead(pages, pace),
+        )
         self._busy = 0  # stages that the next one waits for
 
     @property
@@ -181,6 +199,7 @@ class BootSequence:
         on_done: Callable[[int], None],
         at_once: Callable[[int], bool] = lambda _: True,
         *,
+        ahead: Ahead,
         on_late: Callable[[int], None] = lambda _: None,
         vcpu: int = 0,
         interrupts: bool = True,
@@ -194,6 +213,7 @@ class BootSequence:
             on_done=on_done,
             on_late=on_late,
             at_once=at_once,
+            ahead=ahead if self._memory.paces else lambda _first, _pages, _pace: None,
             vcpu=vcpu,
             interrupts=interrupts,
         )
@@ -327,8 +347,37 @@ class BootSequence:
 
         return write
 
+    # -- many batches in one call ------------------------------------------------------------------------------------
+
+    def _firmware_ahead(self, first: int, pages: int, pace: list[int]) -> list[int]:
+        return self._memory.write_ahead(_strips(self._low.slice(first, pages)), DATA, pace)[0]
+
+    def _kernel_ahead(self, first: int, pages: int, pace: list[int]) -> list[int] | None:
+        image = self._image.slice(first, pages)
+        left = pages - sum(count for _, count in image)
+        if left and not self._memory.has_room_for_kernel:
+            return None
+        return self._memory.take_kernel_ahead(_strips(image), left, pace)
+
+    def _descriptors_ahead(self, first: int, pages: int, pace: list[int]) -> list[int] | None:
+        return self._memory.take_kernel_ahead((), pages, pace) if self._memory.has_room_for_kernel else None
+
+    def _scrub_ahead(self, runs: Runs) -> Ahead:
+        def write(first: int, pages: int, pace: list[int]) -> list[int]:
+            down, memory = self._scrubs_down, self._memory
+            slices = runs.slice(first, pages, descending=down)
+            strips = [number for run in slices for number in memory.scrub_strips(*run, descending=down)]
+            return memory.write_ahead(strips, self._content, pace)[0]
+
+        return write
+
     def _write_services(self, first: int, pages: int, at_ns: int) -> int:
         return self._held.grow(pages, at_ns)
+
+
+def _strips(runs: Iterable[Run]) -> list[int]:
+    """Runs that are written upwards, as pace.py takes them."""
+    return [number for run in runs for number in run]
 
 
 def _shares(pages: int, parts: int) -> list[int]:

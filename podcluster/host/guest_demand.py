@@ -31,7 +31,6 @@ from podcluster.host.streams import BATCH_PAGES, NEVER
 from podcluster.records import Demand
 from podcluster.units import NS_PER_S
 
-
 AGAIN: Final = (follow.KILLED_ONE, follow.POOL_NEXT, follow.LISTS_FULL)
 """How a call of the kernel may end with more to do."""
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from podcluster.config import PageCacheConfig
+from podcluster.host import pace
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, count_instants
+from podcluster.host.written import DATA
 from podcluster.units import NS_PER_S, mib_to_pages
 
 
@@ -63,6 +65,8 @@ class FillStream:
     def run(self, last_ns: int, *, single: bool) -> None:
         """Fill batch by batch; sleep where there is no room left."""
         lock = self._lock
+        if lock.faults and not (single or self.singly) and self._memory.paces and self._run_ahead(last_ns):
+            return
         batches = 1 if single or self.singly else self._count_batches(last_ns)
         began_ns = lock.enter(self.next_ns)
         done = self._fill(min(batches * BATCH_PAGES, self.room), began_ns)
@@ -73,6 +77,35 @@ class FillStream:
         self._anchor_ns += late_ns
         self._batches += batches
         self.next_ns = max(began_ns, self._instant(self._batches)) if self.room else NEVER
+
+    def _run_ahead(self, last_ns: int) -> bool:
+        """Fill batch by batch in one call, Xen's time included; whether that could be."""
+        lock, first = self._lock, self._batches
+        whole = min(self.room, self._memory.free) // BATCH_PAGES
+        batches = min(whole, count_instants(self._instant, first, last_ns))  # no more: what Xen takes makes it later
+        if batches < 2:
+            return False
+        lock.act_on(0, interrupts=True)
+        paced = pace.pacing(
+            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=BATCH_PAGES,
+            done=first * BATCH_PAGES, upto=(first + batches) * BATCH_PAGES, next_ns=self.next_ns, free_ns=lock.free_ns,
+            last_ns=last_ns,
+        )  # fmt: skip
+        after = self._fill_ahead(batches * BATCH_PAGES, paced)
+        if after is None:
+            return False
+        lock.held(after[pace.FREE], after[pace.HELD])
+        if self._memory.crashed:
+            self._on_death(after[pace.NEXT])
+            return True
+        self._anchor_ns += after[pace.LATE]
+        self._batches = after[pace.DONE] // BATCH_PAGES
+        self.next_ns = after[pace.NEXT] if self.room else NEVER
+        return True
+
+    def _fill_ahead(self, pages: int, paced: list[int]) -> list[int] | None:
+        """Write them at a pace; the pace afterwards, or None where it cannot be done."""
+        raise NotImplementedError
 
     def _count_batches(self, last_ns: int) -> int:
         """How many batches certainly begin by `last_ns`, and come to the same in one access as singly.
@@ -113,6 +146,11 @@ class DirtyStream(FillStream):
         self._held.floor = self._held.held
         return done
 
+    def _fill_ahead(self, pages: int, paced: list[int]) -> list[int] | None:
+        after = self._held.grow_ahead(pages, paced)
+        self._held.floor = self._held.held
+        return after
+
 
 class CacheStream(FillStream):
     """Page cache grows into free memory, until too little is free or it has its share (G4)."""
@@ -134,6 +172,11 @@ class CacheStream(FillStream):
 
     def _fill(self, pages: int, at_ns: int) -> int:
         return self._memory.fill_cache(pages)
+
+    def _fill_ahead(self, pages: int, paced: list[int]) -> list[int]:
+        after, got = self._memory.write_ahead((), DATA, paced, take=pages)
+        self._memory.cache += got
+        return after
 
     def start(self, at_ns: int) -> None:
         """Begin."""

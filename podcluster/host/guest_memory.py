@@ -29,15 +29,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from podcluster.host import follow
+from podcluster.host import pace as paced
 from podcluster.host.domain import Layout, Run
 from podcluster.host.failures import NO_EXTENT
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Curve, Mechanism
+from podcluster.host.pace import NOTHING
 from podcluster.host.written import DATA, PATTERN, ZERO
 from podcluster.records import Cause
 from podcluster.units import SUPERPAGE_PAGES
@@ -142,6 +144,25 @@ class Allocator:
         self.pool_pages -= got
         self.taken_pages += got
         return runs
+
+    def copy(self) -> Allocator:
+        """The same, to go back to."""
+        found = Allocator(())
+        found._pool, found._taken = list(self._pool), list(self._taken)
+        found.pool_pages, found.taken_pages = self.pool_pages, self.taken_pages
+        return found
+
+    def next_pages(self, pages: int) -> list[int]:
+        """The runs of untouched pages that would be handed out next, as strips."""
+        found: list[int] = []
+        at = len(self._pool)
+        while pages > 0 and at:
+            at -= 1
+            first, count = self._pool[at]
+            n = min(count, pages)
+            found += (first + count - n, -n)
+            pages -= n
+        return found
 
     def next_runs(self, most: int) -> list[int]:
         """The first gfns and the pages of the runs that it hands out next, `most` of them at most."""
@@ -428,7 +449,7 @@ class GuestMemory:
             if n < count:
                 self._crash()
         written = first + count - n if descending else first
-        if content == DATA or (content == PATTERN and not self.pattern_is_zero):
+        if self._counts(content):
             self._nonzero.add(written, n)
         else:
             self._nonzero.remove(written, n)
@@ -523,14 +544,7 @@ class GuestMemory:
         """
         if self.inert:
             return count
-        free = [
-            run
-            for a in self._nonzero.gaps(first, count)
-            for b in self._away.gaps(*a)
-            for run in self._reserved.gaps(*b)
-        ]
-        if descending:
-            free.reverse()
+        free = self._to_scrub(first, count, descending)
         done = self.write(free, content=content, descending=descending)
         if not self.crashed:
             return count
@@ -546,6 +560,48 @@ class GuestMemory:
     def books(self) -> tuple[int, int, int]:
         """What following a demand changes, in the order of follow.py."""
         return self.resident, self.cache, self._allocator.taken_pages
+
+    def write_ahead(
+        self, strips: Sequence[int], content: int, pace: list[int], *, take: int = 0
+    ) -> tuple[list[int], int]:
+        """Write `strips` (pace.py) and then `take` pages, taken into use, in batches at a pace; the pace afterwards,
+        and how many of the latter it came to.
+        """
+        listed = sum(abs(count) for count in strips[1::2])
+        spare = min(take, max(0, self._allocator.taken_pages - self.in_use))
+        rest = [NOTHING, spare, *self._allocator.next_pages(take - spare)] if take else []
+        pace[paced.SKIPS] = self.may_skip
+        before = pace[paced.DONE]
+        after = self._machine.write_paced(self._domid, [*strips, *rest], content, pace)
+        died = after[paced.HOW] == paced.DIED
+        done = after[paced.DONE] - before + died * after[paced.PART]
+        self._note(strips, content, done)
+        got = max(0, done - listed)
+        for run in self._allocator.take(max(0, got - spare)):
+            self._nonzero.add(*run)
+        if died:
+            self._crash()
+        self._count_entries()
+        self._watch()
+        return after, got
+
+    def take_kernel_ahead(self, strips: Sequence[int], pages: int, pace: list[int]) -> list[int]:
+        """Write `strips` and then allocate pages that the kernel keeps, at a pace; the pace afterwards."""
+        after, got = self.write_ahead(strips, DATA, pace, take=pages)
+        self.kernel_allocated += got
+        return after
+
+    def _note(self, strips: Sequence[int], content: int, pages: int) -> None:
+        """The first `pages` pages of strips are written."""
+        change = self._nonzero.add if self._counts(content) else self._nonzero.remove
+        for first, signed in zip(strips[::2], strips[1::2], strict=True):
+            count = min(abs(signed), pages)
+            if first != NOTHING and count:
+                change(first if signed > 0 else first - signed - count, count)
+            pages -= count
+
+    def _counts(self, content: int) -> bool:
+        return content == DATA or (content == PATTERN and not self.pattern_is_zero)
 
     def follow(
         self, s: Sequence[int], d: list[int], curve: Curve, pages_per_s: float
@@ -564,16 +620,47 @@ class GuestMemory:
         self._watch()
         return s, short, busy
 
+    def _to_scrub(self, first: int, count: int, descending: bool) -> list[Run]:
+        """Runs of a gfn range that are free and hold no data, in the order they are gone through."""
+        free = [
+            run
+            for a in self._nonzero.gaps(first, count)
+            for b in self._away.gaps(*a)
+            for run in self._reserved.gaps(*b)
+        ]
+        return free[::-1] if descending else free
+
+    def scrub_strips(self, first: int, count: int, *, descending: bool) -> list[int]:
+        """The same as strips, what is between them counted and not written."""
+        found: list[int] = []
+        at = first + count if descending else first
+        for start, pages in self._to_scrub(first, count, descending):
+            hole = at - start - pages if descending else start - at
+            if hole:
+                found += (NOTHING, hole)
+            found += (start, -pages if descending else pages)
+            at = start if descending else start + pages
+        hole = at - first if descending else first + count - at
+        return [*found, NOTHING, hole] if hole else found
+
     # -- the balloon -------------------------------------------------------------------------------------------------
 
     def inflate(
-        self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool, contiguous: bool = False
+        self,
+        pages: int,
+        *,
+        batch_pages: int,
+        scrub: bool,
+        ascending: bool,
+        contiguous: bool = False,
+        pace: list[int] | None = None,
     ) -> tuple[int, bool]:
         """Give up to `pages` free pages back to Xen, `batch_pages` a hypercall, page cache dropped for them.
 
         `scrub`: zero those of a batch before its hypercall, which populates them. `ascending`: each batch as one sorted
-        list. `contiguous`: whole free 2 MiB first; of each batch, so that doing many at once changes nothing. Returns
-        the pages given back, and whether each hypercall did all that it was asked; the guest may have died of
+        list. `contiguous`: whole free 2 MiB first; of each batch, so that doing many at once changes nothing. `pace`:
+        each batch at its own instant, none but the first after its last (only free pages then). Returns the pages given
+        back, and whether each hypercall did all that it was asked; the guest may have died of
         scrubbing.
         """
         if contiguous and pages > batch_pages:
@@ -587,11 +674,16 @@ class GuestMemory:
             return done, complete
         pages = min(pages, self.available)
         self.cache -= max(0, pages - self.free)
+        kept = self._allocator.copy() if pace is not None else None
         runs = self._allocator.take_away(pages, self.in_use, whole=contiguous)
         # [G12] an inert guest's zeroes change nothing.
+        modes: Any = {} if pace is None else {"pace": pace}
         reached = self._machine.balloon_runs(
-            self._domid, runs, batch_pages=batch_pages, ascending=ascending, scrub=scrub and not self.inert
+            self._domid, runs, batch_pages=batch_pages, ascending=ascending, scrub=scrub and not self.inert, **modes
         )
+        if kept is not None and reached.later:  # what is not its turn yet was never taken
+            self._allocator = kept
+            runs = kept.take_away(reached.whole_pages, self.in_use, whole=contiguous)
         stack = runs[::-1]
         whole = _pop_runs(stack, reached.whole_pages)
         given = [run for batch in _batches(whole, batch_pages) for run in sorted(batch)] if ascending else whole

@@ -75,6 +75,11 @@ class Lock:
             self._interrupts = (interrupts, vcpu)
             self._machine.set_interrupts(self._domid, interrupts, vcpu)
 
+    def held(self, free_ns: int, ns: int) -> None:
+        """Acts that a kernel has paced held it for so long, the last until `free_ns`."""
+        self.free_ns = free_ns
+        self.held_ns += ns
+
     def ready_ns(self, due_ns: int) -> int:
         """When an act that is due at `due_ns` and may enter Xen can begin [LK-1]."""
         return max(due_ns, self.free_ns)

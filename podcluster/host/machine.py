@@ -34,6 +34,7 @@ from podcluster.host import (
 )
 from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
 from podcluster.host.mechanism import Curve
+from podcluster.host.pace import write_paced
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -115,6 +116,11 @@ class Ballooned(NamedTuple):
     def died(self) -> bool:
         """The guest did not survive the zeroing of the next batch."""
         return self.how == batches.DIED
+
+    @property
+    def later(self) -> bool:
+        """The next batch may begin only after the last instant of the pace."""
+        return self.how == batches.LATER
 
     @property
     def cut_short(self) -> bool:
@@ -482,14 +488,27 @@ class Machine:
         ascending: bool = False,
         scrub: bool = False,
         until_heap: bool = False,
+        pace: list[int] | None = None,
     ) -> Ballooned:
         """Give back runs of pages, `batch_pages` a hypercall; how far it came and why it stopped there."""
         listed = np.array(runs, np.int64).reshape(-1)
         out = np.empty(batches.B_FIELDS, np.int64)
         pieces = np.empty(len(listed) + 2, np.int64)
-        g = self._changed(dom)
-        batches.balloon_runs(self._h, g, listed, batch_pages, ascending, scrub, until_heap, pieces, out)
+        paced = np.array(pace or [0], np.int64)
+        batches.balloon_runs(
+            self._h, self._changed(dom), listed, batch_pages, ascending, scrub, until_heap, pace is not None, paced,
+            pieces, out,
+        )  # fmt: skip
+        if pace is not None:
+            pace[:] = paced.tolist()
         return Ballooned(*out.tolist())
+
+    def write_paced(self, dom: int, strips: Sequence[int], content: int, pace: Sequence[int]) -> list[int]:
+        """`pace.write_paced`: the pace afterwards."""
+        paced = np.array(pace, np.int64)
+        write_paced(self._h, self._changed(dom), np.array(strips, np.int64), content, paced)
+        found: list[int] = paced.tolist()
+        return found
 
     def follow_demand(
         self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float

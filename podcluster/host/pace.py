@@ -41,6 +41,23 @@ INERT = 2  # no entry is left: what is written from here on is nothing to Xen [G
 NOTHING = -1  # as a first gfn: pages that count and are not written
 
 
+def pacing(
+    *,
+    anchor_ns: int,
+    num: int,
+    den: int,
+    batch: int,
+    done: int,
+    upto: int,
+    next_ns: int,
+    free_ns: int,
+    last_ns: int,
+    skips: bool = False,
+) -> list[int]:
+    """The fields of a pace that is `done` pages along and may go up to page `upto`."""
+    return [anchor_ns, num, den, batch, upto, done, next_ns, free_ns, last_ns, skips, 0, 0, -1, 0, 0]
+
+
 @routine
 def muldiv(a: int, b: int, c: int) -> int:
     """floor(a b / c) for 0 <= b, 0 < c < 2**61 and a quotient below 2**50 in size; the product may pass 2**63.

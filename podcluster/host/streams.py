@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Protocol
 
+from podcluster.host import pace
 from podcluster.host.domain import Run
 from podcluster.host.lock import Lock
 from podcluster.units import NS_PER_S
@@ -90,6 +91,10 @@ class Pace:
         return min(self.pages, (latest_page // BATCH_PAGES + 1) * BATCH_PAGES)
 
 
+Ahead = Callable[[int, int, list[int]], list[int] | None]
+"""`(first page number, pages, pace)`: write them at that pace; the pace afterwards, or None where it cannot be done."""
+
+
 class Stage:
     """A stage of a boot: so many pages over so much time, and then something follows."""
 
@@ -104,12 +109,13 @@ class Stage:
         on_done: Callable[[int], None],
         on_late: Callable[[int], None] = lambda _: None,
         at_once: Callable[[int], bool] = lambda _: True,
+        ahead: Ahead = lambda _first, _pages, _pace: None,
         vcpu: int = 0,
         interrupts: bool = True,
     ) -> None:
         """`write(first page number, pages, instant)` returns pages done; `on_late(ns)`: Xen has held it up;
-        `at_once(pages)`: whether so many can be one write of many batches. It runs on `vcpu`, its interrupts enabled or
-        not.
+        `at_once(pages)`: whether so many can be one write of many batches; `ahead`: many batches, each at its own
+        instant of a pace, in one call. It runs on `vcpu`, its interrupts enabled or not.
         """
         self.rank = rank
         self.next_ns = NEVER
@@ -122,6 +128,7 @@ class Stage:
         self._on_death = on_death
         self._on_done = on_done
         self._at_once = at_once
+        self._ahead = ahead
         self._pace = Pace(0, 0, 0)
         self._done = 0
 
@@ -150,6 +157,8 @@ class Stage:
             at_ns, self.next_ns = self.next_ns, NEVER
             self._on_done(at_ns)
             return
+        if self._lock.faults and not single and self._run_ahead(last_ns):
+            return
         upto = min(first + BATCH_PAGES, self._pace.pages)
         if not (single or self._lock.faults):
             many = self._pace.batched_by(last_ns)
@@ -166,6 +175,34 @@ class Stage:
             self._on_late(late_ns)
         self._done = upto
         self.next_ns = max(began_ns, self._pace.instant(upto))
+
+    def _run_ahead(self, last_ns: int) -> bool:
+        """Write the batches due in one call, Xen's time included; whether that could be."""
+        planned, first = self._pace, self._done
+        upto = planned.batched_by(last_ns)  # no more: what Xen takes makes it later
+        if upto - first <= BATCH_PAGES:
+            return False
+        self._lock.act_on(self._vcpu, interrupts=self._interrupts)
+        paced = self._ahead(
+            first,
+            upto - first,
+            pace.pacing(
+                anchor_ns=planned.start_ns, num=planned.span_ns, den=planned.pages, batch=BATCH_PAGES, done=first,
+                upto=upto, next_ns=self.next_ns, free_ns=self._lock.free_ns, last_ns=last_ns,
+            ),
+        )  # fmt: skip
+        if paced is None:
+            return False
+        self._lock.held(paced[pace.FREE], paced[pace.HELD])
+        if self._died():
+            self._on_death(paced[pace.NEXT])
+            return True
+        late_ns = paced[pace.LATE]
+        if late_ns:
+            self._pace = planned.later(late_ns)
+            self._on_late(late_ns)
+        self._done, self.next_ns = paced[pace.DONE], paced[pace.NEXT]
+        return True
 
 
 def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> int:

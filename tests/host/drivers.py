@@ -15,7 +15,8 @@ class Pages:
     """Memory that only counts: so much free, so much of a debt; `full` makes Xen give none, `short` take fewer."""
 
     def __init__(self, available: int, debt: int) -> None:
-        self.available = available
+        self.available = self.free = available
+        self.paces = False
         self.debt = debt
         self.ballooned_pages = 0
         self.crashed = False
@@ -26,12 +27,20 @@ class Pages:
         self.lock = Lock(None, 1)
 
     def inflate(
-        self, pages: int, *, batch_pages: int, scrub: bool, ascending: bool, contiguous: bool = False
+        self,
+        pages: int,
+        *,
+        batch_pages: int,
+        scrub: bool,
+        ascending: bool,
+        contiguous: bool = False,
+        pace: list[int] | None = None,
     ) -> tuple[int, bool]:
         if self.short:
             return 0, False
         self.batches += [min(batch_pages, pages - done) for done in range(0, pages, batch_pages)]
         self.available -= pages
+        self.free -= pages
         self.debt = max(0, self.debt - pages)
         self.ballooned_pages += pages
         return pages, True
@@ -40,6 +49,7 @@ class Pages:
         got = 0 if self.full else min(pages, self.ballooned_pages)
         self.ballooned_pages -= got
         self.available += got
+        self.free += got
         return got
 
 
@@ -66,6 +76,7 @@ class Owner:
         self._held -= gone
         self._swap -= gone
         self._pages.available += gone
+        self._pages.free += gone
         self.told.append((at_ns / NS_PER_S, f"paged out {gone}"))
         return gone
 
