@@ -54,10 +54,8 @@ class PageLoop(Machine):
         ascending: bool = False,
         scrub: bool = False,
         until_heap: bool = False,
-        pace: list[int] | None = None,
     ) -> Ballooned:
         """Batch by batch, each page by page."""
-        assert pace is None, "this machine does not pace"
         gfns = np.concatenate([_gfns(first, count, True) for first, count in runs] or [np.empty(0, np.int64)])
         whole = 0
         for at in range(0, len(gfns), batch_pages):

@@ -27,10 +27,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from podcluster.host import pace
+from podcluster.host import merged
 from podcluster.host.fault import SOUND, Fault
 from podcluster.host.lock import Lock
-from podcluster.host.streams import BALLOON, NEVER
+from podcluster.host.streams import BALLOON, NEVER, Part, Share, share
 from podcluster.units import NS_PER_S
 
 START, WORK, FINISH, CANCELLED, STALLED, STUCK = range(6)
@@ -44,10 +44,6 @@ class BalloonMemory(Protocol):
     @property
     def debt(self) -> int:
         """D."""
-
-    @property
-    def paces(self) -> bool:
-        """Whether batches that each have their instant may be one call."""
 
     @property
     def free(self) -> int:
@@ -77,11 +73,8 @@ class BalloonMemory(Protocol):
         scrub: bool,
         ascending: bool,
         contiguous: bool = False,
-        pace: list[int] | None = None,
     ) -> tuple[int, bool]:
-        """Give pages back, a hypercall a batch, at a pace if there is one; pages given, and whether each hypercall did
-        all it was asked.
-        """
+        """Give pages back, a hypercall a batch; pages given, and whether each hypercall did all it was asked."""
 
     def deflate(self, pages: int) -> int:
         """Ask for ballooned pages again; pages got."""
@@ -300,13 +293,9 @@ class Balloon:
             self._take(at_ns)
         else:
             batches = 0
-            alone = self._lock.timed and (self._manner.contiguous or not self._memory.paces)
-            if not (single or alone or self._owner.swaps):
+            if not (single or self._lock.timed or self._owner.swaps):
                 batches = self._batches_by(last_ns)
-            if batches and self._lock.timed:
-                self._give_paced(batches, last_ns)
-            else:
-                self._give(at_ns, batches)
+            self._give(at_ns, batches)
 
     def _take(self, at_ns: int) -> None:
         """One batch of pages from Xen."""
@@ -358,50 +347,58 @@ class Balloon:
                 self._progress_ns = at_ns
             self._failed(at_ns + pages * NS_PER_S // self._pages_per_s, progress=pages > 0)
 
-    def _give_paced(self, batches: int, last_ns: int) -> None:
-        """So many whole batches to Xen at most, each at its instant, and none but the first after `last_ns`."""
-        manner, lock, size = self._manner, self._lock, self._batch_pages
-        paced = pace.pacing(
-            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=size, done=self._batches * size,
-            upto=(self._batches + batches) * size, next_ns=self.next_ns, free_ns=lock.free_ns, last_ns=last_ns,
+    def join(self, last_ns: int, claimed: int) -> Share | None:
+        """Its part: batches that are due by `last_ns` and certain, if others take `claimed` pages of what is free."""
+        alone = self._manner.contiguous or self._owner.swaps or not self._lock.timed
+        batches = 0 if alone or self._phase != WORK or self.need <= 0 else self._batches_by(last_ns, claimed)
+        if not batches:
+            return None
+        size, done = self._batch_pages, self._batches * self._batch_pages
+        part = Part((), takes=batches * size, claims=True)
+        return share(
+            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=size, done=done,
+            upto=done + batches * size, next_ns=self.next_ns, part=part, gives=True,
+            scrubs=self._manner.scrub, upwards=self.ascending,
         )  # fmt: skip
-        pages, complete = self._memory.inflate(
-            batches * size, batch_pages=size, scrub=manner.scrub, ascending=self.ascending, pace=paced
-        )
-        lock.held(paced[pace.FREE], paced[pace.HELD])
-        self._anchor_ns += paced[pace.LATE]
-        began_ns = paced[pace.BEGAN]
-        if self._memory.crashed:
-            self._owner.die(max(began_ns, self._crash_instant(pages)))
+
+    def leave(self, one: Share, how: int, given: int) -> None:
+        """How far it came; `given` pages of a batch that was cut short."""
+        size, fields = self._batch_pages, one.fields
+        whole = fields[merged.DONE] // size - self._batches
+        self._anchor_ns += fields[merged.LATE]
+        began_ns = fields[merged.BEGAN]
+        if how == merged.DIED:
+            self._owner.die(fields[merged.NEXT])
             return
-        if pages:
+        if whole or given:
             self._owner.balloon_took_room(began_ns)
-        whole = pages // size
         if whole:
             self._progress_ns = self._instant((self._batches + whole - 1) * size)
             self._succeeded(began_ns, whole, size)
-        if complete:
+        if how != merged.CUT_SHORT:
             return
         if not self._survives_a_short_count():
             self._owner.balloon_bug(began_ns)
             return
-        part = pages - whole * size
-        if part:
+        if given:
             self._progress_ns = began_ns
-        self._failed(began_ns + part * NS_PER_S // self._pages_per_s, progress=part > 0)
+        self._failed(began_ns + given * NS_PER_S // self._pages_per_s, progress=given > 0)
 
-    def _batches_by(self, last_ns: int) -> int:
-        """Whole batches that are due by `last_ns`, certain to succeed, of free pages, and paid out of the debt; 0 if
-        there may be none.
+    def _batches_by(self, last_ns: int, claimed: int = 0) -> int:
+        """Whole batches that are due by `last_ns`, certain to succeed, of free pages that nobody has `claimed`, paid
+        out of the debt; 0 if there may be none.
         """
         if self._faulty:
             last_ns = min(last_ns, self._fault.asleep_ns(self.next_ns, self._start_ns) - 1)
         memory = self._memory
-        whole = min(memory.debt, self.need, self._certain, memory.free) // self._batch_pages
+        most = min(memory.debt, self.need, self._certain, memory.free - claimed)
+        if claimed:
+            most = min(most, memory.available - claimed - 2 * max(self._manner.reserve_pages, self._batch_pages))
+        whole = most // self._batch_pages
         done = self._batches * self._batch_pages
         # Batch k is due by last_ns  <=>  k batch NS <= (last - anchor + 1) rate - 1
         due = ((last_ns - self._anchor_ns + 1) * self._pages_per_s - 1) // NS_PER_S
-        return min(whole, (due - done) // self._batch_pages + 1)
+        return max(0, min(whole, (due - done) // self._batch_pages + 1))
 
     def _crash_instant(self, pages: int) -> int:
         """The instant of the batch in which the guest died, `pages` pages having been given back before it."""

@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.pace import ANCHOR, BEGAN, FREE, HELD, LAST, LATE, NEXT, due
-from podcluster.host.pace import DONE as PACED
 from podcluster.host.ranges import give_back_range, touch_range
 from podcluster.host.state import DomainState, HostState
 from podcluster.host.written import ZERO
@@ -23,7 +21,6 @@ ALL_GIVEN = 0
 HEAP_NEXT = 1  # before a batch that is larger than the debt, so that frames may go to the host
 DIED = 2  # zeroing the next batch
 CUT_SHORT = 3  # a hypercall did less than it was asked
-LATER = 4  # the next batch may begin only after LAST
 
 # What it leaves in `out`.
 B_HOW = 0
@@ -49,17 +46,21 @@ def _sort(pieces: npt.NDArray[np.int64], n: int) -> None:
 
 
 @routine
-def _hand_over(
+def hand_over(
     h: HostState,
     g: DomainState,
     pieces: npt.NDArray[np.int64],
     n: int,
-    step: int,
     ascending: bool,
     scrub: bool,
     out: npt.NDArray[np.int64],
 ) -> int:
-    """Zero the first `n` pieces where the driver scrubs, and give them back in one hypercall."""
+    """One batch, of the first `n` (gfn, count) pairs: zero its pages where the driver scrubs, then give them back in
+    one hypercall. ALL_GIVEN, DIED or CUT_SHORT; `out` has what it came to.
+    """
+    step = 1 if ascending else -1
+    if ascending:
+        _sort(pieces, n)
     if scrub:
         for k in range(n):
             first = pieces[2 * k] if ascending else pieces[2 * k] + pieces[2 * k + 1] - 1
@@ -86,31 +87,19 @@ def balloon_runs(
     ascending: bool,
     scrub: bool,
     until_heap: bool,
-    timed: bool,
-    p: npt.NDArray[np.int64],
     pieces: npt.NDArray[np.int64],
     out: npt.NDArray[np.int64],
 ) -> None:
     """Give back `runs` (pairs, one after another), each from its top page down, in batches; `out` says how far it came.
 
-    `timed`: each at its instant of the pace `p`, and no batch but the first later than LAST.
     `ascending`: each batch as one sorted list, upwards. `pieces` is room for as many pairs as there are runs, and one.
     """
     r = g.rec[0]
     out[:] = 0
-    step = 1 if ascending else -1
     at = 0
     last = runs.shape[0] // 2
     left = int(runs[1]) if last else 0
     while at < last:
-        began = r.now_ns
-        if timed:
-            began = max(p[NEXT], p[FREE])
-            if p[BEGAN] >= 0 and began > p[LAST]:
-                out[B_HOW] = LATER
-                return
-            p[BEGAN] = began
-            r.now_ns = began
         # Gather a batch.
         n = 0
         size = 0
@@ -130,23 +119,9 @@ def balloon_runs(
         if until_heap and r.entry_count - r.cache_count < size:
             out[B_HOW] = HEAP_NEXT
             return
-        if ascending:
-            _sort(pieces, n)
-        how = _hand_over(h, g, pieces, n, step, ascending, scrub, out)
-        end = r.now_ns
-        if timed and end != began:
-            p[HELD] += end - began
-            p[FREE] = end
-        if how != ALL_GIVEN:
-            out[B_HOW] = how
+        out[B_HOW] = hand_over(h, g, pieces, n, ascending, scrub, out)
+        if out[B_HOW] != ALL_GIVEN:
             return
-        if timed:
-            if end != began:
-                late = end - p[NEXT]
-                p[ANCHOR] += late
-                p[LATE] += late
-            p[PACED] += size
-            p[NEXT] = max(began, due(p, p[PACED]))
         out[B_WHOLE] += size
         out[B_ZEROED] = 0
         out[B_GIVEN] = 0

@@ -5,15 +5,16 @@ What        `follow_demand`: what `guest_demand.DemandStream` does act by act wi
 Units       Pages of 4 KiB; ns of simulated time.
 Symbols     as in guest_demand.py: W, H, piece, mark; s the books and the piece in hand, d what does not change
 Invariants  [GD-2], [GD-4] of guest_demand.py, [SW-1] of swap.py, [GM-1] of guest_memory.py.
-Why exact   It is the same acts in the same order. Batches that neither find a page to write nor anything on swap are one
-            act: all that happens between two instants of theirs is nothing. Pieces that are quiet are one step [GD-4].
+Why exact   It is the same acts in the same order. Batches that neither find a page to write nor anything on swap are
+            one act: all that happens between two instants of theirs is nothing. Pieces that are quiet are one step
+            [GD-4].
 """
 
 import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.pace import muldiv
+from podcluster.host.merged import muldiv
 from podcluster.host.ranges import touch_range
 from podcluster.host.state import DomainState, HostState
 from podcluster.host.written import DATA
@@ -574,8 +575,8 @@ def follow_demand(
                     return
             _look_ahead(s, d, t, w, high, lags)
             continue
-        began = max(now, s[FREE]) if d[TIMED] and s[FAULTS] else now
-        if s[ACTS] and began > d[LAST]:
+        began = max(now, s[FREE]) if d[TIMED] else now
+        if s[ACTS] and s[FAULTS] and began > d[LAST]:
             return
         upto = _next_pages(s, d, td, wd)
         first = s[GROWN]

@@ -24,19 +24,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from podcluster.config import GuestConfig
+from podcluster.host import merged
+from podcluster.host.balloon import Balloon
 from podcluster.host.barrier import TIMEOUT_NS, poll_ns
 from podcluster.host.fault import SOUND, Fault
 from podcluster.host.guest_boot import Boot, BootSequence, Driver
 from podcluster.host.guest_demand import DemandStream
-from podcluster.host.guest_fill import CacheStream, DirtyStream
+from podcluster.host.guest_fill import CacheStream, DirtyStream, FillStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.guest_stats import GuestStats
 from podcluster.host.held import HeldBooks
-from podcluster.host.streams import BALLOON, DEMAND, INSTALL, NEVER, Pace, Stage, Stream
+from podcluster.host.streams import (
+    BALLOON,
+    DEMAND,
+    INSTALL,
+    NEVER,
+    Joins,
+    Pace,
+    Part,
+    Share,
+    Stage,
+    Stream,
+)
+from podcluster.host.written import PATTERN
 from podcluster.records import Cause, Demand, EventKind, Fate
 from podcluster.units import NS_PER_S
+
+MERGED: Final = (Stage, Balloon, FillStream)
+"""Streams whose batches may be made together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +140,7 @@ class Guest:
             on_death=self.die,
             on_done=self._installed,
             at_once=self.held.fits,
-            ahead=lambda _, pages, pace: self._unpack_ahead(pages, pace),
+            ahead=lambda _, pages: self._unpack_ahead(pages),
         )
         self._streams: list[Stream] = [*self._sequence.streams, self._wants, self._dirty, self._install, self._cache]
         self._sequence.start(start_ns)
@@ -208,6 +226,9 @@ class Guest:
                 return
             if self._settled(first).touches_heap():
                 return
+            if self._merge(first, last_ns):
+                self._wants.relax()
+                continue
             # It may go on until another's instant. Nobody that does not wait for the lock has one before it is free,
             # or it would be first: so that these instants alone say whose turn it is, whatever Xen takes meanwhile.
             bound, before = last_ns, True
@@ -218,6 +239,40 @@ class Guest:
                     bound = min(bound, other.next_ns - before)
             first.run(max(bound, first.next_ns), single=False)
             self._wants.relax()
+
+    def _merge(self, first: Stream, last_ns: int) -> bool:
+        """Run batches of all streams whose turn comes by `last_ns`, `first`'s first, before anybody else's turn;
+        whether that could be.
+        """
+        if not (self.memory.paces and self._lock.timed and isinstance(first, MERGED)):
+            return False
+        mine = first.join(last_ns, 0)
+        if mine is None:
+            return False
+        joined: dict[int, tuple[Joins, Share]] = {}  # by place in the list
+        claimed = mine.claimed
+        merges = self.memory.merges and mine.part.content != PATTERN
+        for k, one in enumerate(self._streams):
+            if one is first:
+                joined[k] = first, mine
+            if one is first or one.next_ns > last_ns:
+                continue
+            share = one.join(last_ns, claimed) if merges and isinstance(one, MERGED) else None
+            if share is None or share.part.content == PATTERN or share.claimed > self.memory.free - claimed:
+                last_ns = min(last_ns, one.next_ns - 1)
+            else:
+                joined[k] = one, share  # type: ignore[assignment]  # narrowed by MERGED
+                claimed += share.claimed
+        parts = list(joined.values())
+        at = next(k for k, (_, share) in enumerate(parts) if share is mine)
+        how, who, given = self.memory.run_merged([share for _, share in parts], at, last_ns)
+        cut = how in (merged.DIED, merged.CUT_SHORT)
+        for k, (joiner, share) in enumerate(parts):
+            if not (cut and k == who):
+                joiner.leave(share, merged.ON_TIME, 0)
+        if cut:
+            parts[who][0].leave(parts[who][1], how, given)
+        return True
 
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""
@@ -255,11 +310,17 @@ class Guest:
         self.held.floor += pages
         return done
 
-    def _unpack_ahead(self, pages: int, pace: list[int]) -> list[int] | None:
-        before = self.held.held
-        after = self.held.grow_ahead(pages, pace) if self.memory.paces else None
-        self.held.floor += self.held.held - before
-        return after
+    def _unpack_ahead(self, pages: int) -> Part | None:
+        """The same, told beforehand."""
+        part = self.held.ahead(pages)
+        if part is None:
+            return None
+
+        def wrote(taken: int) -> None:
+            part.wrote(taken)
+            self.held.floor += taken
+
+        return replace(part, wrote=wrote)
 
     def _installed(self, at_ns: int) -> None:
         if self.leaves_by_itself:

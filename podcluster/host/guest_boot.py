@@ -40,6 +40,7 @@ from podcluster.host.streams import (
     SERVICES,
     Ahead,
     Pace,
+    Part,
     Runs,
     Stage,
     Stream,
@@ -183,7 +184,7 @@ class BootSequence:
             self._write_services,
             on_done,
             held.fits,
-            ahead=lambda _, pages, pace: held.grow_ahead(pages, pace),
+            ahead=lambda _, pages: held.ahead(pages),
         )
         self._busy = 0  # stages that the next one waits for
 
@@ -213,7 +214,7 @@ class BootSequence:
             on_done=on_done,
             on_late=on_late,
             at_once=at_once,
-            ahead=ahead if self._memory.paces else lambda _first, _pages, _pace: None,
+            ahead=ahead,
             vcpu=vcpu,
             interrupts=interrupts,
         )
@@ -349,34 +350,36 @@ class BootSequence:
 
     # -- many batches in one call ------------------------------------------------------------------------------------
 
-    def _firmware_ahead(self, first: int, pages: int, pace: list[int]) -> list[int]:
-        return self._memory.write_ahead(_strips(self._low.slice(first, pages)), DATA, pace)[0]
+    def _firmware_ahead(self, first: int, pages: int) -> Part:
+        return Part(_strips(self._low.slice(first, pages)))
 
-    def _kernel_ahead(self, first: int, pages: int, pace: list[int]) -> list[int] | None:
+    def _kernel_ahead(self, first: int, pages: int) -> Part | None:
         image = self._image.slice(first, pages)
         left = pages - sum(count for _, count in image)
         if left and not self._memory.has_room_for_kernel:
             return None
-        return self._memory.take_kernel_ahead(_strips(image), left, pace)
+        return Part(_strips(image), takes=left, wrote=self._memory.keep_for_kernel)
 
-    def _descriptors_ahead(self, first: int, pages: int, pace: list[int]) -> list[int] | None:
-        return self._memory.take_kernel_ahead((), pages, pace) if self._memory.has_room_for_kernel else None
+    def _descriptors_ahead(self, first: int, pages: int) -> Part | None:
+        if not self._memory.has_room_for_kernel:
+            return None
+        return Part((), takes=pages, wrote=self._memory.keep_for_kernel)
 
     def _scrub_ahead(self, runs: Runs) -> Ahead:
-        def write(first: int, pages: int, pace: list[int]) -> list[int]:
+        def ahead(first: int, pages: int) -> Part:
             down, memory = self._scrubs_down, self._memory
             slices = runs.slice(first, pages, descending=down)
             strips = [number for run in slices for number in memory.scrub_strips(*run, descending=down)]
-            return memory.write_ahead(strips, self._content, pace)[0]
+            return Part(strips, self._content, free_only=True)
 
-        return write
+        return ahead
 
     def _write_services(self, first: int, pages: int, at_ns: int) -> int:
         return self._held.grow(pages, at_ns)
 
 
 def _strips(runs: Iterable[Run]) -> list[int]:
-    """Runs that are written upwards, as pace.py takes them."""
+    """Runs that are written upwards, as merged.py takes them."""
     return [number for run in runs for number in run]
 
 

@@ -8,13 +8,13 @@ Invariants  [GS-1] batch k happens at anchor + k batch / rate, in integers; time
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from podcluster.config import PageCacheConfig
-from podcluster.host import pace
+from podcluster.host import merged
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
-from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, count_instants
-from podcluster.host.written import DATA
+from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, Part, Share, count_instants, share
 from podcluster.units import NS_PER_S, mib_to_pages
 
 
@@ -65,8 +65,6 @@ class FillStream:
     def run(self, last_ns: int, *, single: bool) -> None:
         """Fill batch by batch; sleep where there is no room left."""
         lock = self._lock
-        if lock.faults and not (single or self.singly) and self._memory.paces and self._run_ahead(last_ns):
-            return
         batches = 1 if single or self.singly else self._count_batches(last_ns)
         began_ns = lock.enter(self.next_ns)
         done = self._fill(min(batches * BATCH_PAGES, self.room), began_ns)
@@ -78,33 +76,34 @@ class FillStream:
         self._batches += batches
         self.next_ns = max(began_ns, self._instant(self._batches)) if self.room else NEVER
 
-    def _run_ahead(self, last_ns: int) -> bool:
-        """Fill batch by batch in one call, Xen's time included; whether that could be."""
-        lock, first = self._lock, self._batches
-        whole = min(self.room, self._memory.free) // BATCH_PAGES
-        batches = min(whole, count_instants(self._instant, first, last_ns))  # no more: what Xen takes makes it later
-        if batches < 2:
-            return False
-        lock.act_on(0, interrupts=True)
-        paced = pace.pacing(
-            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=BATCH_PAGES,
-            done=first * BATCH_PAGES, upto=(first + batches) * BATCH_PAGES, next_ns=self.next_ns, free_ns=lock.free_ns,
-            last_ns=last_ns,
+    def join(self, last_ns: int, claimed: int) -> Share | None:
+        """Its part: whole batches due by `last_ns`, of pages that are free and that nobody has `claimed`."""
+        if not self._lock.faults or self.singly or self.next_ns >= NEVER:
+            return None
+        first = self._batches
+        whole = min(self.room, self._memory.free) - claimed
+        # What Xen takes makes them later: there are no more than these.
+        batches = min(whole // BATCH_PAGES, count_instants(self._instant, first, last_ns))
+        part = self._ahead(batches * BATCH_PAGES) if batches > 0 else None
+        if part is None:
+            return None
+        return share(
+            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, done=first * BATCH_PAGES,
+            upto=(first + batches) * BATCH_PAGES, next_ns=self.next_ns, part=part,
         )  # fmt: skip
-        after = self._fill_ahead(batches * BATCH_PAGES, paced)
-        if after is None:
-            return False
-        lock.held(after[pace.FREE], after[pace.HELD])
-        if self._memory.crashed:
-            self._on_death(after[pace.NEXT])
-            return True
-        self._anchor_ns += after[pace.LATE]
-        self._batches = after[pace.DONE] // BATCH_PAGES
-        self.next_ns = after[pace.NEXT] if self.room else NEVER
-        return True
 
-    def _fill_ahead(self, pages: int, paced: list[int]) -> list[int] | None:
-        """Write them at a pace; the pace afterwards, or None where it cannot be done."""
+    def leave(self, one: Share, how: int, given: int) -> None:
+        """How far it came, and by how much Xen has held it up."""
+        fields = one.fields
+        if how == merged.DIED:
+            self._on_death(fields[merged.NEXT])
+            return
+        self._anchor_ns += fields[merged.LATE]
+        self._batches = fields[merged.DONE] // BATCH_PAGES
+        self.next_ns = fields[merged.NEXT] if self.room else NEVER
+
+    def _ahead(self, pages: int) -> Part | None:
+        """What so many pages come to; None where each batch has to be made by itself."""
         raise NotImplementedError
 
     def _count_batches(self, last_ns: int) -> int:
@@ -146,10 +145,16 @@ class DirtyStream(FillStream):
         self._held.floor = self._held.held
         return done
 
-    def _fill_ahead(self, pages: int, paced: list[int]) -> list[int] | None:
-        after = self._held.grow_ahead(pages, paced)
-        self._held.floor = self._held.held
-        return after
+    def _ahead(self, pages: int) -> Part | None:
+        part = self._held.ahead(pages)
+        if part is None:
+            return None
+
+        def wrote(taken: int) -> None:
+            part.wrote(taken)
+            self._held.floor = self._held.held
+
+        return replace(part, wrote=wrote)
 
 
 class CacheStream(FillStream):
@@ -173,10 +178,11 @@ class CacheStream(FillStream):
     def _fill(self, pages: int, at_ns: int) -> int:
         return self._memory.fill_cache(pages)
 
-    def _fill_ahead(self, pages: int, paced: list[int]) -> list[int]:
-        after, got = self._memory.write_ahead((), DATA, paced, take=pages)
-        self._memory.cache += got
-        return after
+    def _ahead(self, pages: int) -> Part:
+        return Part((), takes=pages, claims=True, wrote=self._filled)
+
+    def _filled(self, pages: int) -> None:
+        self._memory.cache += pages
 
     def start(self, at_ns: int) -> None:
         """Begin."""

@@ -29,17 +29,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from podcluster.host import follow
-from podcluster.host import pace as paced
+from podcluster.host import follow, merged
 from podcluster.host.domain import Layout, Run
 from podcluster.host.failures import NO_EXTENT
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Curve, Mechanism
-from podcluster.host.pace import NOTHING
+from podcluster.host.merged import NOTHING
+from podcluster.host.streams import Share
 from podcluster.host.written import DATA, PATTERN, ZERO
 from podcluster.records import Cause
 from podcluster.units import SUPERPAGE_PAGES
@@ -152,15 +152,25 @@ class Allocator:
         found.pool_pages, found.taken_pages = self.pool_pages, self.taken_pages
         return found
 
-    def next_pages(self, pages: int) -> list[int]:
-        """The runs of untouched pages that would be handed out next, as strips."""
-        found: list[int] = []
+    def drop(self, pages: int) -> None:
+        """So many untouched pages have been handed out."""
+        _pop_runs(self._pool, pages)
+        self.pool_pages -= pages
+
+    def took(self, first: int, count: int) -> None:
+        """Of these, a run that is in use."""
+        _push_below(self._taken, (first, count))
+        self.taken_pages += count
+
+    def next_pages(self, pages: int) -> list[Run]:
+        """The runs of untouched pages that would be handed out next."""
+        found: list[Run] = []
         at = len(self._pool)
         while pages > 0 and at:
             at -= 1
             first, count = self._pool[at]
             n = min(count, pages)
-            found += (first + count - n, -n)
+            found.append((first + count - n, n))
             pages -= n
         return found
 
@@ -319,6 +329,7 @@ class GuestMemory:
         self.pattern_is_zero = False  # Xen knows the scrub pattern (S1)
         self.ram_pages = layout.ram_pages
         self._nonzero = PageSet()
+        self._patterned = False  # a scrub pattern was written, and Xen does not know it
         self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
         self.firmware = _clip(layout.ram, 0, FIRMWARE_END)
         self.image = _clip(layout.ram, KERNEL_GFN, KERNEL_GFN + image_pages)
@@ -450,6 +461,7 @@ class GuestMemory:
                 self._crash()
         written = first + count - n if descending else first
         if self._counts(content):
+            self._patterned |= content == PATTERN
             self._nonzero.add(written, n)
         else:
             self._nonzero.remove(written, n)
@@ -561,43 +573,104 @@ class GuestMemory:
         """What following a demand changes, in the order of follow.py."""
         return self.resident, self.cache, self._allocator.taken_pages
 
-    def write_ahead(
-        self, strips: Sequence[int], content: int, pace: list[int], *, take: int = 0
-    ) -> tuple[list[int], int]:
-        """Write `strips` (pace.py) and then `take` pages, taken into use, in batches at a pace; the pace afterwards,
-        and how many of the latter it came to.
+    def run_merged(self, shares: Sequence[Share], first: int, last_ns: int) -> tuple[int, int, int]:
+        """Run streams together (merged.py), number `first` of them first; how it ended, in whose batch, and how many
+        pages of that batch Xen took. The shares are changed.
         """
-        listed = sum(abs(count) for count in strips[1::2])
-        spare = min(take, max(0, self._allocator.taken_pages - self.in_use))
-        rest = [NOTHING, spare, *self._allocator.next_pages(take - spare)] if take else []
-        pace[paced.SKIPS] = self.may_skip
-        before = pace[paced.DONE]
-        after = self._machine.write_paced(self._domid, [*strips, *rest], content, pace)
-        died = after[paced.HOW] == paced.DIED
-        done = after[paced.DONE] - before + died * after[paced.PART]
-        self._note(strips, content, done)
-        got = max(0, done - listed)
-        for run in self._allocator.take(max(0, got - spare)):
-            self._nonzero.add(*run)
-        if died:
+        lock, allocator = self.lock, self._allocator
+        pages = sum(one.part.takes for one in shares)
+        spare = max(0, allocator.taken_pages - self.in_use)
+        gives = any(one.gives for one in shares)
+        pool = allocator.copy().take_away(pages, self.in_use) if gives and spare else allocator.next_pages(pages)
+        strips: list[int] = []
+        for one in shares:
+            before = len(strips) // 2
+            strips += one.part.strips
+            if spare and one.part.takes and not one.gives:
+                strips += (NOTHING, min(spare, one.part.takes))
+            one.fields[merged.STRIP], one.fields[merged.STRIP_END] = before, len(strips) // 2
+        common = [lock.free_ns, 0, last_ns, self.may_skip, first, 0, 0, 0, 0, 0, 0]
+        streams = [number for one in shares for number in one.fields]
+        flat = [number for run in pool for number in run]
+        befores = [one.fields[merged.DONE] for one in shares]
+        common, streams, log = self._machine.run_merged(self._domid, common, streams, strips, flat)
+        for k, one in enumerate(shares):
+            one.fields = streams[k * merged.STREAM_FIELDS : (k + 1) * merged.STREAM_FIELDS]
+        lock.held(common[merged.FREE], common[merged.HELD])
+        how, who = common[merged.HOW], common[merged.CRASHED]
+        self._book(shares, log, spare_given=bool(gives and spare))
+        for k, (one, before) in enumerate(zip(shares, befores, strict=True)):
+            died = how == merged.DIED and k == who
+            done = one.fields[merged.DONE] - before + (one.fields[merged.PART] if died else 0)
+            if one.gives:
+                continue
+            self._note(one.part.strips, one.part.content, done)
+            one.part.wrote(max(0, done - sum(abs(count) for count in one.part.strips[1::2])))
+        if how in (merged.DIED, merged.CUT_SHORT) and shares[who].gives:
+            self._cut_batch(shares[who], how, common[merged.GIVEN])
+        if how == merged.DIED:
             self._crash()
-        self._count_entries()
+        self.refresh()
         self._watch()
-        return after, got
+        return how, who, common[merged.GIVEN]
 
-    def take_kernel_ahead(self, strips: Sequence[int], pages: int, pace: list[int]) -> list[int]:
-        """Write `strips` and then allocate pages that the kernel keeps, at a pace; the pace afterwards."""
-        after, got = self.write_ahead(strips, DATA, pace, take=pages)
-        self.kernel_allocated += got
-        return after
+    def _book(self, shares: Sequence[Share], log: Sequence[int], *, spare_given: bool) -> None:
+        """What streams have taken from the pool, in order."""
+        total = sum(log[2::3])
+        if spare_given:
+            self._allocator.take_away(total, self.in_use)
+        else:
+            self._allocator.drop(total)
+        for k, first, count in zip(log[::3], log[1::3], log[2::3], strict=True):
+            if shares[k].gives:
+                self._gave(first, count)
+            else:
+                self._allocator.took(first, count)
+                self._nonzero.add(first, count)
+
+    def _gave(self, first: int, count: int) -> None:
+        """A run is in the balloon."""
+        self._nonzero.remove(first, count)
+        self._away.add(first, count)
+        _push_below(self._balloon, (first, count))
+
+    def _cut_batch(self, one: Share, how: int, given: int) -> None:
+        """A batch of the balloon in which the guest died of the zeroing, or of which Xen took only `given` pages."""
+        fields = one.fields
+        size = min(fields[merged.BATCH], fields[merged.UPTO] - fields[merged.DONE])
+        upwards = bool(fields[merged.UPWARDS])
+        runs = self._allocator.take_away(size, self.in_use)
+        batch = sorted(runs) if upwards else runs
+        if how == merged.DIED:
+            for run in _first_pages(batch, fields[merged.PART], ascending=upwards):
+                self._nonzero.remove(*run)
+            return
+        taken: list[Run] = []
+        for run in _first_pages(batch, given, ascending=upwards):
+            self._gave(*run)
+            taken.append(run)
+        self._take_back(runs, taken)
+
+    def keep_for_kernel(self, pages: int) -> None:
+        """Pages taken into use are the kernel's, and stay so."""
+        self.kernel_allocated += pages
+
+    @property
+    def merges(self) -> bool:
+        """Whether streams that take pages may do so in turns: none is free that was in use, and none holds a pattern
+        that counts, so that what is written only grows.
+        """
+        return not self._patterned and self._allocator.taken_pages <= self.in_use
 
     def _note(self, strips: Sequence[int], content: int, pages: int) -> None:
         """The first `pages` pages of strips are written."""
-        change = self._nonzero.add if self._counts(content) else self._nonzero.remove
+        if not self._counts(content):  # of pages that held no data
+            return
+        self._patterned |= content == PATTERN
         for first, signed in zip(strips[::2], strips[1::2], strict=True):
             count = min(abs(signed), pages)
             if first != NOTHING and count:
-                change(first if signed > 0 else first - signed - count, count)
+                self._nonzero.add(first if signed > 0 else first - signed - count, count)
             pages -= count
 
     def _counts(self, content: int) -> bool:
@@ -653,14 +726,12 @@ class GuestMemory:
         scrub: bool,
         ascending: bool,
         contiguous: bool = False,
-        pace: list[int] | None = None,
     ) -> tuple[int, bool]:
         """Give up to `pages` free pages back to Xen, `batch_pages` a hypercall, page cache dropped for them.
 
         `scrub`: zero those of a batch before its hypercall, which populates them. `ascending`: each batch as one sorted
-        list. `contiguous`: whole free 2 MiB first; of each batch, so that doing many at once changes nothing. `pace`:
-        each batch at its own instant, none but the first after its last (only free pages then). Returns the pages given
-        back, and whether each hypercall did all that it was asked; the guest may have died of
+        list. `contiguous`: whole free 2 MiB first; of each batch, so that doing many at once changes nothing. Returns
+        the pages given back, and whether each hypercall did all that it was asked; the guest may have died of
         scrubbing.
         """
         if contiguous and pages > batch_pages:
@@ -674,16 +745,11 @@ class GuestMemory:
             return done, complete
         pages = min(pages, self.available)
         self.cache -= max(0, pages - self.free)
-        kept = self._allocator.copy() if pace is not None else None
         runs = self._allocator.take_away(pages, self.in_use, whole=contiguous)
         # [G12] an inert guest's zeroes change nothing.
-        modes: Any = {} if pace is None else {"pace": pace}
         reached = self._machine.balloon_runs(
-            self._domid, runs, batch_pages=batch_pages, ascending=ascending, scrub=scrub and not self.inert, **modes
+            self._domid, runs, batch_pages=batch_pages, ascending=ascending, scrub=scrub and not self.inert
         )
-        if kept is not None and reached.later:  # what is not its turn yet was never taken
-            self._allocator = kept
-            runs = kept.take_away(reached.whole_pages, self.in_use, whole=contiguous)
         stack = runs[::-1]
         whole = _pop_runs(stack, reached.whole_pages)
         given = [run for batch in _batches(whole, batch_pages) for run in sorted(batch)] if ascending else whole
@@ -697,10 +763,8 @@ class GuestMemory:
             for run in _first_pages(last, reached.zeroed_pages, ascending=ascending):
                 self._nonzero.remove(*run)
         complete = not reached.cut_short
-        for first, count in given:
-            self._nonzero.remove(first, count)
-            self._away.add(first, count)
-            _push_below(self._balloon, (first, count))
+        for run in given:
+            self._gave(*run)
         if not complete:
             self._take_back(runs, given)
         self.refresh()

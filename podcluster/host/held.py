@@ -22,8 +22,8 @@ from typing import Final
 from podcluster.config import SwapConfig
 from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.streams import Part
 from podcluster.host.swap import SwapDevice, Thrashing
-from podcluster.host.written import DATA
 from podcluster.records import Demand
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 
@@ -171,15 +171,15 @@ class HeldBooks:
                 return back + done
         return pages
 
-    def grow_ahead(self, pages: int, pace: list[int]) -> list[int] | None:
-        """Grow in batches at a pace, the pace afterwards; None where page cache or swap has a part in it."""
-        memory = self._memory
-        if not self.fits(pages) or pages > memory.free:
+    def ahead(self, pages: int) -> Part | None:
+        """What growing by so many comes to; None where page cache or swap has a part in it."""
+        if not self.fits(pages) or pages > self._memory.free:
             return None
-        after, got = memory.write_ahead((), DATA, pace, take=pages)
-        memory.resident += got
-        self.held += got
-        return after
+        return Part((), takes=pages, claims=True, wrote=self._grew)
+
+    def _grew(self, pages: int) -> None:
+        self._memory.resident += pages
+        self.held += pages
 
     def _grow_new(self, pages: int, at_ns: int) -> int:
         memory = self._memory

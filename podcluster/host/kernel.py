@@ -48,7 +48,7 @@ KERNEL_SOURCES = (
     "teardown.py",
     "ranges.py",
     "batches.py",
-    "pace.py",
+    "merged.py",
     "follow.py",
     "access.py",
     "audit.py",

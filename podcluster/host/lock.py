@@ -76,7 +76,8 @@ class Lock:
             self._machine.set_interrupts(self._domid, interrupts, vcpu)
 
     def held(self, free_ns: int, ns: int) -> None:
-        """Acts that a kernel has paced held it for so long, the last until `free_ns`."""
+        """Acts of several vCPUs that a kernel has paced held it for so long, the last until `free_ns`."""
+        self._interrupts = None
         self.free_ns = free_ns
         self.held_ns += ns
 

@@ -24,6 +24,7 @@ from podcluster.host import (
     frames,
     hashes,
     heap,
+    merged,
     p2m,
     pending,
     pod,
@@ -34,7 +35,6 @@ from podcluster.host import (
 )
 from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
 from podcluster.host.mechanism import Curve
-from podcluster.host.pace import write_paced
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -69,6 +69,7 @@ from podcluster.host.state import (
 )
 
 INTERVALS = 1024
+RUNS_LOGGED = 1 << 12
 WORD_MASK = (1 << 64) - 1
 FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
 POD_SCRUBBED = 3
@@ -116,11 +117,6 @@ class Ballooned(NamedTuple):
     def died(self) -> bool:
         """The guest did not survive the zeroing of the next batch."""
         return self.how == batches.DIED
-
-    @property
-    def later(self) -> bool:
-        """The next batch may begin only after the last instant of the pace."""
-        return self.how == batches.LATER
 
     @property
     def cut_short(self) -> bool:
@@ -182,6 +178,8 @@ class Machine:
         self._audited: tuple[int, ...] = ()
         self._short = np.empty(4 * INTERVALS, np.int64)  # room for what a kernel has to tell
         self._busy = np.empty(2 * INTERVALS, np.int64)
+        self._log = np.empty(merged.LOG_FIELDS * RUNS_LOGGED, np.int64)
+        self._out = np.empty(batches.B_FIELDS, np.int64)
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any]) -> "Machine":
@@ -488,27 +486,27 @@ class Machine:
         ascending: bool = False,
         scrub: bool = False,
         until_heap: bool = False,
-        pace: list[int] | None = None,
     ) -> Ballooned:
         """Give back runs of pages, `batch_pages` a hypercall; how far it came and why it stopped there."""
         listed = np.array(runs, np.int64).reshape(-1)
         out = np.empty(batches.B_FIELDS, np.int64)
         pieces = np.empty(len(listed) + 2, np.int64)
-        paced = np.array(pace or [0], np.int64)
-        batches.balloon_runs(
-            self._h, self._changed(dom), listed, batch_pages, ascending, scrub, until_heap, pace is not None, paced,
-            pieces, out,
-        )  # fmt: skip
-        if pace is not None:
-            pace[:] = paced.tolist()
+        g = self._changed(dom)
+        batches.balloon_runs(self._h, g, listed, batch_pages, ascending, scrub, until_heap, pieces, out)
         return Ballooned(*out.tolist())
 
-    def write_paced(self, dom: int, strips: Sequence[int], content: int, pace: Sequence[int]) -> list[int]:
-        """`pace.write_paced`: the pace afterwards."""
-        paced = np.array(pace, np.int64)
-        write_paced(self._h, self._changed(dom), np.array(strips, np.int64), content, paced)
-        found: list[int] = paced.tolist()
-        return found
+    def run_merged(
+        self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`merged.run_merged`: what is common, the streams, and what was taken from the pool, afterwards."""
+        c, p = np.array(common, np.int64), np.array(streams, np.int64)
+        if len(self._log) < 4 * merged.LOG_FIELDS * len(pool):
+            self._log = np.empty(4 * merged.LOG_FIELDS * len(pool), np.int64)
+        merged.run_merged(
+            self._h, self._changed(dom), c, p, np.array(strips, np.int64), np.array(pool, np.int64),
+            np.empty(len(pool) + 2, np.int64), self._out, self._log,
+        )  # fmt: skip
+        return c.tolist(), p.tolist(), self._log[: merged.LOG_FIELDS * int(c[merged.LOGGED])].tolist()
 
     def follow_demand(
         self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float

@@ -80,10 +80,6 @@ class Ballooned(Protocol):
         """A hypercall did less than it was asked."""
 
     @property
-    def later(self) -> bool:
-        """The next batch may begin only after the last instant asked for."""
-
-    @property
     def whole_pages(self) -> int:
         """Pages of the batches that are done."""
 
@@ -112,8 +108,12 @@ class Mechanism(Protocol):
     ) -> tuple[list[int], list[int], list[int]]:
         """`follow.follow_demand`: the books afterwards, and the intervals that have ended. Only where it `paces`."""
 
-    def write_paced(self, dom: int, strips: Sequence[int], content: int, pace: Sequence[int]) -> list[int]:
-        """`pace.write_paced`: the pace afterwards. Only where it `paces`."""
+    def run_merged(
+        self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`merged.run_merged`: what is common, the streams, and what was taken from the pool, afterwards. Only where it
+        `paces`.
+        """
 
     def create(
         self, dom: int, *, maxmem_pages: int, max_pages: int, paging: str, p2m: str, sp_1g: bool, sp_2m: bool
@@ -187,15 +187,13 @@ class Mechanism(Protocol):
         ascending: bool = False,
         scrub: bool = False,
         until_heap: bool = False,
-        pace: list[int] | None = None,
     ) -> Ballooned:
         """Give runs of pages (first gfn, count), no page twice, back in batches, each of one hypercall of single gfns.
 
         A batch takes each run from its top page down, and cuts it where the batch is full; `ascending` makes it one
         sorted list instead. `scrub` zeroes the pages of a batch, in its order, before its hypercall. It stops before a
         batch larger than the debt (`until_heap`), in a batch whose zeroing the guest does not survive, and where a
-        hypercall does less than it was asked. `clock` tells what all of it took. `pace`, only where it `paces`: each
-        at its own instant (pace.py), and no batch but the first after its last; the pace is changed.
+        hypercall does less than it was asked. `clock` tells what all of it took.
         """
 
     def touch_range(self, dom: int, first_gfn: int, count: int, *, content: int, descending: bool = False) -> int:

@@ -12,14 +12,15 @@ Invariants  [GS-1] the instant of every batch is a function of where its stream 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Protocol
 
-from podcluster.host import pace
+from podcluster.host import merged
 from podcluster.host.domain import Run
 from podcluster.host.lock import Lock
+from podcluster.host.written import DATA
 from podcluster.units import NS_PER_S
 
 NEVER: Final = 1 << 62
@@ -91,8 +92,75 @@ class Pace:
         return min(self.pages, (latest_page // BATCH_PAGES + 1) * BATCH_PAGES)
 
 
-Ahead = Callable[[int, int, list[int]], list[int] | None]
-"""`(first page number, pages, pace)`: write them at that pace; the pace afterwards, or None where it cannot be done."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What batches of a stream write: strips (merged.py), and then pages that are taken into use."""
+
+    strips: Sequence[int]
+    content: int = DATA
+    free_only: bool = False  # what others take meanwhile is left alone
+    takes: int = 0
+    claims: bool = False  # what it takes is held or page cache, and so no longer free
+    wrote: Callable[[int], None] = lambda _: None  # told how many pages were taken into use
+
+
+@dataclass(slots=True)
+class Share:
+    """A stream's part in a call of merged.py, and how it came out."""
+
+    fields: list[int]
+    part: Part
+    gives: bool = False
+    began_ns: int = 0  # when its latest batch began
+
+    @property
+    def claimed(self) -> int:
+        """Of what is free, pages that it may take."""
+        return self.part.takes if self.part.claims else 0
+
+
+def share(
+    *,
+    anchor_ns: int,
+    num: int,
+    den: int,
+    done: int,
+    upto: int,
+    next_ns: int,
+    part: Part,
+    batch: int = BATCH_PAGES,
+    vcpu: int = 0,
+    interrupts: bool = True,
+    gives: bool = False,
+    scrubs: bool = False,
+    upwards: bool = False,
+) -> Share:
+    """A share of a stream that is `done` pages along and may go up to page `upto`."""
+    fields = [
+        anchor_ns, num, den, batch, upto, done, next_ns, 0, -1, 0, gives, part.content, scrubs, upwards, vcpu,
+        interrupts, 0, 0, 0, 0,
+    ]  # fmt: skip
+    return Share(fields, part, gives)
+
+
+class Joins(Protocol):
+    """A stream whose batches may be made together with those of others."""
+
+    @property
+    def rank(self) -> int:
+        """As of a stream."""
+
+    def join(self, last_ns: int, claimed: int) -> Share | None:
+        """Its part, of batches due by `last_ns`; None if each has to be made by itself. Others may take `claimed` pages
+        of what is free.
+        """
+
+    def leave(self, one: Share, how: int, given: int) -> None:
+        """How it came out (merged.py); `given`: pages that Xen took of a batch cut short."""
+
+
+Ahead = Callable[[int, int], Part | None]
+"""`(first page number, pages)`: what they come to; None where each batch has to be made by itself."""
 
 
 class Stage:
@@ -109,13 +177,13 @@ class Stage:
         on_done: Callable[[int], None],
         on_late: Callable[[int], None] = lambda _: None,
         at_once: Callable[[int], bool] = lambda _: True,
-        ahead: Ahead = lambda _first, _pages, _pace: None,
+        ahead: Ahead = lambda _first, _pages: None,
         vcpu: int = 0,
         interrupts: bool = True,
     ) -> None:
         """`write(first page number, pages, instant)` returns pages done; `on_late(ns)`: Xen has held it up;
-        `at_once(pages)`: whether so many can be one write of many batches; `ahead`: many batches, each at its own
-        instant of a pace, in one call. It runs on `vcpu`, its interrupts enabled or not.
+        `at_once(pages)`: whether so many can be one write of many batches; `ahead`: what batches come to, so that
+        they may be made together with those of others. It runs on `vcpu`, its interrupts enabled or not.
         """
         self.rank = rank
         self.next_ns = NEVER
@@ -157,8 +225,6 @@ class Stage:
             at_ns, self.next_ns = self.next_ns, NEVER
             self._on_done(at_ns)
             return
-        if self._lock.faults and not single and self._run_ahead(last_ns):
-            return
         upto = min(first + BATCH_PAGES, self._pace.pages)
         if not (single or self._lock.faults):
             many = self._pace.batched_by(last_ns)
@@ -176,33 +242,31 @@ class Stage:
         self._done = upto
         self.next_ns = max(began_ns, self._pace.instant(upto))
 
-    def _run_ahead(self, last_ns: int) -> bool:
-        """Write the batches due in one call, Xen's time included; whether that could be."""
-        planned, first = self._pace, self._done
-        upto = planned.batched_by(last_ns)  # no more: what Xen takes makes it later
-        if upto - first <= BATCH_PAGES:
-            return False
-        self._lock.act_on(self._vcpu, interrupts=self._interrupts)
-        paced = self._ahead(
-            first,
-            upto - first,
-            pace.pacing(
-                anchor_ns=planned.start_ns, num=planned.span_ns, den=planned.pages, batch=BATCH_PAGES, done=first,
-                upto=upto, next_ns=self.next_ns, free_ns=self._lock.free_ns, last_ns=last_ns,
-            ),
+    def join(self, last_ns: int, claimed: int) -> Share | None:
+        """Its part, of batches due by `last_ns`: what Xen takes makes them later, so there are no more. One that has
+        not begun may yet be postponed, and begins by itself.
+        """
+        pace, first = self._pace, self._done
+        upto = pace.batched_by(last_ns) if first else 0
+        part = self._ahead(first, upto - first) if self._lock.faults and first < upto else None
+        if part is None:
+            return None
+        return share(
+            anchor_ns=pace.start_ns, num=pace.span_ns, den=pace.pages, done=first, upto=upto, next_ns=self.next_ns,
+            part=part, vcpu=self._vcpu, interrupts=self._interrupts, scrubs=part.free_only,
         )  # fmt: skip
-        if paced is None:
-            return False
-        self._lock.held(paced[pace.FREE], paced[pace.HELD])
-        if self._died():
-            self._on_death(paced[pace.NEXT])
-            return True
-        late_ns = paced[pace.LATE]
+
+    def leave(self, one: Share, how: int, given: int) -> None:
+        """How far it came, and by how much Xen has held it up."""
+        fields = one.fields
+        if how == merged.DIED:
+            self._on_death(fields[merged.NEXT])
+            return
+        late_ns = fields[merged.LATE]
         if late_ns:
-            self._pace = planned.later(late_ns)
+            self._pace = self._pace.later(late_ns)
             self._on_late(late_ns)
-        self._done, self.next_ns = paced[pace.DONE], paced[pace.NEXT]
-        return True
+        self._done, self.next_ns = fields[merged.DONE], fields[merged.NEXT]
 
 
 def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> int:

@@ -16,7 +16,6 @@ class Pages:
 
     def __init__(self, available: int, debt: int) -> None:
         self.available = self.free = available
-        self.paces = False
         self.debt = debt
         self.ballooned_pages = 0
         self.crashed = False
@@ -34,7 +33,6 @@ class Pages:
         scrub: bool,
         ascending: bool,
         contiguous: bool = False,
-        pace: list[int] | None = None,
     ) -> tuple[int, bool]:
         if self.short:
             return 0, False

@@ -58,10 +58,6 @@ class Ballooned(NamedTuple):
         return self.how == 2
 
     @property
-    def later(self) -> bool:
-        return False  # it does not pace
-
-    @property
     def cut_short(self) -> bool:
         """In the hypercall of the next batch."""
         return self.how == 3
