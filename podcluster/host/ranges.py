@@ -177,11 +177,44 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
 def _populate_small(h: HostState, g: DomainState, b: int, i: int, end: int, step: int) -> None:
     """Populate all `pod` pages from `i` to before `end` of a 4 KiB table, without debt."""
     while True:
-        i = _next_page(h, int(g.blk[b, POD_ROW]), i, end, step, U0)
+        row = int(g.blk[b, POD_ROW])
+        i = _next_page(h, row, i, end, step, U0)
         if i == end:
             return
-        demand_populate(h, g, (b << 9) + i, 0)
-        i += step
+        n = 0
+        if g.lists[SINGLE, L_LENGTH] > 0 and int(g.blk[b, PATTERNED]) == ZEROS:
+            n = _populate_run(h, g, (b << 9) + i, abs(_next_page(h, row, i, end, step, ALL) - i), step)
+        else:
+            demand_populate(h, g, (b << 9) + i, 0)
+            n = 1
+        i += n * step
+
+
+@routine
+def _populate_run(h: HostState, g: DomainState, gfn: int, most: int, step: int) -> int:
+    """Populate adjacent `pod` pages of a 4 KiB table from `gfn` on off the head segment of the singles; how many."""
+    r = g.rec[0]
+    first = list_head(h, g, SINGLE)
+    signed = list_head_signed(h, g, SINGLE)
+    n = min(most, abs(signed))
+    low = gfn if step > 0 else gfn - n + 1
+    if (signed > 0) == (step > 0):  # frames ascend with the pages
+        set_pages(h, g, low, n, RAM, first if step > 0 else first - n + 1)
+    else:
+        set_pages_down(h, g, low + n - 1, n, first - n + 1 if step > 0 else first)
+    if h.rec[0].recent >= RECENT_IN_DEBT:
+        slots = g.ring.shape[0]
+        for k in range(max(0, n - slots), n):  # those before are overwritten
+            g.ring[(r.mrp_idx + k) & (slots - 1)] = gfn + k * step
+        r.mrp_idx = (r.mrp_idx + n) & (slots - 1)
+    list_drop(h, g, SINGLE, n)
+    r.max_guest = max(r.max_guest, low + n - 1)
+    r.cache_count -= n
+    r.entry_count -= n
+    r.populated_4k += n
+    r.now_ns += n * h.rec[0].populate_4k_ns
+    r.table_generation += 1
+    return n
 
 
 @kernel
