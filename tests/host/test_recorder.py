@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podcluster.records import Close, SampleBlock, SetTarget
+from podcluster.records import Close, Command, SampleBlock, SetTarget
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, request, start
 
@@ -13,7 +13,7 @@ def samples(steps_s: list[float]) -> SampleBlock:
     """Of a host with two guests, a look each second, that advances in these steps."""
     model = host_model(guest_config("linux"), ram_mib=512, telemetry_s=1)
     demand = curve((0, 20), (50, 20), (90, 60), (110, 30))
-    commands = [
+    commands: list[Command] = [
         start(request(0, "linux", 64, 96, demand)),
         start(request(1, "linux", 64, 128, 30), 7.5),
         SetTarget(s_to_ns(60.25), 1, 96 * PAGES_PER_MIB),
