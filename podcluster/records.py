@@ -1,8 +1,8 @@
 """The words every part of podcluster exchanges: requests, views, commands, reports and the rows of the tables.
 
-What        Plain frozen dataclasses; no behaviour beyond reading a demand curve at an instant. The Parquet schemas and
-            `docs/columns.md` are generated from the `unit` and `doc` metadata of the row classes, so that a column is
-            described in one place.
+What        Plain frozen dataclasses; no behaviour beyond reading a demand curve at an instant and samples by row. The
+            Parquet schemas and `docs/columns.md` are generated from the `unit` and `doc` metadata of the row classes,
+            so that a column is described in one place.
 Units       The last word of a name: `_pages` are 4 KiB pages and `_ns` nanoseconds, both ints; `_mib`, `_s` likewise.
 Symbols     M maxmem_pages   T memory_pages (the target)   U usable_pages (RAM less Xen and dom0)
             E entry_count    C cache_count                 W(t) Demand
@@ -14,9 +14,9 @@ Departs     A domain or sample that belongs to no host has host_id -1 rather tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -474,6 +474,52 @@ class SampleRow:
     deaths: int = column("1", "Domains dead since the start of the run.")
 
 
+SAMPLE_COLUMNS: Final = tuple(item.name for item in fields(SampleRow))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleBlock(Sequence[SampleRow]):
+    """Many samples by column: a long run has millions, which never are objects on their way.
+
+    `columns` is int64[column, sample], a row for each of SAMPLE_COLUMNS. As a sequence it is the samples row by row,
+    for who looks at a few.
+    """
+
+    columns: Int64Array
+
+    @staticmethod
+    def of(rows: Iterable[SampleRow]) -> SampleBlock:
+        """These rows."""
+        listed = [[getattr(row, name) for name in SAMPLE_COLUMNS] for row in rows]
+        return SampleBlock(np.array(listed, dtype=np.int64).reshape(-1, len(SAMPLE_COLUMNS)).T.copy())
+
+    @staticmethod
+    def join(blocks: Iterable[SampleBlock]) -> SampleBlock:
+        """Their samples, one block after another."""
+        columns = [block.columns for block in blocks]
+        return SampleBlock(np.concatenate(columns, axis=1)) if columns else NO_SAMPLES
+
+    def column(self, name: str) -> Int64Array:
+        """One column, int64[samples]."""
+        found: Int64Array = self.columns[SAMPLE_COLUMNS.index(name)]
+        return found
+
+    def __len__(self) -> int:
+        return int(self.columns.shape[1])
+
+    @overload
+    def __getitem__(self, index: int) -> SampleRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> SampleBlock: ...
+    def __getitem__(self, index: int | slice) -> SampleRow | SampleBlock:
+        if isinstance(index, slice):
+            return SampleBlock(self.columns[:, index])
+        return SampleRow(*self.columns[:, index].tolist())
+
+
+NO_SAMPLES: Final = SampleBlock(np.zeros((len(SAMPLE_COLUMNS), 0), dtype=np.int64))
+
+
 @dataclass(frozen=True, slots=True)
 class EventRow:
     """Something that happened, in order of time, then host, then occurrence."""
@@ -675,12 +721,12 @@ class HostReport:
     view: HostView
     domains: tuple[DomainRow, ...] = ()
     events: tuple[EventRow, ...] = ()
-    samples: tuple[SampleRow, ...] = ()
+    samples: SampleBlock = NO_SAMPLES
     host: HostRow | None = None
 
 
 class Sink(Protocol):
-    """Where rows go: `table` is a key of TABLES, the rows are of its row class."""
+    """Where rows go: `table` is a key of TABLES, the rows are of its row class; samples are a SampleBlock."""
 
     def write(self, table: str, rows: Sequence[Row]) -> None:
         """Take these rows, in this order."""

@@ -2,7 +2,7 @@
 
 What        Sums over hosts have their peak at an instant that no single host knows: `peak_of` finds it exactly for what
             is constant between a domain's start and end (maxmem, target), `SamplePeaks` on the telemetry grid for what
-            moves all the time (owned, demanded).
+            moves all the time (owned, demanded), whose samples `add_hosts` sums.
 Units       Pages of 4 KiB.
 Departs     The peak of owned and demanded memory is that of the samples (`study.telemetry_s`, 300 s if that is 0): a
             spike between two samples is not in it.
@@ -10,9 +10,11 @@ Departs     The peak of owned and demanded memory is that of the samples (`study
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from podcluster.records import DomainRow, SampleRow
+import numpy as np
+
+from podcluster.records import NO_HOST, SAMPLE_COLUMNS, DomainRow, Int64Array, SampleBlock
 
 
 def peak_of(rows: Sequence[DomainRow], name: str) -> int:
@@ -53,6 +55,33 @@ def placed_peak(rows: Sequence[DomainRow], departures_ns: Mapping[int, int | Non
     return _highest(steps)
 
 
+def by_instant(blocks: Sequence[SampleBlock]) -> SampleBlock:
+    """The samples of hosts, given in host_id order, in order of time and host."""
+    whole = SampleBlock.join(blocks)
+    return SampleBlock(whole.columns[:, np.argsort(whole.column("t_ns"), kind="stable")])
+
+
+def add_hosts(samples: SampleBlock) -> SampleBlock:
+    """A sample of the whole cluster for each instant of samples in order of time: the sums over its hosts."""
+    columns, firsts = samples.columns, _firsts(samples)
+    sums = np.add.reduceat(columns, firsts, axis=1) if len(samples) else columns.copy()
+    sums[SAMPLE_COLUMNS.index("t_ns")] = samples.column("t_ns")[firsts]
+    sums[SAMPLE_COLUMNS.index("host_id")] = NO_HOST
+    return SampleBlock(sums)
+
+
+def put_before(cluster: SampleBlock, samples: SampleBlock) -> SampleBlock:
+    """Both in order of time and host: each sample of the cluster before those of the hosts that it sums."""
+    return SampleBlock(np.insert(samples.columns, _firsts(samples), cluster.columns, axis=1))
+
+
+def _firsts(samples: SampleBlock) -> Int64Array:
+    """Where the instants of samples in order of time begin."""
+    t_ns = samples.column("t_ns")
+    found: Int64Array = np.flatnonzero(np.concatenate(([True], t_ns[1:] != t_ns[:-1]))[: len(t_ns)])
+    return found
+
+
 class SamplePeaks:
     """Running maxima of the cluster's samples [pages]."""
 
@@ -61,9 +90,8 @@ class SamplePeaks:
         self.target_pages = 0
         self.demanded_pages = 0
 
-    def take(self, samples: Iterable[SampleRow]) -> None:
+    def take(self, samples: SampleBlock) -> None:
         """Look at samples of the whole cluster."""
-        for sample in samples:
-            self.owned_pages = max(self.owned_pages, sample.owned_pages)
-            self.target_pages = max(self.target_pages, sample.target_pages)
-            self.demanded_pages = max(self.demanded_pages, sample.demanded_pages)
+        self.owned_pages = max(self.owned_pages, int(samples.column("owned_pages").max(initial=0)))
+        self.target_pages = max(self.target_pages, int(samples.column("target_pages").max(initial=0)))
+        self.demanded_pages = max(self.demanded_pages, int(samples.column("demanded_pages").max(initial=0)))

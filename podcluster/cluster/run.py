@@ -22,12 +22,12 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from podcluster.cluster.plan import Plan, ask_of
 from podcluster.cluster.pool import Pool
 from podcluster.cluster.progress import Progress
-from podcluster.cluster.ratios import SamplePeaks, peak_of, placed_peak
+from podcluster.cluster.ratios import SamplePeaks, add_hosts, by_instant, peak_of, placed_peak, put_before
 from podcluster.errors import InvariantError
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
@@ -44,7 +44,6 @@ from podcluster.records import (
     MachineRequest,
     Rejected,
     RunRow,
-    SampleRow,
     Sink,
     StartDomain,
     StopDomain,
@@ -218,7 +217,6 @@ def rejection(request: MachineRequest, at_ns: int, cause: str) -> DomainRow:
 
 def _take(reports: Sequence[HostReport], plan: Plan, ledger: Ledger, peaks: SamplePeaks, sink: Sink) -> None:
     """Fold one step's reports, which come in host_id order [CL-1]."""
-    totals: dict[int, SampleRow] = {}
     ledger.running = sum(report.view.domains for report in reports)
     for report in reports:
         ledger.views[report.host_id] = report.view
@@ -226,37 +224,16 @@ def _take(reports: Sequence[HostReport], plan: Plan, ledger: Ledger, peaks: Samp
         for table, rows in (("domains", report.domains), ("events", report.events)):
             if rows:
                 sink.write(table, rows)
-        for sample in report.samples:
-            totals[sample.t_ns] = add_samples(totals.get(sample.t_ns), sample)
-        if report.samples and plan.write_samples:
-            sink.write("samples", report.samples)
         if report.host is not None:
             ledger.hosts.append(report.host)
             sink.write("hosts", [report.host])
-    cluster = [totals[t_ns] for t_ns in sorted(totals)]
-    peaks.take(cluster)
-    if cluster and plan.write_samples:
-        sink.write("samples", cluster)
-
-
-def add_samples(total: SampleRow | None, sample: SampleRow) -> SampleRow:
-    """The sum of two samples of one instant, as a sample of the whole cluster."""
-    if total is None:
-        return replace(sample, host_id=NO_HOST)
-    return SampleRow(
-        t_ns=sample.t_ns,
-        host_id=NO_HOST,
-        promised_pages=total.promised_pages + sample.promised_pages,
-        target_pages=total.target_pages + sample.target_pages,
-        owned_pages=total.owned_pages + sample.owned_pages,
-        populated_pages=total.populated_pages + sample.populated_pages,
-        demanded_pages=total.demanded_pages + sample.demanded_pages,
-        cache_pages=total.cache_pages + sample.cache_pages,
-        entry_pages=total.entry_pages + sample.entry_pages,
-        free_pages=total.free_pages + sample.free_pages,
-        domains_running=total.domains_running + sample.domains_running,
-        deaths=total.deaths + sample.deaths,
-    )
+    blocks = [report.samples for report in reports if report.samples]
+    if blocks:
+        samples = by_instant(blocks)
+        cluster = add_hosts(samples)
+        peaks.take(cluster)
+        if plan.write_samples:
+            sink.write("samples", put_before(cluster, samples))
 
 
 def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, pool: Pool, wall_s: float) -> RunRow:

@@ -41,7 +41,7 @@ from podcluster.host.mechanism import Curve, Mechanism
 from podcluster.host.merged import NOTHING
 from podcluster.host.streams import Share
 from podcluster.host.written import DATA, PATTERN, ZERO
-from podcluster.records import Cause
+from podcluster.records import Cause, Int64Array
 from podcluster.units import SUPERPAGE_PAGES
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
@@ -678,7 +678,7 @@ class GuestMemory:
 
     def follow(
         self, s: Sequence[int], d: list[int], curve: Curve, pages_per_s: float
-    ) -> tuple[list[int], list[int], list[int]]:
+    ) -> tuple[list[int], Int64Array, Int64Array]:
         """Follow a demand in a kernel (follow.py): its books afterwards, and the intervals that have ended."""
         pool = self._allocator.next_runs(NEXT_RUNS)
         d[follow.POOL] = sum(pool[1::2])

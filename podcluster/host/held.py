@@ -19,12 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from podcluster.config import SwapConfig
 from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.streams import Part
-from podcluster.host.swap import SwapDevice, Thrashing
-from podcluster.records import Demand
+from podcluster.host.swap import Rows, SwapDevice, Thrashing
+from podcluster.records import Demand, Int64Array
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 
 
@@ -70,9 +72,9 @@ class HeldBooks:
         self.swapped_peak = 0
         self._in_pages = self._out_pages = 0
         self._wanted_since_ns = -1  # W counts from then on; -1: not yet
-        # What was in memory of W, and the most that could be had of it, while something was on swap: since when,
-        # until when. The last entry is open.
-        self._short: list[tuple[int, int, int, int]] = []
+        # While something was on swap: what was in memory of W, the most that could be had of it, and from when to when.
+        self._short = Rows(4)
+        # And now: since when, what is in memory, the most.
         self._open: tuple[int, int, int] | None = None
 
     @property
@@ -109,7 +111,7 @@ class HeldBooks:
     @property
     def books(self) -> tuple[int, ...]:
         """What following a demand changes, in the order of follow.py."""
-        busy_from, busy_to = self._device.busy.pop() if self._device.busy else (-1, -1)
+        busy_from, busy_to = self._device.latest or (-1, -1)
         open_at, open_in, open_most = self._open or (-1, 0, 0)
         return (
             self.held, self.killed, self.kills, self.swapped_peak, self._in_pages, self._out_pages,
@@ -130,7 +132,7 @@ class HeldBooks:
         """What the device moves in a row."""
         return self._device.pages_per_s
 
-    def take(self, s: Sequence[int], short: Sequence[int], busy: Sequence[int]) -> None:
+    def take(self, s: Sequence[int], short: Int64Array, busy: Int64Array) -> None:
         """The books as a kernel left them, and intervals that have ended."""
         (
             self.held, killed, self.kills, self.swapped_peak, self._in_pages, self._out_pages, self._device.free_ns,
@@ -138,10 +140,9 @@ class HeldBooks:
         ) = s[follow.HELD : follow.SHORT]  # fmt: skip
         self.killed = bool(killed)
         self._open = (open_at, open_in, open_most) if open_at >= 0 else None
-        self._short += zip(short[::4], short[1::4], short[2::4], short[3::4], strict=True)
-        self._device.busy += zip(busy[::2], busy[1::2], strict=True)
-        if busy_from >= 0:
-            self._device.busy.append((busy_from, busy_to))
+        self._short.extend(short)
+        self._device.earlier.extend(busy)
+        self._device.latest = (busy_from, busy_to) if busy_from >= 0 else None
 
     # -- more and less -----------------------------------------------------------------------------------------------
 
@@ -251,13 +252,12 @@ class HeldBooks:
     def totals(self, end_ns: int) -> SwapTotals:
         """What swap has cost until `end_ns`."""
         self._settle(end_ns)
-        busy = self._device.busy
-        waited_ns = sum(min(b, end_ns) - a for a, b in busy if a < end_ns)
-        spans = [*self._short, (*self._open[1:], self._open[0], end_ns)] if self._open else self._short
-        lost_ns = sum(
-            self._thrashing.lost_ns(self._demand, in_memory, most, (from_ns, to_ns), busy)
-            for in_memory, most, from_ns, to_ns in spans
-        )
+        busy, spans = self._device.busy, self._short.all
+        if self._open is not None:
+            spans = np.vstack((spans, (*self._open[1:], self._open[0], end_ns)))
+        begun = busy[busy[:, 0] < end_ns]
+        waited_ns = int((np.minimum(begun[:, 1], end_ns) - begun[:, 0]).sum())
+        lost_ns = self._thrashing.lost_ns(self._demand, spans, busy)
         misses = round(lost_ns / self._device.miss_ns) if lost_ns else 0
         return SwapTotals(waited_ns + round(lost_ns), self._in_pages + misses, self._out_pages + misses)
 

@@ -67,6 +67,7 @@ from podcluster.host.state import (
     renew_domain_state,
     row_capacity,
 )
+from podcluster.records import Int64Array
 
 INTERVALS = 1024
 RUNS_LOGGED = 1 << 12
@@ -510,7 +511,7 @@ class Machine:
 
     def follow_demand(
         self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float
-    ) -> tuple[list[int], list[int], list[int]]:
+    ) -> tuple[list[int], Int64Array, Int64Array]:
         """`follow.follow_demand`: the books afterwards, and the intervals that have ended."""
         books = np.array(s, np.int64)
         follow.follow_demand(
@@ -518,8 +519,8 @@ class Machine:
             self._short, self._busy, pages_per_s,
         )  # fmt: skip
         found = books.tolist()
-        short = self._short[: 4 * found[follow.SHORT]].tolist()
-        return found, short, self._busy[: 2 * found[follow.BUSY]].tolist()
+        short = self._short[: 4 * found[follow.SHORT]].copy()
+        return found, short, self._busy[: 2 * found[follow.BUSY]].copy()
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Put real pages at gfns one by one (balloon deflation); pages done before the first failure."""

@@ -105,7 +105,7 @@ class Mechanism(Protocol):
 
     def follow_demand(
         self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float
-    ) -> tuple[list[int], list[int], list[int]]:
+    ) -> tuple[list[int], Int64Array, Int64Array]:
         """`follow.follow_demand`: the books afterwards, and the intervals that have ended. Only where it `paces`."""
 
     def run_merged(

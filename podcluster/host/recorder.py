@@ -12,7 +12,7 @@ Departs     `populated` and `demanded` are observed on a grid (telemetry, or 300
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from podcluster.host.own import LowMemory
 from podcluster.host.resident import Resident
 from podcluster.records import (
     NO_DOMAIN,
+    NO_SAMPLES,
+    SAMPLE_COLUMNS,
     DomainRow,
     EventKind,
     EventRow,
@@ -36,9 +38,12 @@ from podcluster.records import (
     HostView,
     Int64Array,
     MachineRequest,
-    SampleRow,
+    SampleBlock,
 )
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES
+
+Stretch: TypeAlias = tuple[int, tuple[int, ...], Int64Array]
+"""Looks on the grid: the instant of the first, what all of them saw, and what was demanded at each."""
 
 OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
 
@@ -69,7 +74,7 @@ class Recorder:
         self._low_memory = LowMemory(machine.free_pages)
         self._domains: list[DomainRow] = []
         self._events: list[tuple[int, int, int, EventRow]] = []
-        self._samples: list[SampleRow] = []
+        self._stretches: list[Stretch] = []
         self._host: HostRow | None = None
         self._started = self._not_built = self._died = self._domains_peak = self._target_changes = 0
         self._moved_pages = 0
@@ -81,9 +86,9 @@ class Recorder:
     def report(self, at_ns: int, view: HostView) -> HostReport:
         """All that was taken down since the last report."""
         events = tuple(row for _, _, _, row in sorted(self._events, key=lambda event: event[:3]))
-        domains, samples, host = tuple(self._domains), tuple(self._samples), self._host
+        domains, samples, host = tuple(self._domains), self._samples(), self._host
         if domains or events or samples:
-            self._domains, self._events, self._samples = [], [], []
+            self._domains, self._events, self._stretches = [], [], []
         self._host = None
         return HostReport(self._spec.host_id, at_ns, view, domains, events, samples, host)
 
@@ -211,23 +216,37 @@ class Recorder:
         self._demanded.at_each(first_ns, grid_ns, demanded)
         if not self._samples_wanted:
             return
-        for i, wanted in enumerate(demanded.tolist()):
-            self._samples.append(
-                SampleRow(
-                    t_ns=first_ns + i * grid_ns,
-                    host_id=self._spec.host_id,
-                    promised_pages=self.promised.now,
-                    target_pages=self._target.now,
-                    owned_pages=self.owned.now,
-                    populated_pages=populated,
-                    demanded_pages=wanted,
-                    cache_pages=self._cached,
-                    entry_pages=self._entries,
-                    free_pages=self._machine.free_pages,
-                    domains_running=len(self._running),
-                    deaths=self._died,
-                )
-            )
+        constant = (
+            self.promised.now, self._target.now, self.owned.now, populated, self._cached, self._entries,
+            self._machine.free_pages, len(self._running), self._died,
+        )  # fmt: skip
+        self._stretches.append((first_ns, constant, demanded))
+
+    def _samples(self) -> SampleBlock:
+        """What was seen since the last report, by column."""
+        if not self._stretches:
+            return NO_SAMPLES
+        starts, constants, demands = zip(*self._stretches, strict=True)
+        counts = np.array([len(demanded) for demanded in demands])
+        first_ns = np.array(starts, dtype=np.int64) - self._grid_ns * (np.cumsum(counts) - counts)
+        promised, target, owned, populated, cached, entries, free, running, died = np.repeat(
+            np.array(constants, dtype=np.int64).T, counts, axis=1
+        )
+        columns = {
+            "t_ns": np.repeat(first_ns, counts) + self._grid_ns * np.arange(counts.sum()),
+            "host_id": np.full(counts.sum(), self._spec.host_id),
+            "promised_pages": promised,
+            "target_pages": target,
+            "owned_pages": owned,
+            "populated_pages": populated,
+            "demanded_pages": np.concatenate(demands),
+            "cache_pages": cached,
+            "entry_pages": entries,
+            "free_pages": free,
+            "domains_running": running,
+            "deaths": died,
+        }
+        return SampleBlock(np.array([columns[name] for name in SAMPLE_COLUMNS], dtype=np.int64))
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

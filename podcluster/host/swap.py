@@ -24,12 +24,44 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.records import Demand
+from podcluster.records import Demand, Int64Array
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 
 Floats = NDArray[np.float64]
 Interval = tuple[int, int]
 """[from, to) in ns."""
+
+
+class Rows:
+    """Rows of int64 in order, in one array that grows: one at a time, or many that a kernel has left."""
+
+    def __init__(self, width: int) -> None:
+        self._room = np.empty((8, width), dtype=np.int64)
+        self._count = 0
+
+    def append(self, row: Sequence[int]) -> None:
+        """One more."""
+        self._make_room(1)
+        self._room[self._count] = row
+        self._count += 1
+
+    def extend(self, flat: Int64Array) -> None:
+        """More, one after another in one array."""
+        rows = flat.reshape(-1, self._room.shape[1])
+        self._make_room(len(rows))
+        self._room[self._count : self._count + len(rows)] = rows
+        self._count += len(rows)
+
+    @property
+    def all(self) -> Int64Array:
+        """int64[rows, width]; what follows may move them elsewhere."""
+        return self._room[: self._count]
+
+    def _make_room(self, more: int) -> None:
+        if self._count + more > len(self._room):
+            larger = np.empty((2 * (self._count + more), self._room.shape[1]), dtype=np.int64)
+            larger[: self._count] = self.all
+            self._room = larger
 
 
 class SwapDevice:
@@ -40,7 +72,8 @@ class SwapDevice:
         self.pages_per_s = mib_per_s * PAGES_PER_MIB
         self.cluster_pages = cluster_pages
         self.free_ns = 0  # since when, or from when on, it has nothing to do
-        self.busy: list[Interval] = []  # when it has, apart and in order
+        self.latest: Interval | None = None  # when it last had
+        self.earlier = Rows(2)  # and before that, apart and in order
 
     def service_ns(self, pages: int) -> int:
         """What moving so many pages takes."""
@@ -51,10 +84,18 @@ class SwapDevice:
         """Move pages, after all that was asked before; when that is done."""
         start_ns = max(at_ns, self.free_ns)
         self.free_ns = start_ns + self.service_ns(pages)
-        if self.busy and self.busy[-1][1] == start_ns:
-            start_ns = self.busy.pop()[0]
-        self.busy.append((start_ns, self.free_ns))
+        if self.latest is not None:
+            if self.latest[1] == start_ns:
+                start_ns = self.latest[0]
+            else:
+                self.earlier.append(self.latest)
+        self.latest = (start_ns, self.free_ns)
         return self.free_ns
+
+    @property
+    def busy(self) -> Int64Array:
+        """When it had something to do: int64[stretches, 2], [from, to) in ns, apart and in order."""
+        return self.earlier.all if self.latest is None else np.vstack((self.earlier.all, self.latest))
 
     def pages_within(self, at_ns: int, within_ns: int) -> int:
         """Pages that it can move in this time, after all that was asked before, in full clusters."""
@@ -75,39 +116,48 @@ class Thrashing:
     def __init__(self, miss_ns: float, reuse_ns: int) -> None:
         self._per_page = miss_ns / reuse_ns  # x for each page that is out
 
-    def lost_ns(
-        self, demand: Demand, in_memory: int, most: int, span: Interval, waiting: Sequence[Interval] = ()
-    ) -> float:
-        """Time lost in `span` by a guest that has R = `in_memory` pages of W, and of W `most` at all; what it loses
-        while it waits for the device anyway is not counted.
-        """
-        low, high = span
-        if high <= low or not self._per_page or most <= in_memory:
-            return 0.0
-        t = demand.t_ns
-        first, last = np.searchsorted(t, low, side="right"), np.searchsorted(t, high, side="left")
-        nearby = demand.pages[max(0, first - 1) : last + 1]
-        if int(nearby.max()) <= in_memory:
-            return 0.0
-        ends = np.array([end for one in waiting for end in one if low < end < high], np.int64)
-        instants = np.unique(np.concatenate((np.array([low, high], np.int64), t[first:last], ends)))
-        wanted = np.interp(instants.astype(np.float64), t.astype(np.float64), demand.pages.astype(np.float64))
-        lost = self._mean_share(wanted, float(in_memory), float(most)) * np.diff(instants)
-        if waiting:
-            starts, stops = np.array(waiting, np.int64).T
-            latest = np.searchsorted(starts, instants[:-1], side="right") - 1
-            lost[(latest >= 0) & (instants[:-1] < stops[latest])] = 0.0
-        return float(lost.sum())
+    def lost_ns(self, demand: Demand, spans: Int64Array, busy: Int64Array) -> float:
+        """Time lost by a guest that has R pages of W in memory, and of W `most` at all, in spans (R, most, from, to)
+        that are apart and in order; what it loses while it waits for the device anyway is not counted.
 
-    def _mean_share(self, wanted: Floats, in_memory: float, most: float) -> Floats:
-        """Mean of x / (1 + x) along the line between each W and the next, by its integral over W."""
+        `spans` is int64[spans, 4], `busy` int64[stretches, 2].
+        """
+        spans = spans[(spans[:, 3] > spans[:, 2]) & (spans[:, 1] > spans[:, 0])]
+        if not self._per_page or not len(spans):
+            return 0.0
+        low, high = spans[0, 2], spans[-1, 3]
+        t = demand.t_ns
+        turns = [edge[(low < edge) & (edge < high)] for edge in (t, busy.ravel())]
+        instants = np.unique(np.concatenate((spans[:, 2:].ravel(), *turns)))
+        # Of each stretch between two instants: the span that it lies in, whether it is in one, whether it is waited in.
+        begins = instants[:-1]
+        span = np.searchsorted(spans[:, 2], begins, side="right") - 1
+        waits = np.searchsorted(busy[:, 0], begins, side="right") - 1
+        counts = begins < spans[span, 3]
+        if len(busy):
+            counts &= (waits < 0) | (begins >= busy[waits, 1])
+        wanted = np.interp(instants.astype(np.float64), t.astype(np.float64), demand.pages.astype(np.float64))
+        span = span[counts]
+        share = self._mean_share(
+            wanted[:-1][counts],
+            wanted[1:][counts],
+            spans[span, 0].astype(np.float64),
+            spans[span, 1].astype(np.float64),
+        )
+        return float((share * np.diff(instants)[counts]).sum())
+
+    def _mean_share(self, left: Floats, right: Floats, in_memory: Floats, most: Floats) -> Floats:
+        """Mean of x / (1 + x) along the line from each W on the left to that on the right, by its integral over W."""
         k = self._per_page
-        out = np.clip(wanted, in_memory, most) - in_memory
-        share = k * out / (1 + k * out)
         top = k * (most - in_memory) / (1 + k * (most - in_memory))
-        integral = out - np.log1p(k * out) / k + top * np.maximum(0.0, wanted - most)
-        rise = np.diff(wanted)
-        mean: Floats = (share[1:] + share[:-1]) / 2
+
+        def at(wanted: Floats) -> tuple[Floats, Floats]:
+            out = np.clip(wanted, in_memory, most) - in_memory
+            return k * out / (1 + k * out), out - np.log1p(k * out) / k + top * np.maximum(0.0, wanted - most)
+
+        (share_left, integral_left), (share_right, integral_right) = at(left), at(right)
+        rise = right - left
+        mean: Floats = (share_right + share_left) / 2
         steep = np.abs(rise) >= 1  # or the difference below is all rounding
-        np.divide(np.diff(integral), rise, out=mean, where=steep)
+        np.divide(integral_right - integral_left, rise, out=mean, where=steep)
         return mean

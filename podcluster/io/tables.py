@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from podcluster.config import AxisValue
 from podcluster.errors import ConfigError, InvariantError
-from podcluster.records import TABLES
+from podcluster.records import TABLES, SampleBlock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,34 +152,39 @@ def to_arrow(
     axes: Mapping[str, AxisValue],
     schema: pa.Schema,
 ) -> pa.Table:
-    """Rows of one cell and replication as columns."""
+    """Rows of one cell and replication as columns; those of a SampleBlock are columns already."""
     import pyarrow as pa
 
-    count = len(rows)
     given: dict[str, object] = {CELL.name: cell, REPLICATION.name: replication, **axes}
     columns = (*key_columns(table), *row_columns(table), *axis_columns(table, axes))
-    own = {column.name for column in row_columns(table)}
-    return pa.Table.from_arrays(
-        [
-            _array(
-                table,
-                column,
-                [getattr(row, column.name) for row in rows] if column.name in own else [given[column.name]] * count,
-            )
-            for column in columns
-        ],
-        schema=schema,
-    )
+    arrays = []
+    for column in columns:
+        if column.name in given:
+            arrays.append(_constant(table, column, given[column.name], len(rows)))
+        elif isinstance(rows, SampleBlock):
+            arrays.append(_numbers(column, rows.column(column.name), None))
+        else:
+            arrays.append(_array(table, column, [getattr(row, column.name) for row in rows]))
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 # pyarrow imports pandas (half a second) to convert any Python value, so arrays are made from numpy's buffers here: a
 # run of one guest would otherwise spend a third of its time on it. And nothing gets through that is not of its type.
 
 
-def _array(table: str, column: ColumnSpec, values: list[Any]) -> pa.Array:
-    """One column from its values, which must be of its kind."""
+def _constant(table: str, column: ColumnSpec, value: object, count: int) -> pa.Array:
+    """One column that is the same in every row."""
     import pyarrow as pa
 
+    one = _array(table, column, [value])
+    if column.kind == "label":
+        index = pa.Array.from_buffers(pa.int32(), count, [None, pa.py_buffer(np.zeros(count, dtype=np.int32))])
+        return pa.DictionaryArray.from_arrays(index, one.dictionary)
+    return _numbers(column, np.full(count, value), None)
+
+
+def _array(table: str, column: ColumnSpec, values: list[Any]) -> pa.Array:
+    """One column from its values, which must be of its kind."""
     missing = np.array([value is None for value in values], dtype=bool)
     there = None
     if missing.any():
@@ -195,10 +200,17 @@ def _array(table: str, column: ColumnSpec, values: list[Any]) -> pa.Array:
     array = np.array(values)
     if len(values) and array.dtype.kind not in {"int": "i", "float": "fiu", "bool": "b"}[column.kind]:
         raise _wrong_type(table, column, next((v for v in values if type(v).__name__ != column.kind), values[0]))
+    return _numbers(column, array, there)
+
+
+def _numbers(column: ColumnSpec, values: NDArray[Any], there: pa.Buffer | None) -> pa.Array:
+    """One column of numbers or flags; what is of its stored type already is not copied."""
+    import pyarrow as pa
+
     if column.kind == "bool":
-        data = _bits(array.astype(bool))
+        data = _bits(values.astype(bool))
     else:
-        data = pa.py_buffer(array.astype(np.int64 if column.kind == "int" else np.float64))
+        data = pa.py_buffer(np.ascontiguousarray(values, dtype=np.int64 if column.kind == "int" else np.float64))
     return pa.Array.from_buffers(arrow_type(column.kind), len(values), [there, data])
 
 

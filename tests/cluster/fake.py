@@ -19,6 +19,7 @@ from podcluster.records import (
     HostSpec,
     HostView,
     MachineRequest,
+    SampleBlock,
     SampleRow,
     StartDomain,
     StopDomain,
@@ -70,7 +71,9 @@ class FakeHost:
                 elif isinstance(command, Close):
                     rows += [self.end(domain_id, "running", "") for domain_id in sorted(self.living)]
                     host = self.host_row()
-        return HostReport(self.spec.host_id, until_ns, self.view(), tuple(rows), tuple(events), tuple(samples), host)
+        return HostReport(
+            self.spec.host_id, until_ns, self.view(), tuple(rows), tuple(events), SampleBlock.of(samples), host
+        )
 
     def start(self, request: MachineRequest) -> None:
         """Own the memory at once; draw whether and when it dies."""

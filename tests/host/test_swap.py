@@ -1,11 +1,14 @@
 """Does a swap device serve one request at a time, and does what misses cost add up along any curve?"""
 
+import math
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podcluster.host.swap import SwapDevice, Thrashing
+from podcluster.host.swap import Rows, SwapDevice, Thrashing
 from podcluster.records import Demand, SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, live, one_life, request, start
@@ -28,7 +31,7 @@ def test_requests_queue() -> None:
     """SW-1: in order, one at a time; time with nothing to do is not busy."""
     queue = device(mib_per_s=1e9)
     assert [queue.request(8, at) for at in (0, 500_000, 5_000_000)] == [1_000_000, 2_000_000, 6_000_000]
-    assert queue.busy == [(0, 2_000_000), (5_000_000, 6_000_000)]
+    assert queue.busy.tolist() == [[0, 2_000_000], [5_000_000, 6_000_000]]
 
 
 def test_what_a_device_can_move_in_a_time() -> None:
@@ -64,8 +67,78 @@ def test_what_is_lost_is_the_integral(
     lost = x / (1 + x)
     for a, b in waiting:
         lost[(steps >= a) & (steps < b)] = 0
-    found = Thrashing(30.0, 1000).lost_ns(demand, in_memory, most, (low, high), waiting)
+    spans, busy = np.array([[in_memory, most, low, high]]), np.array(waiting, np.int64).reshape(-1, 2)
+    found = Thrashing(30.0, 1000).lost_ns(demand, spans, busy)
     assert found == pytest.approx(float(lost.sum()) / 20, abs=0.05, rel=1e-3)
+
+
+def lost_in_span(
+    per_page: float, demand: Demand, span: tuple[int, int, int, int], waiting: list[tuple[int, int]]
+) -> float:
+    """SW-3 of one span by itself, from one instant to the next: the plain definition."""
+    in_memory, most, low, high = span
+    ends = {low, high, *demand.t_ns.tolist(), *(end for one in waiting for end in one)}
+    instants = sorted(t for t in ends if low <= t <= high)
+    top = per_page * (most - in_memory) / (1 + per_page * (most - in_memory)) if most > in_memory else 0.0
+
+    def share(wanted: float) -> float:
+        out = min(max(wanted, in_memory), most) - in_memory
+        return per_page * out / (1 + per_page * out)
+
+    def integral(wanted: float) -> float:
+        out = min(max(wanted, in_memory), most) - in_memory
+        return out - math.log1p(per_page * out) / per_page + top * max(0.0, wanted - most)
+
+    lost = 0.0
+    for a, b in pairwise(instants):
+        if most <= in_memory or any(start <= a < stop for start, stop in waiting):
+            continue
+        left, right = np.interp([a, b], demand.t_ns.astype(float), demand.pages.astype(float)).tolist()
+        steep = abs(right - left) >= 1
+        mean = (integral(right) - integral(left)) / (right - left) if steep else (share(left) + share(right)) / 2
+        lost += mean * (b - a)
+    return lost
+
+
+@given(
+    points=st.lists(
+        st.tuples(st.integers(1, 4000), st.integers(0, 1 << 16)), max_size=20, unique_by=lambda point: point[0]
+    ),
+    first=st.integers(0, 1 << 16),
+    sizes=st.lists(st.tuples(st.integers(0, 1 << 15), st.integers(0, 1 << 15)), min_size=1, max_size=8),
+    ends=st.lists(st.integers(0, 4500), min_size=16, max_size=16),
+    waits=st.lists(st.integers(0, 4500), max_size=12, unique=True),
+)
+def test_all_spans_at_once_are_the_spans_one_by_one(
+    points: list[tuple[int, int]],
+    first: int,
+    sizes: list[tuple[int, int]],
+    ends: list[int],
+    waits: list[int],
+) -> None:
+    """SW-3: spans that touch or leave gaps, some empty, some without swap, against `lost_in_span`, to rounding."""
+    samples = [(0, first), *sorted(points)]
+    second = NS_PER_S
+    demand = Demand(np.array([t * second for t, _ in samples], np.int64), np.array([w for _, w in samples], np.int64))
+    edges = [second * end for end in sorted(ends)]
+    spans = [(r, r + swap, a, b) for (r, swap), a, b in zip(sizes, edges[::2], edges[1::2], strict=False)]
+    waits = [second * wait for wait in sorted(waits)]
+    waiting = list(zip(waits[::2], waits[1::2], strict=False))
+    found = Thrashing(150_000.0, 60 * second).lost_ns(
+        demand, np.array(spans, np.int64), np.array(waiting, np.int64).reshape(-1, 2)
+    )
+    expected = sum(lost_in_span(150_000.0 / (60 * second), demand, span, waiting) for span in spans)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-3 * second / 1000)
+
+
+def test_rows_that_grow_keep_what_they_hold() -> None:
+    """One at a time and many at once, past what there is room for, against a list."""
+    rows, plain = Rows(2), list[list[int]]()
+    for k in range(100):
+        rows.append((k, -k))
+        rows.extend(np.arange(2 * k, dtype=np.int64))
+        plain += [[k, -k], *np.arange(2 * k).reshape(-1, 2).tolist()]
+    assert rows.all.tolist() == plain
 
 
 def test_a_faster_device_costs_less_and_none_costs_applications() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from podcluster.io import tables
 from podcluster.io.results import ParquetSink
-from podcluster.records import DomainRow, EventRow, RunRow, SampleRow
+from podcluster.records import DomainRow, EventRow, RunRow, SampleBlock, SampleRow
 
 PLAIN: dict[str, Any] = {"int": 0, "float": 0.0, "str": "", "label": "", "bool": False}
 
@@ -50,7 +50,7 @@ def write_cell(folder: Path, cell: str = "c0", axes: dict[str, Any] | None = Non
         for k in range(2):
             writer = sink.replication(k)
             writer.write("domains", [domain(2), domain(0, name="vm0", boot_done_ns=5), domain(1)])
-            writer.write("samples", [sample(0, 0), sample(300, 0, deaths=deaths)])
+            writer.write("samples", SampleBlock.of([sample(0, 0), sample(300, 0, deaths=deaths)]))
             writer.write("runs", [run(wall_s=0.5 + k, static_ratio_mean=1.25)])
         sink.write("cells", [plain("cells", replications=2)])
     return folder

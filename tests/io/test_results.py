@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import results, tables
 from podcluster.io.load import load_results
 from podcluster.io.results import PART, RESULTS, TABLES_OF_A_CELL, ParquetSink, compact
-from podcluster.records import TABLES
+from podcluster.records import TABLES, SampleBlock
 from tests.io import rows
 from tests.io.rows import write_cell
 
@@ -143,7 +144,7 @@ def test_many_rows_go_to_disk_as_they_come_and_end_in_the_same_file(
     with ParquetSink(tmp_path, "c") as sink:
         writer = sink.replication(0)
         for number in numbers:
-            writer.write("samples", [rows.sample(number, 0)])
+            writer.write("samples", SampleBlock.of([rows.sample(number, 0)]))
         assert list(tmp_path.rglob("*.tmp")), "nothing went to disk on the way"
         assert not list(tmp_path.rglob("*.parquet"))
     file = tmp_path / RESULTS / "samples" / PART
@@ -152,6 +153,31 @@ def test_many_rows_go_to_disk_as_they_come_and_end_in_the_same_file(
     assert min(groups.row_group(i).num_rows for i in range(groups.num_row_groups - 1 or 1)) >= 10
     assert groups.row_group(0).column(0).compression == "ZSTD"
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("sizes", [[1, 5, 3, 11, 40, 2], [60, 2]])
+@pytest.mark.parametrize("in_order", [True, False])
+def test_samples_end_in_stored_order_in_whatever_blocks_they_come(
+    sizes: list[int], in_order: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that are joined and blocks that stand for themselves, two replications, in order and not."""
+    monkeypatch.setattr(results, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(results, "BUFFER_ROWS", 4)
+    block = SampleBlock.of(
+        [rows.sample(t_ns, host_id, deaths=t_ns + host_id) for t_ns in range(31) for host_id in (0, 1)]
+    )
+    with ParquetSink(tmp_path, "c", {"overcommit": 1.5, "x.flag": True, "x.kind": "a"}) as sink:
+        for replication in (0, 1):
+            cuts = np.cumsum(sizes).tolist()
+            parts = [block[end - size : end] for size, end in zip(sizes, cuts, strict=True)]
+            for part in parts if in_order else reversed(parts):
+                sink.replication(replication).write("samples", part)
+    stored = pq.read_table(tmp_path / RESULTS / "samples" / PART)
+    assert stored.column("t_ns").to_pylist() == 2 * block.column("t_ns").tolist()
+    assert stored.column("deaths").to_pylist() == 2 * block.column("deaths").tolist()
+    assert stored.column("replication").to_pylist() == 62 * [0] + 62 * [1]
+    constants = {(row["cell"], row["overcommit"], row["x.flag"], row["x.kind"]) for row in stored.to_pylist()}
+    assert constants == {("c", 1.5, True, "a")}
 
 
 def test_an_error_on_the_way_leaves_nothing_and_the_old_result_stays(tmp_path: Path) -> None:
@@ -173,6 +199,8 @@ def test_rows_of_another_table_are_our_mistake(tmp_path: Path) -> None:
     """The wrong class, the wrong sink, the wrong type of value."""
     with pytest.raises(InvariantError, match="HostRow, got DomainRow"), ParquetSink(tmp_path, "c") as sink:
         sink.replication(0).write("hosts", [rows.domain(0)])
+    with pytest.raises(InvariantError, match="SampleBlock, got list"), ParquetSink(tmp_path, "c") as sink:
+        sink.replication(0).write("samples", [rows.sample(0, 0)])
     with pytest.raises(InvariantError, match="belong to a replication"), ParquetSink(tmp_path, "c") as sink:
         sink.write("domains", [rows.domain(0)])
     with pytest.raises(InvariantError, match="no replications"), ParquetSink(tmp_path, "c") as sink:
@@ -300,7 +328,7 @@ def test_any_row_comes_back_as_it_was(
     made = [rows.plain(table, **data.draw(st.fixed_dictionaries(drawn))) for _ in range(data.draw(st.integers(0, 5)))]
     folder = tmp_path_factory.mktemp("any")
     with ParquetSink(folder, "c") as sink:
-        sink.replication(0).write(table, made)
+        sink.replication(0).write(table, SampleBlock.of(made) if table == "samples" else made)
     stored = pq.read_table(folder / RESULTS / table / PART).to_pylist()
     made.sort(key=lambda row: tuple(getattr(row, name) for name in TABLES[table].key))
     assert [{c.name: row[c.name] for c in tables.row_columns(table)} for row in stored] == [

@@ -61,7 +61,8 @@ def test_a_working_set_that_does_not_fit_loses_x_over_1_plus_x(in_memory: int) -
     device = SwapDevice(latency_us=500, mib_per_s=100, cluster_pages=8)
     span = (0, 1000 * NS_PER_S)
     thrashing = Thrashing(device.miss_ns, pages * step_ns)
-    lost = thrashing.lost_ns(Demand.flat(pages), in_memory, 10 * pages, span) / span[1]
+    spans, never = np.array([(in_memory, 10 * pages, *span)]), np.zeros((0, 2), np.int64)
+    lost = thrashing.lost_ns(Demand.flat(pages), spans, never) / span[1]
 
     def one(rng: np.random.Generator) -> float:
         queue = SwapDevice(latency_us=500, mib_per_s=100, cluster_pages=8)
