@@ -43,7 +43,17 @@ from podcluster.host.own import OwnMemory, Starts
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.targets import Targets
-from podcluster.records import Close, Command, HostReport, HostSpec, HostView, SetMaxMem, StartDomain, StopDomain
+from podcluster.records import (
+    AttachDevice,
+    Close,
+    Command,
+    HostReport,
+    HostSpec,
+    HostView,
+    SetMaxMem,
+    StartDomain,
+    StopDomain,
+)
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
 
 if TYPE_CHECKING:
@@ -261,6 +271,8 @@ class HostModel:
             resident = self._residents.running[self._residents.domid_of[command.domain_id]]
             if isinstance(command, SetMaxMem):
                 self._targets.set_max(resident, command)
+            elif isinstance(command, AttachDevice):
+                self._targets.attach(resident, command)
             else:
                 self._targets.set_target(resident, command)
 
