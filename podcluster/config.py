@@ -160,7 +160,7 @@ class HostConfig:
     xen_mib: int | None = None  # Xen's own memory; None: RAM/128 + 64 MiB
     dom0_mib: int | None = 2048  # dom0's memory (dom0_mem= on Xen's command line); None: all but min(1/16, 128 MiB)
     autoballoon: str = "auto"  # auto | true | false: xl shrinks dom0 for new guests; auto: unless dom0_mib is given
-    dom0_free_mib_per_s: float = 100  # how fast dom0 gives memory back when it is to shrink
+    dom0_free_mib_per_s: float = 100  # how fast dom0 gives memory back when it is to shrink, and takes it
     dom0_touch_per_s: float = 0  # pages of each guest that dom0 maps, at random, per second
     restrict_dmc: bool = False  # xapi: no dynamic memory, so memory below maxmem is refused
     shadow_multiplier: float = 1.0  # xapi: HVM_shadow_multiplier
@@ -233,9 +233,16 @@ class HostConfig:
         """MiB that dom0 starts with, of what Xen leaves: as given, or all but a sixteenth or 128 MiB (B3.5)."""
         return left_mib - min(left_mib // 16, 128) if self.dom0_mib is None else self.dom0_mib
 
-    def dom0_mib_least(self, left_mib: int) -> int:
+    def dom0_mib_least(self, left_mib: int, controller: ControllerConfig) -> int:
         """MiB that dom0 can be brought down to: what guests can never have."""
-        return MIN_DOM0_MIB if self.autoballoons else self.dom0_mib_at_boot(left_mib)
+        least_mib = self.dom0_floor_mib(controller)
+        return self.dom0_mib_at_boot(left_mib) if least_mib is None else least_mib
+
+    def dom0_floor_mib(self, controller: ControllerConfig | None) -> int | None:
+        """MiB below which nobody may bring dom0, xl (B3.5) or squeezed (D5.15); None where nobody moves it."""
+        if self.autoballoons:
+            return MIN_DOM0_MIB
+        return controller.squeezed.dom0_min_mib if controller is not None and controller.manages_dom0 else None
 
 
 @dataclass(kw_only=True)
@@ -536,6 +543,13 @@ class ControllerConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         _one_of("controller.name", self.name, CONTROLLERS)
+        if 0 < self.squeezed.dom0_min_mib < MIN_DOM0_MIB:
+            _fail(
+                "controller.squeezed.dom0_min_mib",
+                f"0, or at least {MIN_DOM0_MIB}",
+                self.squeezed.dom0_min_mib,
+                "try controller.squeezed.dom0_min_mib=1024",
+            )
         if self.dead_after_s is not None:
             _between("controller.dead_after_s", self.dead_after_s, 0)
         for name in CONTROLLERS:
@@ -544,6 +558,11 @@ class ControllerConfig:
                 limits = parameter.metadata
                 key = f"controller.{name}.{parameter.name}"
                 _between(key, getattr(section, parameter.name), limits["at_least"], limits["at_most"])
+
+    @property
+    def manages_dom0(self) -> bool:
+        """dom0 is one of those whose targets it moves."""
+        return self.name == "squeezed" and self.squeezed.dom0_min_mib > 0
 
 
 @dataclass(kw_only=True)
@@ -625,7 +644,18 @@ class Config:
         _between("overcommit", self.overcommit, 1, 1000)
         ram_mib = self.cluster.host_mem_gib * MIB_PER_GIB
         xen_mib = self.host.xen_mib_of(self.cluster.host_mem_gib)
-        dom0_mib = max(self.host.dom0_mib_at_boot(ram_mib - xen_mib), self.host.dom0_mib_least(ram_mib - xen_mib))
+        dom0_mib = self.host.dom0_mib_at_boot(ram_mib - xen_mib)
+        if self.controller.manages_dom0 and self.host.autoballoons:
+            raise ConfigError(
+                f"host.autoballoon must be false where squeezed manages dom0, got {self.host.autoballoon}: add "
+                "host.autoballoon=false, or controller.squeezed.dom0_min_mib=0"
+            )
+        if self.controller.manages_dom0 and dom0_mib < self.controller.squeezed.dom0_min_mib:
+            raise ConfigError(
+                "controller.squeezed.dom0_min_mib must be <= dom0's memory, got "
+                f"{self.controller.squeezed.dom0_min_mib} > {dom0_mib} MiB: raise host.dom0_mib"
+            )
+        dom0_mib = max(dom0_mib, self.host.dom0_mib_least(ram_mib - xen_mib, self.controller))
         if xen_mib + dom0_mib >= ram_mib:
             raise ConfigError(
                 f"host.dom0_mib plus Xen's own memory must be < cluster.host_mem_gib, got {dom0_mib} + {xen_mib} >= "
@@ -641,7 +671,7 @@ class Config:
     def usable_pages(self) -> int:
         """U: RAM of one host less Xen and the least that dom0 can be brought down to [pages]."""
         left_mib = self.cluster.host_mem_gib * MIB_PER_GIB - self.host.xen_mib_of(self.cluster.host_mem_gib)
-        return (left_mib - self.host.dom0_mib_least(left_mib)) * PAGES_PER_MIB
+        return (left_mib - self.host.dom0_mib_least(left_mib, self.controller)) * PAGES_PER_MIB
 
     @property
     def guests(self) -> dict[str, GuestConfig]:

@@ -30,6 +30,7 @@ class SqueezedParameters:
     uncooperative_s: float = within(20, 0)  # off target for longer: flagged
     inaccuracy_kib: int = within(4)  # how far off still hits a target
     tolerance_kib: int = within(512, 1)  # a host is balanced with no more than this free above the reserve
+    dom0_min_mib: int = within(0)  # dom0 is a domain like the others, with this minimum; 0: it is none of its business
 
 
 @dataclass(kw_only=True)

@@ -113,6 +113,7 @@ EventKind = Literal[
     "set_target",
     "uncooperative",
     "set_max",
+    "attach",
     "over_allocation",
     "low_memory",
     "pod_oom",
@@ -137,6 +138,7 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "set_target",
     "uncooperative",
     "set_max",
+    "attach",
     "over_allocation",
     "low_memory",
     "pod_oom",
@@ -352,13 +354,21 @@ class SetMaxMem:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachDevice:
+    """`xl pci-attach`: pass a device of the host's through at `at_ns`."""
+
+    at_ns: int
+    domain_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The run ends at `at_ns`: report a row for everything still running and one for the host."""
 
     at_ns: int
 
 
-Command: TypeAlias = StartDomain | StopDomain | SetTarget | SetMaxMem | Close
+Command: TypeAlias = StartDomain | StopDomain | SetTarget | SetMaxMem | AttachDevice | Close
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

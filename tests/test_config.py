@@ -80,6 +80,7 @@ MISTAKES = [
     ("guest.install.unpack_mib=[-1,1]", "guest.install.unpack_mib must be >= 0"),
     ("guest.install.install_s=[2,1]", "guest.install.install_s must be [low, high] with low <= high"),
     ("guest.install.end=explodes", "guest.install.end must be one of stays, shuts_down"),
+    ("controller.squeezed.dom0_min_mib=64", "controller.squeezed.dom0_min_mib must be 0, or at least 128, got 64"),
     ("host.on_reboot=preserve", "host.on_reboot must be one of restart, destroy"),
     ("guest.scrub_rate_mib_per_s=[0,1]", "guest.scrub_rate_mib_per_s must be >= 1"),
     ("guest.scrub_start_s=[-1,1]", "guest.scrub_start_s must be >= 0"),
@@ -257,6 +258,19 @@ def test_what_dom0_leaves_to_guests() -> None:
     assert auto.host.dom0_mib_at_boot(1600) == 1500
     shrinks = compose(["cluster.host_mem_gib=4", "host.xen_mib=96", "host.autoballoon=true"])
     assert (shrinks.host.autoballoons, shrinks.usable_pages) == (True, 3872 * 256)
+
+
+def test_a_dom0_that_squeezed_manages() -> None:
+    """D5.15: what guests can never have is its minimum; two that move it, and a minimum beyond it, are mistakes."""
+    host = ["cluster.host_mem_gib=4", "host.xen_mib=96", "host.dom0_mib=2000", "controller.squeezed.dom0_min_mib=1024"]
+    assert compose([*host, "controller=squeezed"]).usable_pages == (4000 - 1024) * 256
+    assert compose([*host, "controller=static"]).usable_pages == 2000 * 256, "another controller never sees it"
+    with pytest.raises(ConfigError, match=r"^host.autoballoon must be false where squeezed manages dom0, got true: "):
+        compose([*host, "controller=squeezed", "host.autoballoon=true"])
+    with pytest.raises(
+        ConfigError, match=r"^controller.squeezed.dom0_min_mib must be <= dom0's .*, got 1024 > 1000 MiB"
+    ):
+        compose([*host, "controller=squeezed", "host.dom0_mib=1000"])
 
 
 def test_usable_memory_of_the_default_host() -> None:

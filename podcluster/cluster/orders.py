@@ -1,19 +1,22 @@
 """What an operator orders while guests run: lines of `workload.orders`, as commands to hosts.
 
 What        `parse`: "60 mem-set 0 1024" is `xl mem-set` of domain_id 0 to 1024 MiB at 60 s; `mem-max` likewise;
-            "90 destroy 0" ends it.
+            "90 destroy 0" ends it, and "80 pci-attach 0" passes a device through to it.
 Units       Seconds and MiB in a line; ns and pages in a command.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import Final
 
 from podcluster.errors import ConfigError
-from podcluster.records import SetMaxMem, SetTarget, StopDomain
+from podcluster.records import AttachDevice, SetMaxMem, SetTarget, StopDomain
 from podcluster.units import mib_to_pages, s_to_ns
 
-Order = SetTarget | SetMaxMem | StopDomain
+Order = SetTarget | SetMaxMem | AttachDevice | StopDomain
+# Verbs that take no size.
+BARE: Final[Mapping[str, type[StopDomain] | type[AttachDevice]]] = {"destroy": StopDomain, "pci-attach": AttachDevice}
 
 
 def parse(lines: Sequence[str], domain_ids: Container[int], end_ns: int) -> tuple[Order, ...]:
@@ -31,8 +34,8 @@ def _order(line: str) -> Order:
     words = line.split()
     try:
         at_ns, domain_id = s_to_ns(float(words[0])), int(words[2])
-        if words[1] == "destroy" and len(words) == 3:
-            return StopDomain(at_ns, domain_id)
+        if words[1] in BARE and len(words) == 3:
+            return BARE[words[1]](at_ns, domain_id)
         pages = mib_to_pages(float(words[3]))
         if words[1] == "mem-set" and len(words) == 4:
             return SetTarget(at_ns, domain_id, pages)
@@ -40,7 +43,7 @@ def _order(line: str) -> Order:
             return SetMaxMem(at_ns, domain_id, pages)
     except (ValueError, IndexError, OverflowError):
         pass
-    raise _mistake("'SECONDS mem-set|mem-max DOMAIN MIB' or 'SECONDS destroy DOMAIN'", line)
+    raise _mistake("'SECONDS mem-set|mem-max DOMAIN MIB' or 'SECONDS destroy|pci-attach DOMAIN'", line)
 
 
 def _mistake(rule: str, line: str) -> ConfigError:

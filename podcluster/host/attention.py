@@ -13,6 +13,8 @@ from typing import NamedTuple
 from podcluster.host.agenda import Agenda
 from podcluster.host.control import Control
 from podcluster.host.controllers.view import after
+from podcluster.host.own import OwnMemory
+from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.streams import NEVER
 
@@ -33,9 +35,20 @@ class Shown(NamedTuple):
 class Attention:
     """What a controller is woken by."""
 
-    def __init__(self, control: Control | None, residents: Residents, agenda: Agenda, *, every_beat: bool) -> None:
+    def __init__(
+        self,
+        control: Control | None,
+        residents: Residents,
+        *,
+        agenda: Agenda,
+        recorder: Recorder,
+        own: OwnMemory,
+        every_beat: bool,
+    ) -> None:
         """`every_beat`: look even where nothing has happened."""
         self._control = control
+        self._recorder = recorder
+        self._own = own
         self._residents = residents
         self._agenda = agenda
         self._every_beat = every_beat
@@ -65,14 +78,16 @@ class Attention:
             )
         return min(control.due_ns, after(next_ns, control.period_ns))
 
-    def look(self, at_ns: int, owned_of: dict[int, int]) -> None:
+    def look(self, at_ns: int) -> None:
         """Let the controller look, if it is to, all that came before being done."""
         control = self._control
         assert control is not None
         if control.due_ns > at_ns:
             return
         self._agenda.reach(at_ns)
-        control.look(at_ns, self._residents.running, owned_of)
+        if control.dom0 is not None and self._own.settle(at_ns):
+            self._recorder.free_changed(at_ns)
+        control.look(at_ns, self._residents.running, self._recorder.owned_of)
         if self._every_beat and not control.dead(at_ns):
             control.wake(after(at_ns, control.period_ns))
 

@@ -12,10 +12,10 @@ Starts      A refused start is asked for again every 10 s until 60 s have passed
             answers, its toolstack gives up after as long. With the controller dead a start gets its minimum at once
             (D4.2). Between two looks at one instant a granted guest is built, so nothing is ever granted twice.
 Departs     A domain that crashed and is built again is put to the controller at the next multiple of its period. dom0
-            has a fixed size and is in no view (D5.15). Claims are held within builds only, which take no time: no view
-            has one. What squeezed writes to xenstore is what brings the guest's driver to the target: all of it for
-            Linux, less the video RAM for Windows, whose driver leaves that out (C1.2, C2.1); the fudge of libxl (B1.9)
-            is not taken off.
+            is in no view, unless squeezed is to manage it (D5.15). Claims are held within builds only, which take no
+            time: no view has one. What squeezed writes to xenstore is what brings the guest's driver to the target: all
+            of it for Linux, less the video RAM for Windows, whose driver leaves that out (C1.2, C2.1); the fudge of
+            libxl (B1.9) is not taken off.
 """
 
 from __future__ import annotations
@@ -45,13 +45,15 @@ from podcluster.host.controllers.view import (
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.resident import Resident
 from podcluster.host.streams import NEVER
-from podcluster.host.xl import SLACK_KIB
-from podcluster.records import Cause, MachineRequest
+from podcluster.host.xl import SLACK_KIB, Dom0
+from podcluster.records import NO_DOMAIN, Cause, MachineRequest
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, kib_to_pages, pages_to_kib, s_to_ns
 
 RETRY_NS: Final = 10 * NS_PER_S  # D4.2
 PATIENCE_NS: Final = 60 * NS_PER_S
 LOOKS_AT_AN_INSTANT: Final = 100_000  # more is a controller that does not come to an end
+
+DOM0: Final = 0  # its domid
 
 NOT_ENOUGH: Final = "HOST_NOT_ENOUGH_FREE_MEMORY({needed}, {free})"
 
@@ -126,7 +128,8 @@ class Control:
 
     hands: Hands  # given before its first look
 
-    def __init__(self, config: ControllerConfig, machine: Mechanism, usable_pages: int) -> None:
+    def __init__(self, config: ControllerConfig, machine: Mechanism, usable_pages: int, dom0: Dom0 | None) -> None:
+        """`dom0`: where it is one of the domains that the controller moves (D5.15)."""
         self._controller = make_controller(config)
         self._state = self._controller.first_state
         self._machine = machine
@@ -134,7 +137,13 @@ class Control:
         self._gives_up = config.name not in ("squeezed", "qmemman")  # these two answer every start themselves
         self._writes_as_xapi = config.name == "squeezed"
         self._dead_ns = NEVER if config.dead_after_s is None else s_to_ns(config.dead_after_s)
+        self.dom0 = dom0
+        self._dom0_min_pages = config.squeezed.dom0_min_mib * PAGES_PER_MIB
+        self._dom0_max_pages = dom0.pages if dom0 is not None else 0
         self._books: dict[int, Books] = {}  # by domid
+        if dom0 is not None:
+            limit_pages = dom0.pages + kib_to_pages(SLACK_KIB)
+            self._books[DOM0] = Books(pages_to_kib(dom0.pages), limit_pages, offset_pages=0, reservation_pages=0)
         self._waiting: dict[int, Waiting] = {}  # by domain_id, in order of asking
         self.due_ns = self._dead_ns  # the next look
         self.period_ns = self._controller.period_ns
@@ -244,7 +253,7 @@ class Control:
                 self.hands.turn_away(at_ns, self.withdraw(at_ns, domain_id), one.cause, text)
 
     def _view(self, at_ns: int, residents: Mapping[int, Resident], owned_of: Mapping[int, int]) -> View:
-        domains = []
+        domains = [] if self.dom0 is None else [self._dom0_view(self.dom0)]
         for domid, resident in residents.items():
             books, request, guest = self._books[domid], resident.request, resident.guest
             can_balloon = resident.can_balloon
@@ -270,6 +279,27 @@ class Control:
         starts = [one.view for one in self._waiting.values() if one.next_ns <= at_ns]
         return View(at_ns, self._usable_pages, self._machine.free_pages, 0, 0, domains, starts)
 
+    def _dom0_view(self, dom0: Dom0) -> DomainView:
+        """dom0, whose driver is always there and which never has more than it booted with."""
+        books = self._books[DOM0]
+        return DomainView(
+            DOM0,
+            NO_DOMAIN,
+            self._dom0_min_pages,
+            self._dom0_max_pages,
+            self._dom0_max_pages,
+            books.target_kib,
+            dom0.pages,
+            books.limit_pages,
+            can_balloon=True,
+            has_agent=True,
+            memory_offset_pages=0,
+            reservation_pages=0,
+            shadow_pages=0,
+            linux=True,
+            stats=None,
+        )
+
     # -- its hands ---------------------------------------------------------------------------------------------------
 
     def _act(self, at_ns: int, action: Action, residents: Mapping[int, Resident]) -> None:
@@ -280,6 +310,9 @@ class Control:
             self._refuse(at_ns, action)
             return
         self.actions += 1
+        if action.domid == DOM0:
+            self._act_on_dom0(at_ns, action)
+            return
         resident, books = residents[action.domid], self._books[action.domid]
         domain = resident.domain
         if isinstance(action, Limit):
@@ -305,6 +338,16 @@ class Control:
                 books.target_kib = pages_to_kib(domain.target_pages)
             told = domain.xenstore_target_kib != before_kib
             self.hands.target_written(at_ns, resident, before_pages, heap=isinstance(action, MemSet), told=told)
+
+    def _act_on_dom0(self, at_ns: int, action: Action) -> None:
+        """Nothing but its target moves it: its limit is never reached, and nobody reads its flag."""
+        assert self.dom0 is not None
+        books = self._books[DOM0]
+        if isinstance(action, Target):
+            books.target_kib = action.target_kib
+            self.dom0.aim(kib_to_pages(action.target_kib), at_ns)
+        elif isinstance(action, Limit):
+            books.limit_pages = action.limit_pages
 
     @staticmethod
     def _write(resident: Resident, books: Books, target_kib: int, xenstore_kib: int) -> None:

@@ -1,8 +1,9 @@
 """A domain as its toolstack builds, changes and destroys it.
 
 What        From the toolstack's numbers (`xl.py`, `xapi.py`) to the guest-physical map (`Layout`), to pages on a
-            machine (`build`); later changes of target and limit (`set_target`, `mem_set`, `mem_max`) and the end
-            (`destroy`). The page mechanism is a `Mechanism`; here is only what a toolstack asks of it.
+            machine (`build`); later changes of target and limit (`set_target`, `mem_set`, `mem_max`), devices
+            (`attach_device`) and the end (`destroy`). The page mechanism is a `Mechanism`; here is only what a
+            toolstack asks of it.
 Units       Pages of 4 KiB; `_kib` where the toolstack counts in KiB.
 Symbols     M maxmem   T memory (the target)   V video RAM   E entry_count   C cache_count   D debt, E - C
             x extra_ram_pages
@@ -381,6 +382,15 @@ def set_limit(machine: Mechanism, domain: Domain, pages: int) -> None:
     """Set Xen's quota, even below what is owned (A5.1)."""
     machine.set_max_pages(domain.domid, pages)
     domain.limit_pages = pages
+
+
+def attach_device(machine: Mechanism, domain: Domain) -> str:
+    """Pass a device through to a running domain: refused while it has entries or cache (B4.6); why, or nothing."""
+    entries = machine.entry_count(domain.domid)
+    cached = entries - machine.debt_pages(domain.domid)
+    if entries or cached:
+        return f"device not assigned: {entries} populate-on-demand entries and {cached} pages of cache are left"
+    return ""
 
 
 def mem_max(machine: Mechanism, domain: Domain, maxmem_pages: int) -> str:

@@ -43,7 +43,17 @@ from podcluster.host.own import OwnMemory, Starts
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.targets import Targets
-from podcluster.records import Close, Command, HostReport, HostSpec, HostView, SetMaxMem, StartDomain, StopDomain
+from podcluster.records import (
+    AttachDevice,
+    Close,
+    Command,
+    HostReport,
+    HostSpec,
+    HostView,
+    SetMaxMem,
+    StartDomain,
+    StopDomain,
+)
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
 
 if TYPE_CHECKING:
@@ -88,7 +98,7 @@ class HostModel:
         self._now_ns = 0
         self._view: HostView | None = None
         self._machine = machine(host, spec.ram_pages)
-        self._own = OwnMemory(self._machine, spec, host)
+        self._own = OwnMemory(self._machine, spec, host, host.dom0_floor_mib(controller))
         self._residents = Residents()
         running = self._residents.running
         self._agenda = Agenda(running, f"host {spec.host_id}, seed {seed}")
@@ -98,8 +108,16 @@ class HostModel:
         )
         self._control: Control | None = None
         if controller is not None and controller.name != "static":
-            self._control = Control(controller, self._machine, spec.usable_pages)
-        self._attention = Attention(self._control, self._residents, self._agenda, every_beat=not self._coalesce)
+            dom0 = self._own.dom0 if controller.manages_dom0 else None
+            self._control = Control(controller, self._machine, spec.usable_pages, dom0)
+        self._attention = Attention(
+            self._control,
+            self._residents,
+            agenda=self._agenda,
+            recorder=self._recorder,
+            own=self._own,
+            every_beat=not self._coalesce,
+        )
         starts: Starts | None = None
         if host.autoballoons:
             starts = Starts(
@@ -191,7 +209,7 @@ class HostModel:
         while (control_ns := self._attention.next_ns) < before_ns:
             self._run_looks(control_ns + 1)
             self._drain(control_ns)
-            self._attention.look(control_ns, self._recorder.owned_of)
+            self._attention.look(control_ns)
         self._run_looks(before_ns)
         self._drain(before_ns)
         self._agenda.reached_ns = max(self._agenda.reached_ns, before_ns - 1)
@@ -253,6 +271,8 @@ class HostModel:
             resident = self._residents.running[self._residents.domid_of[command.domain_id]]
             if isinstance(command, SetMaxMem):
                 self._targets.set_max(resident, command)
+            elif isinstance(command, AttachDevice):
+                self._targets.attach(resident, command)
             else:
                 self._targets.set_target(resident, command)
 

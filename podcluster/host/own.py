@@ -1,13 +1,14 @@
 """What a host has for itself: Xen's memory and dom0's, dom0's visits to its guests, and Xen's alarm when memory is low.
 
-What        `OwnMemory`, the frames of Xen and dom0, of which xl may take some for a guest; `Starts`, what waits its
-            turn while dom0 shrinks: starts, and raises of a target under the first toolstack; `Visits`, dom0 mapping
-            pages of one guest; `LowMemory`, Xen's interrupt.
+What        `OwnMemory`, the frames of Xen and dom0, of which xl or squeezed may take some for a guest; `Starts`, what
+            waits its turn while dom0 shrinks: starts, and raises of a target under the first toolstack; `Visits`, dom0
+            mapping pages of one guest; `LowMemory`, Xen's interrupt.
 Units       Pages of 4 KiB; ns of simulated time.
-Rules       docs/model.md A6, B3.2-B3.6, E2, E6, E16.
-Departs     dom0 gives memory back evenly, and what it has given is free when xl looks, each 2 s. It never asks for it
-            back. Its visits are a Poisson process over all RAM of a guest, one page each, and take no time of the
-            guest's vCPUs. Which frames dom0 has is of no account: it gives all and takes fewer.
+Rules       docs/model.md A6, B3.2-B3.6, D5.15, E2, E6, E16.
+Departs     dom0 gives memory back evenly, and takes it as evenly; what it has given is free when xl looks, each 2 s, or
+            squeezed does. xl lowers dom0's target and never raises it (B3.3); squeezed does both. Its visits are a
+            Poisson process over all RAM of a guest, one page each, and take no time of the guest's vCPUs. Which frames
+            dom0 has is of no account: it gives all and takes fewer, or more.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from podcluster.config import MIN_DOM0_MIB, HostConfig
+from podcluster.config import HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.mechanism import Mechanism
@@ -35,14 +36,16 @@ LOW_MEMORY_PAGES: Final = 16_384  # low_mem_virq_limit, 64 MiB (E16)
 class OwnMemory:
     """The frames that Xen and dom0 have."""
 
-    def __init__(self, machine: Mechanism, spec: HostSpec, host: HostConfig) -> None:
-        """Take them from a new machine; what guests can never have is RAM less `usable_pages`."""
+    def __init__(self, machine: Mechanism, spec: HostSpec, host: HostConfig, floor_mib: int | None) -> None:
+        """Take them from a new machine; what guests can never have is RAM less `usable_pages`. `floor_mib`: what dom0
+        may be brought down to, by whoever moves it.
+        """
         self._machine = machine
         fixed_pages = spec.ram_pages - spec.usable_pages
         self.dom0: Dom0 | None = None
         self._handle = 0
-        if host.autoballoons:
-            fixed_pages = max(0, fixed_pages - MIN_DOM0_MIB * PAGES_PER_MIB)
+        if floor_mib is not None:
+            fixed_pages = max(0, fixed_pages - floor_mib * PAGES_PER_MIB)
             pages = host.dom0_mib_at_boot(pages_to_mib(spec.ram_pages - fixed_pages)) * PAGES_PER_MIB
             self.dom0 = Dom0(pages, pages, mib_to_pages(host.dom0_free_mib_per_s))
             self._handle = self._take(pages, spec)
@@ -57,13 +60,18 @@ class OwnMemory:
         return handle
 
     def settle(self, at_ns: int) -> bool:
-        """Let the frames that dom0 has given back by now be free; whether there were any."""
+        """Let the frames that dom0 has given back by now be free, and take those that it has got, as far as there are
+        any; whether there were.
+        """
         dom0 = self.dom0
         assert dom0 is not None
-        usage, had = dom0.usage(at_ns), dom0.pages
+        had, wanted = dom0.pages, dom0.usage(at_ns)
+        if wanted == had:
+            return False
+        usage = min(wanted, had + self._machine.free_pages)
+        dom0.pages, dom0.since_ns = usage, at_ns
         if usage == had:
             return False
-        dom0.pages, dom0.since_ns = usage, at_ns
         self._machine.release(self._handle)
         self._handle = self._machine.set_aside(usage)
         self.pages += usage - had

@@ -1,8 +1,9 @@
 """How much a domain is to have: its target and its quota, whoever sets them.
 
-What        `Targets`: `xl mem-set` and `xl mem-max`, what follows a target that a controller wrote, and the limit that
-            a balloon runs into.
+What        `Targets`: `xl mem-set` and `xl mem-max`, what follows a target that a controller wrote, the limit that a
+            balloon runs into, and a device that has to wait until the debt is paid.
 Units       Pages of 4 KiB; ns of simulated time.
+Departs     A device that was attached is forgotten when its domain ends: one built again has none.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from podcluster.host.own import Starts, Turn
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.xl import NOT_FREED
-from podcluster.records import SetMaxMem, SetTarget
+from podcluster.records import AttachDevice, SetMaxMem, SetTarget
 from podcluster.units import pages_to_mib
 
 
@@ -102,6 +103,11 @@ class Targets:
         self._recorder.event(command.at_ns, resident.request, resident.domain.domid, "set_max", text)
         self._recorder.acted(resident)
         self._audit.acted(resident.domain.domid)
+
+    def attach(self, resident: Resident, command: AttachDevice) -> None:
+        """An operator passes a device through."""
+        text = toolstack.attach_device(self._machine, resident.domain) or "device assigned"
+        self._recorder.event(command.at_ns, resident.request, resident.domain.domid, "attach", text)
 
     def mark_uncooperative(self, at_ns: int, resident: Resident, *, flagged: bool) -> None:
         """A controller has set or removed its mark."""

@@ -224,6 +224,8 @@ class Dom0:
         self.since_ns = at_ns
 
     def usage(self, at_ns: int) -> int:
-        """Pages it has at `at_ns`."""
-        freed = (at_ns - self.since_ns) * self.pages_per_s // NS_PER_S
-        return max(min(self.pages, self.target_pages), self.pages - freed)
+        """Pages it has at `at_ns`, if the host has them."""
+        moved = (at_ns - self.since_ns) * self.pages_per_s // NS_PER_S
+        if self.pages < self.target_pages:
+            return min(self.target_pages, self.pages + moved)
+        return max(self.target_pages, self.pages - moved)

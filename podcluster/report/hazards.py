@@ -55,13 +55,13 @@ def switched_off(folder: Path, confidence: float) -> list[Pooled]:
 
 
 def switched_off_in_words(found: Sequence[Pooled], confidence: float) -> str:
-    """A Markdown table: deaths, and deaths before the limit, with one hazard off."""
+    """A Markdown table: deaths, deaths before the limit, and what sweeps looked at, with one hazard off."""
     lines = [
         f"| guest | off | of a boot | as it is | off | difference | {confidence:.0%} | boots that differ |",
         "| --- | --- | --- | ---: | ---: | ---: | --- | --- |",
     ]
     for one in found:
-        for measure in ("died", "early"):
+        for measure in ("died", "early", "sweep_looks"):
             words = " | ".join(in_words(one.differences[measure]))
             lines.append(f"| {one.axes['guest']} | {str(one.axes[AXIS]).removeprefix('no_')} | {measure} | {words} |")
     return "\n".join(lines)

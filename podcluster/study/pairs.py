@@ -67,6 +67,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "slowdown": Measure("1", False, "time since boot over the part of it not lost to swapping"),
     "boot_s": Measure("s", False, "from the start of its build to its services up"),
     "sweeps": Measure("1", False, "emergency sweeps"),
+    "sweep_looks": Measure("1", False, "gfns that they looked at"),
     "splintered_2m": Measure("1", False, "superpage entries split"),
 }
 
@@ -113,6 +114,7 @@ def machines_of(domains: Columns) -> Machines:
         "slowdown": np.where(lived, total(column("slowdown")) / attempts, np.nan),
         "boot_s": boot_s,
         "sweeps": total(column("sweeps")),
+        "sweep_looks": total(column("sweep_looks")),
         "splintered_2m": total(column("splintered_2m")),
     }
     return Machines(np.zeros(len(first), dtype=np.int64), replication[first], domain[first], values)

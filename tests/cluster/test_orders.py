@@ -12,7 +12,7 @@ from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import run
 from podcluster.errors import ConfigError
 from podcluster.placement.policy import make_policy
-from podcluster.records import EventRow, SetMaxMem, SetTarget, StopDomain
+from podcluster.records import AttachDevice, EventRow, SetMaxMem, SetTarget, StopDomain
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 from podcluster.workloads import requests
 from tests.cluster.story import ListSink
@@ -22,11 +22,12 @@ ONE = ["workload=one", "workload.memory_mib=256", "workload.maxmem_mib=512", "cl
 
 
 def test_orders_are_sorted_by_time() -> None:
-    """Three verbs, seconds and MiB with fractions; equal times keep their order."""
-    lines = ["90.5 destroy 1", "60 mem-set 0 512", "60 mem-max 0 600.5"]
+    """Four verbs, seconds and MiB with fractions; equal times keep their order."""
+    lines = ["90.5 destroy 1", "60 mem-set 0 512", "60 mem-max 0 600.5", "60 pci-attach 1"]
     assert parse(lines, {0, 1}, 100 * NS_PER_S) == (
         SetTarget(60 * NS_PER_S, 0, 512 * MIB),
         SetMaxMem(60 * NS_PER_S, 0, 153_728),
+        AttachDevice(60 * NS_PER_S, 1),
         StopDomain(90_500_000_000, 1),
     )
     assert parse([], {0}, 1) == ()
@@ -40,6 +41,7 @@ def test_orders_are_sorted_by_time() -> None:
         ("soon mem-set 0 1", "'SECONDS"),
         ("inf mem-set 0 1", "'SECONDS"),
         ("60 pause 0", "'SECONDS"),
+        ("60 pci-attach 0 1", "'SECONDS"),
         ("", "'SECONDS"),
         ("60 mem-set 7 512", "about a domain of the workload, which has no 7"),
         ("0 mem-set 0 512", "at a time within the run"),

@@ -306,6 +306,23 @@ def test_an_own_claim_too_small_is_of_no_use() -> None:
     assert machine.outstanding_claims == 800 - 256
 
 
+def test_a_pool_cannot_use_a_claim() -> None:
+    """H3.4: what is not counted as a domain's (a paging pool, dom0) gets unclaimed memory only, the claimant's too."""
+    machine = Machine(1100)
+    machine.create(1, maxmem_pages=4096, max_pages=4096)
+    assert machine.claim(1, 1000) == 0
+    assert machine.set_aside(101) == -12
+    handle = machine.set_aside(100)
+    assert (handle > 0, machine.free_pages, machine.outstanding_claims) == (True, 1000, 1000)
+    assert machine.set_aside(1) == -12, "only claimed memory is left"
+    # Pages freed later never replenish a claim (H3.3), and a death drops it (H3.5).
+    assert machine.populate(1, 0, 0) == 1
+    machine.decrease(1, 0, 0)
+    assert (machine.free_pages, machine.outstanding_claims) == (1000, 999)
+    machine.destroy(1)
+    assert (machine.set_aside(1000) > 0, machine.free_pages) == (True, 0)
+
+
 def test_claim_vectors() -> None:
     """H5, the table: stake, populate, cancel, destroy, and every refusal leaves what was."""
     machine = Machine(4096)

@@ -234,6 +234,7 @@ def test_a_race_draws_its_maps_and_its_hazards(crowd: Path) -> None:
     ]
     words = hazards.switched_off_in_words(off, confidence).splitlines()
     assert words[2].startswith("| linux | wrap | died |") and words[3].startswith("| linux | wrap | early |")
+    assert words[4].startswith("| linux | wrap | sweep_looks |")
 
 
 def test_a_crowd_of_cells_is_told_by_its_names(crowd: Path, monkeypatch: pytest.MonkeyPatch) -> None:

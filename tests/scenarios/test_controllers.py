@@ -186,3 +186,74 @@ def test_guests_that_cannot_give_are_flagged_and_blamed() -> None:
     assert texts == ["VMS_FAILED_TO_COOPERATE(Dom1, Dom2)"]
     assert report.host is not None
     assert report.host.uncooperative >= 2
+
+
+# -- dom0 under squeezed -----------------------------------------------------------------------------------------------
+
+DOM0_MIB = 256
+
+
+def with_dom0(dom0_min_mib: int, *commands: Any, until_s: float = 60, coalesce: bool = True, **host: Any) -> Any:
+    """A host of 512 MiB of which dom0 boots with 256, under squeezed: its model and its report."""
+    config = controller("squeezed")
+    config.squeezed.dom0_min_mib = dom0_min_mib
+    model = host_model(
+        linux(),
+        taken_mib=16 + (dom0_min_mib or DOM0_MIB),
+        controller=config,
+        host=HostConfig(dom0_mib=DOM0_MIB, xen_mib=16, check="step", **host),
+        coalesce=coalesce,
+        telemetry_s=7,
+    )
+    return model, model.advance(s_to_ns(until_s), [*commands, Close(s_to_ns(until_s))])
+
+
+def test_squeezed_takes_memory_of_dom0_and_gives_it_back() -> None:
+    """D5.15: a guest that fits only if dom0 gives is let in; when it has left, dom0 has what it booted with again."""
+    large = start(request(0, "linux", 300, 300), 1)
+    model, report = with_dom0(128, large)
+    row = row_of(report, 0)
+    assert (row.fate, row.start_pages) == ("running", 300 * MIB)
+    # 496 MiB less 4 of reserve and the guest's 300 and some overhead: what dom0 is left with.
+    assert 128 * MIB < model.look().dom0_pages < (496 - 4 - 300) * MIB
+    # At 100 MiB/s, in rounds a second apart, the 64 MiB or so take two rounds.
+    assert 1 <= seconds(row.boot_start_ns or 0) - 1 <= 3
+    gone, _ = with_dom0(128, large, StopDomain(s_to_ns(30), 0))
+    assert gone.look().dom0_pages == DOM0_MIB * MIB
+
+
+def test_dom0_shares_its_range_as_every_domain_does() -> None:
+    """D5.4: dom0 and two guests, all with twice their minimum at most, have the same share of their ranges."""
+    model, report = with_dom0(128, *(start(request(i, "linux", 96, 192), 1 + 9 * i) for i in range(2)))
+    shares = [(model.look().dom0_pages - 128 * MIB) / (128 * MIB)]
+    shares += [(one.target_pages - 96 * MIB) / (96 * MIB) for one in model.look().domains]
+    assert 0 < min(shares) and max(shares) - min(shares) < 0.001
+    assert {row.fate for row in report.domains} == {"running"}
+
+
+def test_squeezed_leaves_dom0_alone_unless_told() -> None:
+    """The same guest on the same host, and a dom0 that nobody moves: there is no memory for it."""
+    model, report = with_dom0(0, start(request(0, "linux", 300, 300), 1), until_s=90)
+    row = row_of(report, 0)
+    assert (row.fate, row.cause) == ("build_failed", "host_memory")
+    assert model.look().dom0_pages == DOM0_MIB * MIB
+
+
+def test_a_dom0_that_is_stuck_is_nobodys_refusal() -> None:
+    """D5.10: dom0 alone not moving is a host without memory, and no VM that failed to co-operate."""
+    model, report = with_dom0(128, start(request(0, "linux", 300, 300), 1), until_s=90, dom0_free_mib_per_s=0)
+    assert (row_of(report, 0).fate, row_of(report, 0).cause) == ("build_failed", "host_memory")
+    assert model.look().dom0_pages == DOM0_MIB * MIB
+
+
+@pytest.mark.parametrize("speed", [0.5, 100])
+def test_idle_looks_at_dom0_may_be_skipped(speed: float) -> None:
+    """CT-1 with dom0 on the move, slowly or fast: the same rows with a look at each beat."""
+    told = [
+        start(request(0, "linux", 150, 200), 1),
+        start(request(1, "linux", 100, 200), 12),
+        StopDomain(s_to_ns(30), 0),
+        start(request(2, "linux", 120, 180, 60), 40),
+    ]
+    singly = with_dom0(128, *told, until_s=90, coalesce=False, dom0_free_mib_per_s=speed)[1]
+    assert with_dom0(128, *told, until_s=90, dom0_free_mib_per_s=speed)[1] == singly

@@ -5,6 +5,7 @@ E14 (squeezed gives up on guests that do not balloon) is with the controller, in
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from podcluster.host.own import LowMemory
 from podcluster.placement.policy import make_policy
 from podcluster.records import (
     Ask,
+    AttachDevice,
     Close,
     Command,
     DomainRow,
@@ -247,6 +249,29 @@ def test_e8_a_limit_below_the_target_is_refused() -> None:
     report = live(host_model(guest), 60, start(request(0, "linux", 128, 256), 1), SetMaxMem(s_to_ns(30), 0, 64 * MIB))
     (text,) = told(report, "set_max")
     assert text.startswith("memory_static_max must be greater than or equal to memory_target")
+
+
+def test_b46_a_device_waits_until_nothing_is_left_of_the_debt() -> None:
+    """B4.6: refused while the balloon is at work, and after it while the cache holds a page for an entry that is left;
+    allowed once both are gone, and at any time to a guest that was promised no more than it has.
+    """
+    slow = {"start_s": [1, 1], "rate_pages_per_s": [2000, 2000]}
+    guest = guest_config("linux", balloon=slow, page_cache=NO_CACHE)
+
+    def asked(memory_mib: int, at_s: float) -> list[str]:
+        machine = start(request(0, "linux", memory_mib, 128, curve((0, 20), (99, 20), (100, 120))), 1)
+        return told(live(host_model(guest), 200, machine, AttachDevice(s_to_ns(at_s), 0)), "attach")
+
+    (early,) = asked(96, 6)
+    assert early.startswith("device not assigned: ")
+    left, cached = map(int, re.findall(r"\d+", early))
+    assert left > cached
+    (paid,) = asked(96, 60)
+    # Its debt is paid, so entries and cache are as many; it has touched little, and the rest waits in the cache.
+    entries, cached = re.findall(r"\d+", paid)
+    assert entries == cached != "0"
+    assert asked(128, 6) == ["device assigned"]
+    assert asked(96, 150) == ["device assigned"], "all it kept has been written"
 
 
 @pytest.mark.parametrize(

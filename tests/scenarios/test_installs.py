@@ -14,6 +14,7 @@ from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from podcluster.workloads import requests
 from tests.cluster.story import ListSink
 from tests.host.lives import guest_config, host_config, host_model, live, request, start
+from tests.host.test_control import controller
 
 MIB = PAGES_PER_MIB
 NO_CACHE = {"rate_mib_per_s": 0}
@@ -60,6 +61,19 @@ def test_a_reboot_keeps_the_target_that_was_set_meanwhile() -> None:
     first, second = attempts(story(SetTarget(s_to_ns(5), 0, 80 * MIB)))
     assert (first.memory_pages, second.memory_pages) == (64 * MIB, 80 * MIB)
     assert attempts(story())[1].memory_pages == 64 * MIB
+
+
+def test_a_controller_is_asked_anew() -> None:
+    """Under squeezed the installed system gets what it asked for at first, and whatever else is free by then."""
+    config = controller("squeezed")
+    other = start(request(1, "linux", 64, 64), 35)  # while the machine is down
+    host = host_config(check="step", restart_delay_s=20)
+    model = host_model(*classes(), ram_mib=160, taken_mib=8, host=host, controller=config)
+    report = live(model, 90, start(request(0, "linux_no_driver", 64, 96), 1), other)
+    first, second = (row for row in attempts(report) if row.domain_id == 0)
+    assert (first.start_pages, first.cause, second.os_class, second.fate) == (96 * MIB, "rebooted", "linux", "running")
+    assert second.memory_pages == 64 * MIB
+    assert 64 * MIB <= second.start_pages < 96 * MIB
 
 
 def test_a_machine_stopped_between_two_attempts_stays_down() -> None:

@@ -152,7 +152,8 @@ def domains(*rows: dict[str, Any]) -> dict[str, Any]:
     """Rows of `domains` with what is compared; machine 0 of replication 0 that came up at 10 s, but for `rows`."""
     plain = {
         "replication": 0, "domain_id": 0, "attempt": 1, "fate": "running", "cause": "", "boot_start_ns": 0,
-        "boot_done_ns": 10 * NS_PER_S, "oom_kills": 0, "swap_ns": 0, "slowdown": 1.0, "sweeps": 0, "splintered_2m": 0,
+        "boot_done_ns": 10 * NS_PER_S, "oom_kills": 0, "swap_ns": 0, "slowdown": 1.0, "sweeps": 0,
+        "sweep_looks": 0, "splintered_2m": 0,
     }  # fmt: skip
     made = [plain | row for row in rows]
     whole = {name: np.array([row[name] for row in made]) for name in plain}
@@ -163,8 +164,16 @@ def test_attempts_of_a_machine_are_one_machine() -> None:
     """Two deaths and a third life: died once as an event, counts summed, the first attempt's boot time (none)."""
     found = machines_of(
         domains(
-            {"domain_id": 1, "attempt": 2, "fate": "pod_oom", "cause": "wrap", "sweeps": 5},
-            {"domain_id": 1, "attempt": 1, "fate": "pod_oom", "cause": "debt", "sweeps": 2, "boot_done_ns": None},
+            {"domain_id": 1, "attempt": 2, "fate": "pod_oom", "cause": "wrap", "sweeps": 5, "sweep_looks": 70},
+            {
+                "domain_id": 1,
+                "attempt": 1,
+                "fate": "pod_oom",
+                "cause": "debt",
+                "sweeps": 2,
+                "sweep_looks": 30,
+                "boot_done_ns": None,
+            },
             {"domain_id": 1, "attempt": 3, "sweeps": 1, "swap_ns": 3 * NS_PER_S},
             {"domain_id": 0, "slowdown": 2.0},
             {"replication": 1, "domain_id": 0, "fate": "rejected", "boot_start_ns": None, "boot_done_ns": None},
@@ -176,6 +185,7 @@ def test_attempts_of_a_machine_are_one_machine() -> None:
         "early": [0, 1, 0],
         "refused": [0, 0, 1],
         "sweeps": [0, 8, 0],
+        "sweep_looks": [0, 100, 0],
         "swap_s": [0, 3, 0],
         "boot_s": [10, math.nan, math.nan],
         "slowdown": [2, math.nan, math.nan],
