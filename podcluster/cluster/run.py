@@ -133,6 +133,7 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
         now_ns = until_ns
         steps += 1
         progress.update(now_ns, ledger.running, ledger.fates)
+    scheduler.audit()
     _check_attempts(arrivals, ledger.rows)
     row = run_row(plan, workload, ledger, peaks, pool, time.monotonic() - started_s)
     sink.write("runs", [row])

@@ -149,6 +149,11 @@ class Scheduler:
             self._unseen.append(step)
         self._step = _Step(now_ns)
 
+    def audit(self) -> None:
+        """Check the indexes, once at the end of a run."""
+        self._book.audit()
+        self._seen.audit()
+
     def _place_one(self, ask: Ask) -> Outcome:
         """See, choose, claim; without the hosts that refused, until one stakes the memory or retries run out."""
         refused: list[int] = []

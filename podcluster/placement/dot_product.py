@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from podcluster.errors import InvariantError
 from podcluster.placement.index import HostIndex
 from podcluster.placement.rules import Rules
@@ -20,6 +22,7 @@ from podcluster.records import Ask, HostView, Int64Array
 
 def alignment(size: int, vcpus: int, room: Any, capacity: Any, vcpus_left: Any, cpu_capacity: Any) -> Any:
     """Request times what is left, in shares of capacity: a number, or an array of them."""
+    capacity, cpu_capacity = np.maximum(1, capacity), np.maximum(1, cpu_capacity)  # 0 where a ratio leaves nothing
     return (size / capacity) * (room / capacity) + (vcpus / cpu_capacity) * (vcpus_left / cpu_capacity)
 
 

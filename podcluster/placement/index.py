@@ -167,6 +167,15 @@ class HostIndex:
             self._enter(int(positions[k]), int(batch.leaves_ns[k]))
         return positions, most, self.host_ids[last] if took.any() else cursor
 
+    def audit(self) -> None:
+        """Hold the structures against the columns they were made from; our mistake stops the run."""
+        left = np.array([self._left(i) for i in range(len(self.host_ids))], dtype=np.int64).reshape(-1)
+        if not np.array_equal(left, self._state[0]):
+            raise InvariantError("[PLACE-5] what hosts have left follows from the columns violated")
+        flaw = search.flaw(*self._state)
+        if flaw is not None:
+            raise InvariantError(f"[PLACE-5] {flaw} violated: {len(self.host_ids)} hosts")
+
     # -- what changes ------------------------------------------------------------------------------------------------
 
     def place(self, host_id: int, ask: Ask) -> None:

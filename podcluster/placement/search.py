@@ -76,6 +76,26 @@ def new_blocks(host: Int64s) -> tuple[Int64s, Int64s]:
     return block.reshape(-1), directory
 
 
+def flaw(host: Int64s, tree: Int64s, block: Int64s, directory: Int64s, dims: int) -> str | None:
+    """What is wrong with the structures over these hosts [PLACE-5], in words; None: nothing."""
+    if len(tree) and not np.array_equal(tree[dims:], new_tree(host, dims)[dims:]):
+        return "the tree holds the maxima of its hosts"
+    if not len(block):
+        return None
+    fields = host.reshape(-1, FIELDS)
+    slots = directory[ORDER : ORDER + directory[BLOCKS]]
+    counts = block.reshape(-1, STRIDE)[slots, COUNT]
+    parts = [block[slot * STRIDE + POSITIONS :][:count] for slot, count in zip(slots, counts, strict=True)]
+    listed = np.concatenate([np.empty(0, dtype=np.int64), *parts])
+    if not np.array_equal(listed, np.argsort(fields[:, ROOM], kind="stable")):
+        return "blocks list every host once, in order of room"
+    if any(block[slot * STRIDE + MOST] != fields[part, FREE].max() for slot, part in zip(slots, parts, strict=True)):
+        return "a block knows the most uncommitted memory in it"
+    if (counts < 1).any() or (np.maximum(counts[:-1], counts[1:]) < QUARTER).any():
+        return "no block is empty and no two neighbours are below a quarter"
+    return None
+
+
 # -- the tree of maxima ------------------------------------------------------------------------------------------------
 
 

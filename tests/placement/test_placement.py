@@ -94,6 +94,8 @@ def test_a_dot_product_takes_the_host_whose_rest_has_the_shape_of_the_request() 
     # Shares 0.15 and 0.125 are asked: 0.15 x 0.9 + 0.125 x 0.125 = 0.151 there, 0.15 x 0.15 + 0.125 = 0.148 here.
     assert policy.place(Ask(15, 15, vcpus=1), [memory, vcpus]) == 0
     assert policy.place(Ask(1, 1, vcpus=1), [memory, vcpus]) == 1
+    # A ratio that leaves a host no vCPU at all leaves it machines without any.
+    assert named("dot_product", vcpu_ratio=0.1).place(Ask(1, 1), [view(0, 100, 10)]) == 0
     with pytest.raises(InvariantError, match="PLACE-3"):
         POLICIES["dot_product"](PlacementConfig(policy="first_fit"), Rules(), 0)
 
@@ -278,6 +280,7 @@ def test_the_index_chooses_as_the_definition_does(
         index.place(expected, ask)
         groups.enter(expected, ask)
         placed.append((expected, ask))
+    index.audit()
     for one in index.views():
         here = [ask for host_id, ask in placed if host_id == one.host_id]
         assert one.vcpus == sum(ask.vcpus for ask in here)
@@ -309,6 +312,7 @@ def test_a_batch_is_its_requests_one_by_one(
         answers = place_batch(policy, batch[:cut], other) + place_batch(policy, batch[cut:], other)
         assert answers == expected
         assert other.views() == index.views()
+        other.audit()
 
 
 @pytest.mark.parametrize("name", ["first_fit", "next_fit", "best_fit", "worst_fit"])
@@ -329,6 +333,7 @@ def test_many_hosts_through_fill_and_drain(name: str, ratio: float | None) -> No
         reference.cursor = policy.cursor
         answer = policy.place_indexed(ask, index)
         if k % 20 == 0:
+            index.audit()
             assert answer == reference.place(ask, index.views())
         if not isinstance(answer, Rejected):
             index.place(answer, ask)
@@ -346,6 +351,24 @@ def test_the_index_refuses_what_no_host_can_hold() -> None:
         index.release(0, 1)
     with pytest.raises(InvariantError, match="PLACE-0"):
         HostIndex([view(1, 1, 0), view(1, 1, 0)])
+
+
+def test_a_damaged_index_does_not_go_unnoticed() -> None:
+    """Every word of the structures that is in use, one after the other: changed, and the audit stops the run."""
+    for name in ("first_fit", "best_fit"):
+        policy = named(name)
+        index = index_for(policy, [view(i, 100, i * 7 % 60) for i in range(70)])
+        index.audit()
+        host, tree, block, directory, dims = index._state
+        in_use = [(host, k) for k in range(len(host))] + [(tree, k) for k in range(dims, len(tree))]
+        if len(block):
+            in_use += [(block, k) for k in (0, 1, 66, 67, 130, 131, 196)] + [(directory, k) for k in (0, 2, 3)]
+        for array, k in in_use:
+            array[k] += 1
+            with pytest.raises((InvariantError, IndexError)):
+                index.audit()
+            array[k] -= 1
+        index.audit()
 
 
 # -- groups ------------------------------------------------------------------------------------------------------------
