@@ -176,6 +176,25 @@ def test_a_crashed_domain_keeps_its_vcpus_only_if_it_is_built_again(restarts: bo
     assert not restarts or scheduler.place([second], 10**11)[0].answer == 0
 
 
+def test_a_death_in_a_quiet_hour_is_seen_in_time() -> None:
+    """[EP-5] one that fills its host dies within 200 s, and nothing is due until 1,000 s: what arrives then and sees
+    reports 500 s old finds the room, though without views of an age the quiet time would be one step; reports
+    980 s old are of 10 s, when it lived.
+    """
+    full = [replace(machine(i, 1.0, pages=8000), maxmem_pages=8000) for i in range(30)]
+    alone = [play(small_plan(Workload((one,)), hosts=1), Workload((one,)))[1] for one in full]
+    rows = [sink.tables["domains"][0] for sink in alone]
+    dies = next(full[i] for i, row in enumerate(rows) if row.fate == "pod_oom" and row.end_ns > 10 * NS_PER_S)
+    late = replace(machine(99, 1000.0, pages=8000), maxmem_pages=8000)
+    plan = small_plan(Workload((dies, late)), hosts=1)
+    for view_age_s, host_id in ((500, 0), (980, -1)):
+        placement = PlacementConfig(policy="first_fit", view_age_s=view_age_s)
+        outcome, sink = play(replace(plan, placement=placement), Workload((dies, late)))
+        assert where(sink)[99][0] == host_id
+        assert outcome.row.lost_races == 0
+        assert outcome.steps < 12
+
+
 # -- what else placement looks at --------------------------------------------------------------------------------------
 
 
