@@ -105,7 +105,7 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
         until_ns = _until(now_ns, due_ns, plan.epoch_ns, end_ns)
         look = bisect_right(looks, now_ns)
         if look < len(looks):
-            until_ns = min(until_ns, looks[look])  # [EP-5]
+            until_ns = min(until_ns, looks[look])  # [EP-6]
         commands: dict[int, list[Command]] = {}
         first = next_arrival
         while next_arrival < len(arrivals) and max(1, arrivals[next_arrival].arrival_ns) <= until_ns:

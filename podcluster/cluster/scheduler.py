@@ -10,7 +10,7 @@ Age         0: there is one scheduler, which knows the last reports and all that
 Units       ns; pages.
 Symbols     U usable_pages
 Invariants  [EP-2] committed + need <= U in the book, whatever was seen.
-            [EP-5] what is seen at the beginning of an epoch does not depend on how the epochs before it were merged:
+            [EP-6] what is seen at the beginning of an epoch does not depend on how the epochs before it were merged:
                    `looks` are the instants that must be reported.
 Departs     A refusal is known to the request that met it and to no other. A host that refuses looks at memory and
             ratios; of groups it knows nothing, so that old views may bring members together that are to be apart. A
@@ -95,7 +95,7 @@ class Scheduler:
         self._unseen: deque[_Step] = deque()
 
     def looks(self, arrivals: Iterable[MachineRequest], epoch_ns: int) -> list[int]:
-        """The instants, ascending, of which reports will be wanted [EP-5]; none where views have no age."""
+        """The instants, ascending, of which reports will be wanted [EP-6]; none where views have no age."""
         if not self._age_ns:
             return []
         begins = {(max(1, request.arrival_ns) - 1) // epoch_ns * epoch_ns for request in arrivals}
@@ -112,7 +112,7 @@ class Scheduler:
         if not requests:
             return []
         asks = [self._forecasts.ask(request) for request in requests]
-        if self._one_by_one:
+        if self._one_by_one or len(asks) == 1:  # a batch costs as much as ten requests
             outcomes = [self._place_one(ask) for ask in asks]
         else:
             outcomes = [Outcome(answer) for answer in place_batch(self._policy, Batch.of(asks), self._book)]

@@ -130,7 +130,7 @@ def test_a_report_is_seen_when_it_is_as_old_as_views_are() -> None:
 
 @pytest.mark.parametrize("keys", [{"view_age_s": 35}, {"view_age_s": 600}, {"by": "demand"}, {"by": "target"}])
 def test_merging_empty_epochs_changes_no_row(keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """[EP-1], [EP-5] the story with each epoch on its own and with long merges, views of an age, and sampled ones."""
+    """[EP-1], [EP-6] the story with each epoch on its own and with long merges, views of an age, and sampled ones."""
     workload = machines(60)
     plan = replace(small_plan(workload), placement=PlacementConfig(policy="best_fit", **keys))
     tables, steps = [], []
@@ -177,7 +177,7 @@ def test_a_crashed_domain_keeps_its_vcpus_only_if_it_is_built_again(restarts: bo
 
 
 def test_a_death_in_a_quiet_hour_is_seen_in_time() -> None:
-    """[EP-5] one that fills its host dies within 200 s, and nothing is due until 1,000 s: what arrives then and sees
+    """[EP-6] one that fills its host dies within 200 s, and nothing is due until 1,000 s: what arrives then and sees
     reports 500 s old finds the room, though without views of an age the quiet time would be one step; reports
     980 s old are of 10 s, when it lived.
     """
