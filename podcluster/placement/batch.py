@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from podcluster.records import Ask, Int64Array, Rejected
 if TYPE_CHECKING:
     from podcluster.placement.index import HostIndex
     from podcluster.placement.policy import Policy
+
+
+PART: Final = 2048
+"""Requests of a batch that are handed to the kernel together, so that what is made for them stays in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,13 @@ def place_batch(policy: Policy, batch: Batch, index: HostIndex) -> list[int | Re
                 index.place(answer, ask)
             answers.append(answer)
         return answers
-    positions, most, policy.cursor = index.fill(batch, policy.cursor)
-    answers = np.array([*index.host_ids, -1], dtype=np.int64)[positions].tolist()
-    for k in np.flatnonzero(positions < 0).tolist():
-        answers[k] = index.rejection(batch.ask(k), int(most[k]))
+    host_ids = np.array([*index.host_ids, -1], dtype=np.int64)
+    answers = []
+    for first in range(0, len(batch), PART):
+        part = batch[first : first + PART]
+        positions, most, policy.cursor = index.fill(part, policy.cursor)
+        found: list[int | Rejected] = host_ids[positions].tolist()
+        for k in np.flatnonzero(positions < 0).tolist():
+            found[k] = index.rejection(part.ask(k), int(most[k]))
+        answers += found
     return answers
