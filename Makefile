@@ -34,6 +34,7 @@ install: $(STAMP)
 compile: $(STAMP)
 	@echo "compiling the kernels (up to a minute; once per version)"
 	$(BIN)/python -m podcluster.host.kernel
+	$(BIN)/python -m podcluster.placement.kernel
 
 run: compile
 	$(BIN)/podcluster

@@ -56,7 +56,21 @@ INSTALL_ENDS = ("stays", "shuts_down", "reboots")
 ALLOC_ORDERS = ("descending", "random")
 FAMILIES = ("one", "alike", "synthetic", "bitbrains")
 RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
-POLICIES = ("first_fit", "best_fit", "xapi")
+POLICIES = (
+    "first_fit",
+    "next_fit",
+    "best_fit",
+    "worst_fit",
+    "random_fit",
+    "dot_product",
+    "xapi",
+    "chance_constrained",
+    "lifetime_aware",
+)
+PLACE_BY = ("dynamic_min", "target", "maxmem", "blend", "demand")
+FORECASTS = ("profile", "shares")
+LIFETIMES = ("known", "observed")
+PACKING_BOUNDS = ("l2", "lp")
 CONTROLLERS = ("static", "squeezed", "qmemman", "mom", "proxmox", "esx", "selfballoon", "hyperv")
 ENGINES = ("auto", "inline", "ray")
 
@@ -99,6 +113,7 @@ class ClusterConfig:
 
     hosts: str = "auto"  # a number, or "auto": as many as the workload needs
     host_mem_gib: int = 128  # RAM of one host
+    host_cpus: int = 64  # CPUs of one host, which only placement.vcpu_ratio looks at
     epoch_s: int = 10  # hosts run alone for this long, then report and take commands
 
     def __post_init__(self) -> None:
@@ -111,6 +126,7 @@ class ClusterConfig:
         ):
             _fail("cluster.hosts", "'auto' or a whole number from 1 to 100000", self.hosts, "try cluster.hosts=auto")
         _between("cluster.host_mem_gib", self.host_mem_gib, 1, 65_536)
+        _between("cluster.host_cpus", self.host_cpus, 1, 100_000)
         _between("cluster.epoch_s", self.epoch_s, 1, 86_400)
 
     @property
@@ -512,6 +528,23 @@ class PlacementConfig:
 
     policy: str
     coordinator_bias: bool = True  # xapi: the pool's master is chosen less often
+    by: str = "dynamic_min"  # dynamic_min | target | maxmem | blend | demand: what domains count for
+    maxmem_percent: int = 50  # by=blend: of maxmem, the rest of dynamic_min
+    memory_ratio: float | None = None  # most that a host's domains may count for, in U; None: [PLACE-1] alone limits
+    vcpu_ratio: float | None = None  # most vCPUs per CPU; None: no limit
+    affinity: list[str] = field(default_factory=list)  # patterns of names: the machines of each are kept together
+    anti_affinity: list[str] = field(default_factory=list)  # and of each of these apart
+    strict_groups: bool = False  # rejected rather than against its group's rule
+    view_age_s: int = 0  # a scheduler knows what hosts reported this long ago; 0: all that was placed
+    retries: int = 3  # other hosts that are tried for what a host has refused
+    forecast: str = "profile"  # profile | shares: where mean and sd of a machine's demand are from
+    mean_share: float = 0.5  # forecast=shares: mean demand, in maxmem
+    sd_share: float = 0.2  # its standard deviation, in maxmem
+    z: float = 2.33  # chance_constrained: standard deviations above the mean that must fit
+    lifetimes: str = "known"  # known | observed: where a machine's departure is forecast from
+    lifetime_error: float = 0.0  # known: sd of the natural logarithm of forecast over true lifetime
+    lifetime_bucket_s: int = 3600  # lifetime_aware: lifetimes are told apart by so much
+    bound: str = "l2"  # l2 | lp: the lower bound on hosts that a run states
 
     def __post_init__(self) -> None:
         self.check()
@@ -519,6 +552,27 @@ class PlacementConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         _one_of("placement.policy", self.policy, POLICIES)
+        _one_of("placement.by", self.by, PLACE_BY)
+        _between("placement.maxmem_percent", self.maxmem_percent, 0, 100)
+        if self.memory_ratio is not None:
+            _between("placement.memory_ratio", self.memory_ratio, 0.001, 1000)
+        if self.vcpu_ratio is not None:
+            _between("placement.vcpu_ratio", self.vcpu_ratio, 0.001, 1000)
+        elif self.policy == "dot_product":
+            _fail("placement.vcpu_ratio", "given with dot_product", "null", "try placement.vcpu_ratio=4")
+        for key, patterns in (("affinity", self.affinity), ("anti_affinity", self.anti_affinity)):
+            if not all(patterns):
+                _fail(f"placement.{key}", "names or patterns of names", patterns, f"try 'placement.{key}=[db*]'")
+        _between("placement.view_age_s", self.view_age_s, 0, 86_400)
+        _between("placement.retries", self.retries, 0, 1000)
+        _one_of("placement.forecast", self.forecast, FORECASTS)
+        _between("placement.mean_share", self.mean_share, 0, 1)
+        _between("placement.sd_share", self.sd_share, 0, 1)
+        _between("placement.z", self.z, 0, 10)
+        _one_of("placement.lifetimes", self.lifetimes, LIFETIMES)
+        _between("placement.lifetime_error", self.lifetime_error, 0, 10)
+        _between("placement.lifetime_bucket_s", self.lifetime_bucket_s, 1)
+        _one_of("placement.bound", self.bound, PACKING_BOUNDS)
 
 
 @dataclass(kw_only=True)

@@ -93,7 +93,7 @@ def inspect(config: Config, at_s: float) -> list[HostLook]:
         hosts.append(model)
         return model
 
-    policy = make_policy(config.placement.policy, plan.hosts.seed, coordinator_bias=config.placement.coordinator_bias)
+    policy = make_policy(config.placement, plan.hosts.seed)
     run(
         replace(plan, duration_ns=at_ns),
         replace(workload, requests=arrived),

@@ -75,6 +75,7 @@ Cause = Literal[
     "still_waiting",  # it left, or the run ended, before there was memory for it
     "no_host",
     "too_large",
+    "lost_race",  # every host that was tried had less than an old view of it said
 ]
 CAUSES: Final[tuple[Cause, ...]] = (
     "",
@@ -99,11 +100,13 @@ CAUSES: Final[tuple[Cause, ...]] = (
     "still_waiting",
     "no_host",
     "too_large",
+    "lost_race",
 )
 
 EventKind = Literal[
     "place",
     "reject",
+    "lost_race",
     "build_failed",
     "build_done",
     "boot_done",
@@ -129,6 +132,7 @@ EventKind = Literal[
 EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "place",
     "reject",
+    "lost_race",
     "build_failed",
     "build_done",
     "boot_done",
@@ -272,11 +276,12 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """One machine of the cluster [pages]; `usable_pages` (U) is RAM less Xen's own and dom0's."""
+    """One machine of the cluster [pages]; `usable_pages` (U) is RAM less Xen's own and dom0's; `cpus` it has."""
 
     host_id: int
     ram_pages: int
     usable_pages: int
+    cpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +290,9 @@ class HostView:
 
     `committed_pages` is the sum of need_memory (B3.1) of the domains there, `overhead_pages` what of it is not their
     memory, both with what the toolstack keeps free (D3.2); `promised_pages` the sum of their maxmem, `free_pages` what
-    the host's heap has free.
+    the host's heap has free. A host says so much itself. What follows in the second half the scheduler adds from its
+    own book: CPUs and vCPUs, present targets and demand as last sampled, sums of what its forecast says of the domains
+    (mean demand, and its variance in MiB squared), and when the last of them is to leave (0: nobody is there).
     """
 
     host_id: int
@@ -296,16 +303,34 @@ class HostView:
     domains: int
     at_ns: int
     overhead_pages: int = 0
+    cpus: int = 0
+    vcpus: int = 0
+    target_pages: int = 0
+    demanded_pages: int = 0
+    mean_pages: int = 0
+    var_mib2: int = 0
+    leaves_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What placement needs to know of a request [pages]: need_memory, maxmem, and what of the need is not memory."""
+    """What placement needs to know of a request [pages]: need_memory, maxmem, and what of the need is not memory.
+
+    The second half is for the policies and rules that look at it: vCPUs, forecast demand (mean, and variance in MiB
+    squared), forecast departure, and the groups of which it is a member (empty: of none).
+    """
 
     need_pages: int
     maxmem_pages: int
     overhead_pages: int = 0
     domain_id: int = 0
+    vcpus: int = 0
+    mean_pages: int = 0
+    var_mib2: int = 0
+    arrival_ns: int = 0
+    leaves_ns: int = 0
+    affinity: str = ""
+    anti_affinity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,6 +595,16 @@ class RunRow:
     commit_ratio_max: float = column("1", "Maximum over time of owned / U; never above 1.")
     demand_ratio_mean: float = column("1", "Mean over time of what guests want / U.")
     demand_ratio_max: float = column("1", "Maximum over time of what guests want / U.")
+    hosts_used_max: int = column("1", "Maximum over time of hosts that were not empty.")
+    hosts_bound: int = column(
+        "1", "Hosts that no packing of the domains there at the fullest instant could do without (L1, L2; LP if asked)."
+    )
+    packing_density_mean: float | None = column("1", "Committed memory of hosts that were not empty, over their U.")
+    empty_hosts_mean: float = column("1", "Mean over time of the share of hosts that were empty.")
+    stranded_mean: float = column(
+        "1", "Mean over time of uncommitted memory on hosts without vCPUs left for the smallest machine, over U."
+    )
+    lost_races: int = column("1", "Placements that a host refused, having less than an old view of it said.")
     fate_running: int = column("1", "Boot attempts still running at the end.")
     fate_shut_down: int = column("1", "Boot attempts that left at their time, or by themselves.")
     fate_pod_oom: int = column("1", "Boot attempts that Xen killed for want of populate-on-demand memory.")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from podcluster.bench import command, trace
+from podcluster.bench import command, placement, trace
 from podcluster.bench.pod import BOUNDS
 from podcluster.cluster.plan import make_plan
 from podcluster.errors import ConfigError
+from podcluster.placement.batch import Batch
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,20 @@ def test_a_bound_is_judged_both_ways() -> None:
     assert kept.startswith("start_s") and kept.endswith("kept")
     assert missed.startswith("compile_s") and missed.endswith("MISSED")
     assert "repeat" not in text
+
+
+@pytest.mark.parametrize("name", ["best_fit", "first_fit"])
+def test_placements_are_held_against_the_plain_scan(name: str) -> None:
+    """What `bench placement` reports as checked: all answers on 100 hosts, a sample on more, a wrong one is noticed."""
+    asks = placement.machines(100)
+    answers = placement.fill(name, 100, Batch.of(asks)).answers
+    assert len(asks) == len(answers) == 1400 and set(answers) <= set(range(100))
+    assert placement.equals_scan(name, 100, asks[:300], answers) == 300
+    assert (
+        placement.equals_scan(name, 101, asks, placement.fill(name, 101, Batch.of(asks)).answers) >= placement.SAMPLES
+    )
+    with pytest.raises(AssertionError, match="request 7 on 100 hosts"):
+        placement.equals_scan(name, 100, asks[:10], [*answers[:7], 99, *answers[8:]])
 
 
 @pytest.mark.parametrize("controller", ["static", "squeezed"])

@@ -14,6 +14,7 @@ from podcluster.errors import ConfigError
 
 BENCHMARKS = {
     "trace": "whole hosts that follow a month of demand",
+    "placement": "best fit and first fit on 100 to 10,000 hosts",
     "pod": "the page kernels: populates, touches, sweeps, memory, compilation, start-up",
 }
 """By name; the module `podcluster.bench.NAME` has `measure`, `BOUNDS` and `REPEAT`."""

@@ -124,7 +124,7 @@ def simulate(config: Config, plan: Plan, workload: Workload, rows: Rows, make: M
     """One run in this process; the seconds it took."""
     pool = InlinePool(plan.specs, plan.hosts, make)
     started = time.perf_counter()
-    run(plan, workload, make_policy(config.placement.policy, config.seed), pool, rows, Silent())
+    run(plan, workload, make_policy(config.placement, config.seed), pool, rows, Silent())
     seconds = time.perf_counter() - started
     pool.close()
     return seconds

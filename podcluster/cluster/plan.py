@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from podcluster.cluster.asks import Forecasts
 from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.pool import HostPlan
-from podcluster.config import Config, EngineConfig
+from podcluster.config import Config, EngineConfig, PlacementConfig
 from podcluster.errors import ConfigError
-from podcluster.placement.hosts import auto_host_count
+from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
-from podcluster.records import Ask, HostSpec, MachineRequest, Workload
+from podcluster.records import HostSpec, Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, s_to_ns
 
 RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written
@@ -43,7 +44,9 @@ INLINE_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run, settled: `need_pages` by domain_id; `reserve_pages` of each host are never committed (D3.2)."""
+    """One run, settled: `need_pages` by domain_id; `reserve_pages` of each host are never committed (D3.2); `restarts`:
+    what crashes is built again.
+    """
 
     specs: tuple[HostSpec, ...]
     hosts: HostPlan
@@ -54,6 +57,13 @@ class Plan:
     notes: tuple[str, ...]
     reserve_pages: int = 0
     orders: tuple[Order, ...] = ()  # the operator's, in order of time
+    placement: PlacementConfig = field(default_factory=lambda: PlacementConfig(policy="first_fit"))
+    restarts: bool = False
+
+    @property
+    def view_age_ns(self) -> int:
+        """How old the reports are that a scheduler sees."""
+        return s_to_ns(self.placement.view_age_s)
 
 
 def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
@@ -68,16 +78,22 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     reserve_pages = kept_free_pages(config.host, config.controller)
     notes: list[str] = []
     hosts = config.cluster.host_count
+    cpus = config.cluster.host_cpus
     if hosts is None:
-        placement = config.placement
-        policy = make_policy(placement.policy, seed, coordinator_bias=placement.coordinator_bias)
-        asks = [ask_of(request, need[request.domain_id]) for request in workload.requests]
-        count = auto_host_count(asks, config.usable_pages, policy, reserve_pages)
+        forecasts = Forecasts(config.placement, need, s_to_ns(config.study.duration_s), seed)
+        count = auto_host_count(
+            [Stay(forecasts.ask(one), one.arrival_ns, one.departure_ns) for one in workload.requests],
+            config.usable_pages,
+            make_policy(config.placement, seed),
+            reserve_pages,
+            cpus=cpus,
+            strict=config.placement.strict_groups,
+        )
         hosts = count.hosts
         why = f", which leave {count.unplaced} over" if count.unplaced else ""
         noun = "host" if hosts == 1 else "hosts"
         notes.append(f"cluster.hosts=auto took {hosts} {noun} of {config.cluster.host_mem_gib} GiB{why}")
-    specs = tuple(HostSpec(host_id, config.host_ram_pages, config.usable_pages) for host_id in range(hosts))
+    specs = tuple(HostSpec(host_id, config.host_ram_pages, config.usable_pages, cpus) for host_id in range(hosts))
     telemetry_s = config.study.telemetry_s
     # A run shorter than the grid is looked at once, at its end: ratios need a peak.
     grid_s = min(telemetry_s or RATIO_SAMPLES_S, config.study.duration_s)
@@ -91,12 +107,9 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         epoch_ns=s_to_ns(config.cluster.epoch_s),
         write_samples=telemetry_s > 0,
         notes=tuple(notes),
+        placement=config.placement,
+        restarts=config.host.on_crash == "restart",
     )
-
-
-def ask_of(request: MachineRequest, need_pages: int) -> Ask:
-    """What placement is told of a request."""
-    return Ask(need_pages, request.maxmem_pages, need_pages - request.memory_pages, request.domain_id)
 
 
 class Choice(NamedTuple):

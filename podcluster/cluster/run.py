@@ -8,7 +8,7 @@ Invariants  [EP-1] epochs without arrival or departure are merged, which changes
                    commands, and a scheduler looks at views only in an epoch with arrivals, whose beginning is never
                    merged away.
             [EP-2] a placement keeps committed + need_memory <= U and maxmem <= U of its host, counting what the same
-                   epoch placed before.
+                   epoch placed before (`scheduler.py`).
             [EP-3] every request has a `domains` row for each of its attempts, which count from 1 without gaps; only a
                    crash with `host.on_crash=restart` and a reboot with `host.on_reboot=restart` have a next one.
             [EP-4] commit_ratio <= 1.
@@ -20,16 +20,18 @@ from __future__ import annotations
 
 import heapq
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from podcluster.cluster.plan import Plan, ask_of
+from podcluster.cluster.packing import packing
+from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import Pool
 from podcluster.cluster.progress import Progress
 from podcluster.cluster.ratios import SamplePeaks, add_hosts, by_instant, peak_of, placed_peak, put_before
+from podcluster.cluster.scheduler import Outcome, Scheduler
 from podcluster.errors import InvariantError
-from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
 from podcluster.records import (
     FATES,
@@ -40,7 +42,6 @@ from podcluster.records import (
     EventRow,
     HostReport,
     HostRow,
-    HostView,
     MachineRequest,
     Rejected,
     RunRow,
@@ -67,12 +68,12 @@ class Ledger:
     """Everything the driver remembers of a run: what runs where, and what has ended how."""
 
     def __init__(self) -> None:
-        self.views: dict[int, HostView] = {}
         self.host_of: dict[int, int] = {}  # domain_id -> host_id of those that a host took
         self.running = 0  # domains alive at the end of the last step
         self.rows: list[DomainRow] = []
         self.hosts: list[HostRow] = []
         self.fates: Counter[str] = Counter()
+        self.lost_races = 0
         self.departures: list[tuple[int, int]] = []  # heap of (departure_ns, domain_id)
 
     def end(self, rows: Iterable[DomainRow]) -> None:
@@ -92,9 +93,8 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
         raise InvariantError(f"[EP-3] arrivals within the run violated: domains {late[:5]} arrive after {end_ns} ns")
     ledger = Ledger()
     peaks = SamplePeaks()
-    for spec in plan.specs:
-        reserve, usable = plan.reserve_pages, spec.usable_pages
-        ledger.views[spec.host_id] = HostView(spec.host_id, usable, reserve, 0, usable, 0, 0, overhead_pages=reserve)
+    scheduler = Scheduler(plan, policy)
+    looks = scheduler.looks(arrivals, plan.epoch_ns)
     orders = [order for order in plan.orders if order.at_ns <= end_ns]
     now_ns, next_arrival, next_order, steps = 0, 0, 0, 0
     while now_ns < end_ns:
@@ -102,16 +102,21 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
         if next_order < len(orders):
             due_ns = min(due_ns, orders[next_order].at_ns)
         until_ns = _until(now_ns, due_ns, plan.epoch_ns, end_ns)
+        look = bisect_right(looks, now_ns)
+        if look < len(looks):
+            until_ns = min(until_ns, looks[look])  # [EP-6]
         commands: dict[int, list[Command]] = {}
-        index: HostIndex | None = None
+        first = next_arrival
         while next_arrival < len(arrivals) and max(1, arrivals[next_arrival].arrival_ns) <= until_ns:
-            index = index or HostIndex([ledger.views[spec.host_id] for spec in plan.specs])
-            _place(arrivals[next_arrival], plan, policy, index, ledger, commands, sink)
             next_arrival += 1
+        requests = arrivals[first:next_arrival]
+        for request, outcome in zip(requests, scheduler.place(requests, now_ns), strict=True):
+            _start(request, outcome, plan, ledger, commands, sink)
         while ledger.departures and ledger.departures[0][0] <= until_ns:
             at_ns, domain_id = heapq.heappop(ledger.departures)
             # Also to a domain that has crashed: it may have been, or be about to be, built again.
             commands.setdefault(ledger.host_of[domain_id], []).append(StopDomain(at_ns, domain_id))
+            scheduler.leaves(domain_id, at_ns)
         while next_order < len(orders) and orders[next_order].at_ns <= until_ns:
             order = orders[next_order]
             if order.domain_id in ledger.host_of:  # else no host took it
@@ -121,10 +126,13 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
             for spec in plan.specs:
                 commands.setdefault(spec.host_id, []).append(Close(end_ns))
         ordered = {host_id: sorted(commands[host_id], key=_command_order) for host_id in sorted(commands)}
-        _take(pool.advance(until_ns, ordered), plan, ledger, peaks, sink)
+        reports = pool.advance(until_ns, ordered)
+        scheduler.report(until_ns, reports)
+        _take(reports, plan, ledger, peaks, sink)
         now_ns = until_ns
         steps += 1
         progress.update(now_ns, ledger.running, ledger.fates)
+    scheduler.audit()
     _check_attempts(arrivals, ledger.rows)
     row = run_row(plan, workload, ledger, peaks, pool, time.monotonic() - started_s)
     sink.write("runs", [row])
@@ -173,31 +181,33 @@ def _command_order(command: Command) -> tuple[int, int]:
     return command.at_ns, rank
 
 
-def _place(
+def _start(
     request: MachineRequest,
+    outcome: Outcome,
     plan: Plan,
-    policy: Policy,
-    index: HostIndex,
     ledger: Ledger,
     commands: dict[int, list[Command]],
     sink: Sink,
 ) -> None:
-    """Find a host for one request, or write its rejection."""
+    """Command the start of one request, or write its rejection; and which hosts refused it."""
     at_ns = max(1, request.arrival_ns)
-    ask = ask_of(request, plan.need_pages[request.domain_id])
-    answer = policy.place_indexed(ask, index)
+    answer, refused = outcome
+    ledger.lost_races += len(refused)
+    who = request.domain_id, request.attempt
+    if refused:
+        text = "it had less than was known of it"
+        sink.write("events", [EventRow(at_ns, host_id, *who, "lost_race", text) for host_id in refused])
     if isinstance(answer, Rejected):
         ledger.end([rejection(request, at_ns, answer.cause)])
         sink.write("domains", ledger.rows[-1:])
-        sink.write("events", [EventRow(at_ns, NO_HOST, request.domain_id, request.attempt, "reject", answer.reason)])
+        sink.write("events", [EventRow(at_ns, NO_HOST, *who, "reject", answer.reason)])
         return
-    index.place(answer, ask)  # [EP-2]
     ledger.host_of[request.domain_id] = answer
     commands.setdefault(answer, []).append(StartDomain(at_ns, request))
     if request.departure_ns is not None and request.departure_ns <= plan.duration_ns:
         heapq.heappush(ledger.departures, (max(request.departure_ns, at_ns + 1), request.domain_id))
     text = f"{request.name}: {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
-    sink.write("events", [EventRow(at_ns, answer, request.domain_id, request.attempt, "place", text)])
+    sink.write("events", [EventRow(at_ns, answer, *who, "place", text)])
 
 
 def rejection(request: MachineRequest, at_ns: int, cause: str) -> DomainRow:
@@ -219,7 +229,6 @@ def _take(reports: Sequence[HostReport], plan: Plan, ledger: Ledger, peaks: Samp
     """Fold one step's reports, which come in host_id order [CL-1]."""
     ledger.running = sum(report.view.domains for report in reports)
     for report in reports:
-        ledger.views[report.host_id] = report.view
         ledger.end(report.domains)
         for table, rows in (("domains", report.domains), ("events", report.events)):
             if rows:
@@ -245,6 +254,7 @@ def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, 
     delays = [row.boot_delay_ns for row in booted if row.boot_delay_ns is not None]
     domain_ns = sum(row.end_ns - row.boot_start_ns for row in booted if row.boot_start_ns is not None)
     swap_ns = sum(row.swap_ns for row in booted)
+    packed = packing(booted, plan)
     fates: Mapping[str, int] = {f"fate_{fate}": ledger.fates[fate] for fate in FATES}
 
     def mean_ratio(name: str) -> float:
@@ -282,6 +292,12 @@ def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, 
         commit_ratio_max=peak_ratio("owned_pages", owned_peak),
         demand_ratio_mean=mean_ratio("demanded_pages_mean"),
         demand_ratio_max=peak_ratio("demanded_pages", peaks.demanded_pages),
+        hosts_used_max=packed.hosts_used_max,
+        hosts_bound=packed.hosts_bound,
+        packing_density_mean=packed.density_mean,
+        empty_hosts_mean=packed.empty_mean,
+        stranded_mean=packed.stranded_mean,
+        lost_races=ledger.lost_races,
         domain_s=domain_ns / NS_PER_S,
         debt_s=sum(row.debt_ns for row in booted) / NS_PER_S,
         boot_delay_ns_mean=sum(delays) / len(delays) if delays else None,

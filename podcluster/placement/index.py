@@ -1,10 +1,12 @@
-"""What the policies share: the rule that a host fits, and an index of hosts by uncommitted memory.
+"""The hosts as a scheduler knows them, kept so that the common policies answer in logarithmic time.
 
-What        The uncommitted memory of a host is U - committed. The index answers "the first host with at least n pages"
-            from a tree of maxima and "the least sufficient one" from a sorted list, and follows commitments one by one.
-Units       Pages.
+What        `HostIndex` is made of views, follows commitments one by one or a batch at a time, takes newer views in, and
+            gives views back: a policy's `place` on these is what its `place_indexed` must equal. The searches are
+            `search.py`; policies that weigh every host read the columns.
+Units       Pages, vCPUs, ns; variances in MiB squared.
 Symbols     U usable_pages
-Invariants  [PLACE-1] committed + need <= U   [PLACE-2] maxmem <= U
+Invariants  [PLACE-0] hosts are given in ascending host_id order
+            [PLACE-1] committed + need <= U
 """
 
 from __future__ import annotations
@@ -12,145 +14,301 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
 
 from podcluster.errors import InvariantError
-from podcluster.records import Ask, HostView, Rejected
-from podcluster.units import pages_to_mib
+from podcluster.placement import search
+from podcluster.placement.batch import Batch
+from podcluster.placement.rules import NO_LIMIT, Rules
+from podcluster.records import Ask, HostView, Int64Array, Rejected
 
-
-def fits(ask: Ask, view: HostView) -> bool:
-    """Whether this host may take the request: [PLACE-1] and [PLACE-2]."""
-    return view.committed_pages + ask.need_pages <= view.usable_pages and ask.maxmem_pages <= view.usable_pages
-
-
-def rejection(ask: Ask, most_usable_pages: int, most_free_pages: int) -> Rejected:
-    """Say why no host fits, given the largest U and the largest uncommitted memory there is."""
-    if ask.maxmem_pages > most_usable_pages:
-        return Rejected(
-            f"maxmem of {pages_to_mib(ask.maxmem_pages)} MiB is more than any host can give "
-            f"({pages_to_mib(most_usable_pages)} MiB)",
-            "too_large",
-        )
-    return Rejected(
-        f"needs {pages_to_mib(ask.need_pages)} MiB; the host with most has {pages_to_mib(most_free_pages)} MiB "
-        "uncommitted"
-    )
-
-
-def rejected_by(ask: Ask, views: Sequence[HostView]) -> Rejected:
-    """Say why none of `views` fits."""
-    return rejection(
-        ask,
-        max((view.usable_pages for view in views), default=0),
-        max((view.usable_pages - view.committed_pages for view in views), default=0),
-    )
+LOADS: Final = (
+    "committed_pages",
+    "promised_pages",
+    "overhead_pages",
+    "target_pages",
+    "demanded_pages",
+    "vcpus",
+    "mean_pages",
+    "var_mib2",
+)
+"""What requests add to."""
+COLUMNS: Final = (*LOADS, "leaves_ns", "usable_pages", "cpus")
+REPORTED: Final = ("committed_pages", "promised_pages", "overhead_pages", "target_pages", "demanded_pages")
+"""What a newer view replaces; the rest is the scheduler's own book."""
+TOO_FULL: Final = -1
+"""Uncommitted memory of a host that is closed: no request is for less than 0 pages."""
 
 
 class HostIndex:
-    """Hosts by uncommitted memory, in host_id order; `commit` and `release` keep it up to date.
+    """Hosts in host_id order by what they have left, under some rules.
 
-    `tree` is a heap-ordered tree of maxima over hosts (leaf i at `size + i`), `by_free` the pairs (uncommitted,
-    position) in ascending order, so that the least sufficient host, lowest id first among equals, is one bisection
-    away.
+    `kind`: of the searches that will be asked for (`search.FIRST`, ...), so that no structure is kept up to date that
+    none of them needs; None: none will be, only columns are read.
     """
 
-    def __init__(self, views: Sequence[HostView]) -> None:
-        self._views = list(views)
-        self._host_ids = [view.host_id for view in views]
-        if any(a >= b for a, b in zip(self._host_ids, self._host_ids[1:], strict=False)):
-            raise InvariantError(f"[PLACE-0] views must be in ascending host_id order, got {self._host_ids[:10]}...")
-        self._position = {host_id: i for i, host_id in enumerate(self._host_ids)}
-        self._usable = [view.usable_pages for view in views]
-        self._size = 1 << max(0, (len(views) - 1).bit_length())
-        # Leaves past the last host are never sufficient: no request is for less than 0 pages.
-        self._tree = [-1] * (2 * self._size)
-        for i, view in enumerate(views):
-            self._tree[self._size + i] = view.usable_pages - view.committed_pages
-        for node in range(self._size - 1, 0, -1):
-            self._tree[node] = max(self._tree[2 * node], self._tree[2 * node + 1])
-        self._by_free = sorted((self._tree[self._size + i], i) for i in range(len(views)))
-        self._usable_max = max(self._usable, default=0)
+    def __init__(self, views: Sequence[HostView], rules: Rules | None = None, kind: int | None = None) -> None:
+        self.rules = rules or Rules()
+        self._kind = kind
+        self.views_given = list(views)
+        self.host_ids = [view.host_id for view in views]
+        if any(a >= b for a, b in zip(self.host_ids, self.host_ids[1:], strict=False)):
+            raise InvariantError(f"[PLACE-0] views must be in ascending host_id order, got {self.host_ids[:10]}...")
+        self._position = {host_id: i for i, host_id in enumerate(self.host_ids)}
+        rows = [[getattr(view, name) for name in COLUMNS] for view in views]
+        self._table = np.array(rows, dtype=np.int64).reshape(len(views), search.WIDTH)
+        self.columns = {name: self._table[:, j] for j, name in enumerate(COLUMNS)}
+        self._leaving: dict[int, list[int]] = {}  # departures of those on a host, ascending
+        self._closed: set[int] = set()  # positions
+        self.capacities = np.array([self.rules.capacity(view.usable_pages) for view in views], dtype=np.int64)
+        self.cpu_capacities = np.array([self.rules.cpu_capacity(view.cpus) for view in views], dtype=np.int64)
+        dims = 1 if self.rules.memory_ratio is None and self.rules.vcpu_ratio is None else search.LIMITED_DIMS
+        self._state = _structures([self._left(i) for i in range(len(views))], dims, kind)
+
+    # -- what is known -----------------------------------------------------------------------------------------------
+
+    def position(self, host_id: int) -> int:
+        """Where a host stands in the columns."""
+        return self._position[host_id]
 
     def free_pages(self, host_id: int) -> int:
         """U - committed of this host."""
-        return self._tree[self._size + self._position[host_id]]
+        i = self._position[host_id]
+        return int(self.columns["usable_pages"][i] - self.columns["committed_pages"][i])
 
-    def first_fit(self, ask: Ask) -> int | Rejected:
-        """The lowest host_id that fits."""
-        position = self._first_from(0, ask.need_pages)
-        # With hosts of one size the first hit has U enough, if any has; otherwise go on behind the hosts too small.
-        while position >= 0 and self._usable[position] < ask.maxmem_pages:
-            position = self._first_from(position + 1, ask.need_pages)
-        if position < 0:
-            return self._rejection(ask)
-        return self._host_ids[position]
-
-    def best_fit(self, ask: Ask) -> int | Rejected:
-        """The host that fits and would have least left, lowest host_id among equals."""
-        for rank in range(bisect_left(self._by_free, (ask.need_pages, -1)), len(self._by_free)):
-            position = self._by_free[rank][1]
-            if self._usable[position] >= ask.maxmem_pages:
-                return self._host_ids[position]
-        return self._rejection(ask)
+    def view(self, position: int) -> HostView:
+        """What is known of one host by now."""
+        known = dict(zip(COLUMNS, self._table[position].tolist(), strict=True))
+        return replace(self.views_given[position], **known)
 
     def views(self) -> list[HostView]:
-        """What is known of the hosts by now, in host_id order."""
-        return [
-            replace(view, committed_pages=view.usable_pages - self._tree[self._size + i])
-            for i, view in enumerate(self._views)
-        ]
+        """What is known of the hosts by now, in host_id order; closed ones are left out."""
+        return [self.view(i) for i in range(len(self.host_ids)) if i not in self._closed]
+
+    def open_positions(self) -> Int64Array:
+        """Positions of the hosts that are not closed, ascending."""
+        host = self._state[0].reshape(-1, search.FIELDS)
+        return np.flatnonzero(host[:, search.FREE] != TOO_FULL)
+
+    def fits(self, ask: Ask, position: int) -> bool:
+        """Whether this host may take the request [PLACE-1] to [PLACE-4]; a closed one may not."""
+        at = position * search.FIELDS
+        usable, free, limit, vcpus, _ = self._state[0][at : at + search.FIELDS].tolist()
+        return bool(
+            free >= ask.need_pages
+            and usable >= ask.maxmem_pages
+            and limit >= self.rules.size(ask)
+            and vcpus >= ask.vcpus
+        )
+
+    def fitting(self, ask: Ask) -> Int64Array:
+        """Positions of all hosts that may take the request, ascending."""
+        host = self._state[0].reshape(-1, search.FIELDS)
+        fits = (
+            (host[:, search.FREE] >= ask.need_pages)
+            & (host[:, search.USABLE] >= ask.maxmem_pages)
+            & (host[:, search.LIMIT] >= self.rules.size(ask))
+            & (host[:, search.VCPUS] >= ask.vcpus)
+        )
+        return np.flatnonzero(fits)
+
+    def rooms(self, positions: Int64Array) -> Int64Array:
+        """What these hosts have left, by what is placed by."""
+        rooms: Int64Array = self._state[0][positions * search.FIELDS + search.ROOM]
+        return rooms
+
+    def rejection(self, ask: Ask, most_free_pages: int | None = None) -> Rejected:
+        """Say why no host fits; `most_free_pages` is what the host with most had uncommitted, None: what it has."""
+        usable, committed = self.columns["usable_pages"], self.columns["committed_pages"]
+        most = int((usable - committed).max(initial=0)) if most_free_pages is None else most_free_pages
+        return self.rules.rejection(ask, int(usable.max(initial=0)), most)
+
+    # -- searches ----------------------------------------------------------------------------------------------------
+
+    def choose(self, ask: Ask, cursor: int = 0) -> int | Rejected:
+        """The host_id that the search finds; NEXT begins at host_id `cursor`."""
+        if not self.host_ids:
+            return self.rejection(ask)
+        assert self._kind is not None, "an index that was made for no search"
+        size = self.rules.size(ask)
+        low = size if self._bounded else search.LOWEST
+        found = search.choose(
+            *self._state, self._kind, self._start(cursor), low, ask.need_pages, ask.maxmem_pages, size, ask.vcpus
+        )
+        return self.rejection(ask) if found == search.NOBODY else self.host_ids[found]
+
+    def fill(self, batch: Batch, cursor: int = 0) -> tuple[Int64Array, Int64Array, int]:
+        """Place request after request: positions (`search.NOBODY` where none fitted), the largest uncommitted memory
+        when one did not, and the cursor.
+        """
+        positions, most = np.full(len(batch), search.NOBODY, dtype=np.int64), np.zeros(len(batch), dtype=np.int64)
+        if not self.host_ids or not len(batch):
+            return positions, most, cursor
+        assert self._kind is not None, "an index that was made for no search"
+        last = search.fill(
+            *self._state,
+            self._kind,
+            self._start(cursor),
+            self._bounded,
+            NO_LIMIT // 2,
+            batch.need_pages,
+            batch.maxmem_pages,
+            self.rules.size(batch),
+            batch.vcpus,
+            np.stack(self._taken(batch), axis=1).reshape(-1),
+            self._table.reshape(-1),
+            positions,
+            most,
+        )
+        took = positions >= 0
+        for k in np.flatnonzero(took & (batch.leaves_ns > 0)).tolist():
+            self._enter(int(positions[k]), int(batch.leaves_ns[k]))
+        return positions, most, self.host_ids[last] if took.any() else cursor
+
+    def audit(self) -> None:
+        """Hold the structures against the columns they were made from; our mistake stops the run."""
+        left = np.array([self._left(i) for i in range(len(self.host_ids))], dtype=np.int64).reshape(-1)
+        if not np.array_equal(left, self._state[0]):
+            raise InvariantError("[PLACE-5] what hosts have left follows from the columns violated")
+        flaw = search.flaw(*self._state)
+        if flaw is not None:
+            raise InvariantError(f"[PLACE-5] {flaw} violated: {len(self.host_ids)} hosts")
+
+    # -- what changes ------------------------------------------------------------------------------------------------
 
     def place(self, host_id: int, ask: Ask) -> None:
-        """Commit what a request needs to this host, and note what it promises."""
-        self.commit(host_id, ask.need_pages)
-        position = self._position[host_id]
-        view = self._views[position]
-        self._views[position] = replace(
-            view,
-            promised_pages=view.promised_pages + ask.maxmem_pages,
-            overhead_pages=view.overhead_pages + ask.overhead_pages,
-        )
+        """Commit what a request needs to this host, and enter it in the book."""
+        i = self._position[host_id]
+        self._check(i, ask.need_pages)
+        self._table[i, : search.LOADS] += self._taken(ask)
+        self._enter(i, ask.leaves_ns)
+        self._refresh(i)
+
+    def leave(self, host_id: int, ask: Ask) -> None:
+        """Undo `place`: the domain has left."""
+        i = self._position[host_id]
+        self._check(i, -ask.need_pages)
+        self._table[i, : search.LOADS] -= self._taken(ask)
+        self._strike(i, ask.leaves_ns)
+        self._refresh(i)
 
     def commit(self, host_id: int, pages: int) -> None:
         """Take `pages` of this host's uncommitted memory (negative: give back)."""
-        position = self._position[host_id]
-        node = self._size + position
-        before = self._tree[node]
-        after = before - pages
-        if not 0 <= after <= self._usable[position]:
-            raise InvariantError(
-                f"[PLACE-1] committed + need <= U violated: free={before}, need={pages}, "
-                f"U={self._usable[position]} (host {host_id})"
-            )
-        del self._by_free[bisect_left(self._by_free, (before, position))]
-        insort(self._by_free, (after, position))
-        self._tree[node] = after
-        node >>= 1
-        while node:
-            self._tree[node] = max(self._tree[2 * node], self._tree[2 * node + 1])
-            node >>= 1
+        i = self._position[host_id]
+        self._check(i, pages)
+        self.columns["committed_pages"][i] += pages
+        self._refresh(i)
 
     def release(self, host_id: int, pages: int) -> None:
         """Give back `pages` that were committed on this host."""
         self.commit(host_id, -pages)
 
-    def _first_from(self, start: int, pages: int) -> int:
-        """The first position >= start with at least `pages` uncommitted, or -1. One climb and one descent."""
-        if start >= self._size:
-            return -1
-        node = self._size + start
-        while self._tree[node] < pages:
-            # Climb past every subtree that lies wholly to the left, then step to the next one on the right.
-            while node & 1:
-                node >>= 1
-            if node == 0:
-                return -1
-            node += 1
-        while node < self._size:
-            node *= 2
-            if self._tree[node] < pages:
-                node += 1
-        return node - self._size
+    def enter(self, host_id: int, ask: Ask) -> None:
+        """Enter a request in the book of a host whose views say for themselves what is committed."""
+        i = self._position[host_id]
+        for name in ("vcpus", "mean_pages", "var_mib2"):
+            self.columns[name][i] += getattr(ask, name)
+        self._enter(i, ask.leaves_ns)
+        self._refresh(i)
 
-    def _rejection(self, ask: Ask) -> Rejected:
-        return rejection(ask, self._usable_max, max(self._tree[1], 0))
+    def strike(self, host_id: int, ask: Ask) -> None:
+        """Undo `enter`: the domain has left, and what is committed the host's views say."""
+        i = self._position[host_id]
+        for name in ("vcpus", "mean_pages", "var_mib2"):
+            self.columns[name][i] -= getattr(ask, name)
+        self._strike(i, ask.leaves_ns)
+        self._refresh(i)
+
+    def observe(self, view: HostView) -> None:
+        """Take in a newer view."""
+        i = self._position[view.host_id]
+        self.views_given[i] = view
+        for name in REPORTED:
+            self.columns[name][i] = getattr(view, name)
+        self._refresh(i)
+
+    def close(self, host_id: int) -> None:
+        """Let no search find this host until it is opened again."""
+        i = self._position[host_id]
+        self._closed.add(i)
+        self._refresh(i)
+
+    def is_open(self, host_id: int) -> bool:
+        """Whether searches may find it."""
+        return self._position[host_id] not in self._closed
+
+    def open(self, host_id: int) -> None:
+        """Undo `close`."""
+        i = self._position[host_id]
+        self._closed.discard(i)
+        self._refresh(i)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _bounded(self) -> bool:
+        """Whether a host that fits has room for the size."""
+        return self.rules.memory_ratio is not None or self.rules.by == "dynamic_min"
+
+    def _start(self, cursor: int) -> int:
+        return bisect_left(self.host_ids, cursor)
+
+    def _left(self, position: int) -> tuple[int, int, int, int, int]:
+        """U, uncommitted memory, limit of size, vCPUs left and room of one host."""
+        view = self.view(position)
+        free = TOO_FULL if position in self._closed else view.usable_pages - view.committed_pages
+        rules = self.rules
+        return view.usable_pages, free, rules.limit(view), rules.vcpus_left(view), rules.room(view)
+
+    def _refresh(self, position: int) -> None:
+        search.change(*self._state, position, *self._left(position)[1:])
+
+    def _taken(self, ask: Ask | Batch) -> list[Any]:
+        """What a request, or each of a batch, adds to the columns LOADS of its host."""
+        memory = ask.need_pages - ask.overhead_pages
+        return [
+            ask.need_pages,
+            ask.maxmem_pages,
+            ask.overhead_pages,
+            memory,
+            ask.mean_pages,
+            ask.vcpus,
+            ask.mean_pages,
+            ask.var_mib2,
+        ]
+
+    def _enter(self, position: int, leaves_ns: int) -> None:
+        if leaves_ns > 0:
+            leaving = self._leaving.setdefault(position, [])
+            insort(leaving, leaves_ns)
+            self.columns["leaves_ns"][position] = leaving[-1]
+
+    def _strike(self, position: int, leaves_ns: int) -> None:
+        if leaves_ns > 0:
+            leaving = self._leaving[position]
+            del leaving[bisect_left(leaving, leaves_ns)]
+            self.columns["leaves_ns"][position] = leaving[-1] if leaving else 0
+
+    def _check(self, position: int, pages: int) -> None:
+        usable = int(self.columns["usable_pages"][position])
+        free = usable - int(self.columns["committed_pages"][position])
+        if not 0 <= free - pages <= usable:
+            raise InvariantError(
+                f"[PLACE-1] committed + need <= U violated: free={free}, need={pages}, "
+                f"U={usable} (host {self.host_ids[position]})"
+            )
+
+
+def _structures(
+    left: Sequence[tuple[int, ...]], dims: int, kind: int | None
+) -> tuple[Int64Array, Int64Array, Int64Array, Int64Array, int]:
+    """The arrays of `search.py` over these hosts; those that this kind of search does not need are empty."""
+    host = np.array(left, dtype=np.int64).reshape(-1)
+    tree = block = directory = np.empty(0, dtype=np.int64)
+    if kind in (search.FIRST, search.NEXT):
+        tree = search.new_tree(host, dims)
+    if kind in (search.BEST, search.WORST):
+        block, directory = search.new_blocks(host)
+    return host, tree, block, directory, dims

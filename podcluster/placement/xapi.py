@@ -1,7 +1,7 @@
 """XAPI's choice of a host: four categories of hosts, and in each a draw that favours the best.
 
 What        `categories` sorts hosts by how sure they are to bear a VM, `draw` picks from one, `choose` goes through
-            them; `ranked` groups hosts before that for anti-affinity. `Xapi` is the policy made of these.
+            them. `Xapi` is the policy made of these. Ranks of anti-affinity come before it (`groups.py`).
 Units       Any one unit; the policy's are pages.
 Symbols     avail   what a host has for VMs beside their overheads, the new VM's included
 Rules       docs/model.md D6, E13.
@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from podcluster.placement.index import HostIndex, fits, rejected_by
+from podcluster.placement.index import HostIndex
+from podcluster.placement.rules import Rules
 from podcluster.records import Ask, HostView, Rejected
 from podcluster.rng import stream
 from podcluster.units import pages_to_mib
@@ -97,18 +98,14 @@ def choose(
     return None
 
 
-def ranked(hosts: Sequence[int], members: Mapping[int, int], preferred: int | None = None) -> list[list[int]]:
-    """Hosts in ranks for a VM of an anti-affinity group: fewest members first, the preferred host ahead (D6.4)."""
-    ahead = [[host] for host in hosts if host == preferred]
-    others = [host for host in hosts if host != preferred]
-    counts = sorted({members.get(host, 0) for host in others})
-    return [*ahead, *([host for host in others if members.get(host, 0) == count] for count in counts)]
-
-
 class Xapi:
     """The policy: draws are named by the domain, so what else is placed does not change them."""
 
-    def __init__(self, seed: int = 0, *, coordinator_bias: bool = True) -> None:
+    search_kind = None
+
+    def __init__(self, rules: Rules | None = None, seed: int = 0, *, coordinator_bias: bool = True) -> None:
+        self.rules = rules or Rules()
+        self.cursor = 0
         self._seed = seed
         self._coordinator = COORDINATOR if coordinator_bias else None
 
@@ -118,13 +115,25 @@ class Xapi:
         hosts = {view.host_id: _with(ask, view) for view in views}
         uniform = stream(self._seed, "placement", ask.domain_id).random
         host_id = choose(
-            categories(hosts, coordinator=self._coordinator), uniform, lambda host_id: fits(ask, by_id[host_id])
+            categories(hosts, coordinator=self._coordinator),
+            uniform,
+            lambda host_id: self.rules.fits(ask, by_id[host_id]),
         )
-        return _no_hosts(ask, views) if host_id is None else host_id
+        return self._no_hosts(ask, views) if host_id is None else host_id
 
     def place_indexed(self, ask: Ask, index: HostIndex) -> int | Rejected:
         """The same from an index [pages]; XAPI looks at every host, too."""
         return self.place(ask, index.views())
+
+    def _no_hosts(self, ask: Ask, views: Sequence[HostView]) -> Rejected:
+        """What the operator reads (E13)."""
+        why = self.rules.rejected_by(ask, views)
+        most = max((view.usable_pages - view.committed_pages for view in views), default=0)
+        return Rejected(
+            f"NO_HOSTS_AVAILABLE: {why.reason}; on any host HOST_NOT_ENOUGH_FREE_MEMORY: "
+            f"{pages_to_mib(ask.need_pages)} MiB needed, {pages_to_mib(max(0, most))} available",
+            why.cause,
+        )
 
 
 def _with(ask: Ask, view: HostView) -> Sums:
@@ -135,15 +144,4 @@ def _with(ask: Ask, view: HostView) -> Sums:
         static_max=maxima,
         dynamic_max=maxima,
         dynamic_min=view.committed_pages - view.overhead_pages + ask.need_pages - ask.overhead_pages,
-    )
-
-
-def _no_hosts(ask: Ask, views: Sequence[HostView]) -> Rejected:
-    """What the operator reads (E13)."""
-    why = rejected_by(ask, views)
-    most = max((view.usable_pages - view.committed_pages for view in views), default=0)
-    return Rejected(
-        f"NO_HOSTS_AVAILABLE: {why.reason}; on any host HOST_NOT_ENOUGH_FREE_MEMORY: {pages_to_mib(ask.need_pages)} "
-        f"MiB needed, {pages_to_mib(max(0, most))} available",
-        why.cause,
     )

@@ -239,7 +239,11 @@ class _Study:
     def prepare(self, config: Config, replication: int) -> _Ready:
         """Settle everything that can be wrong with one replication, and say what there is to say of it."""
         from podcluster.cluster.plan import check_memory, choose_engine, estimate_memory, make_plan
+        from podcluster.placement import kernel
 
+        if not kernel.is_compiled():
+            logger.info("compiling the kernels of placement, once per installation (some ten seconds)")
+            kernel.compile_all()
         workload = self._workload(config, replication)
         plan = make_plan(config, workload, host_seed(config.seed, replication))
         choice = choose_engine(config, plan, workload)
@@ -260,8 +264,7 @@ class _Study:
         pool = self._pool(config, plan, ready.kind, title)
         self._progress.begin(title, len(plan.specs), len(workload.requests), plan.duration_ns)
         try:
-            placement = config.placement
-            policy = make_policy(placement.policy, plan.hosts.seed, coordinator_bias=placement.coordinator_bias)
+            policy = make_policy(config.placement, plan.hosts.seed)
             outcome = run(plan, workload, policy, pool, sink, self._progress)
         except InvariantError as error:
             raise InvariantError(f"{error} (replication {replication} of seed {config.seed})") from error

@@ -72,7 +72,7 @@ def inline(plan: Plan) -> InlinePool:
 def play(plan: Plan, workload: Workload, pool: Pool | None = None) -> tuple[RunOutcome, ListSink]:
     """Run it, and keep the rows."""
     sink = ListSink()
-    outcome = run(plan, workload, make_policy("first_fit"), pool or inline(plan), sink, Silent())
+    outcome = run(plan, workload, make_policy(plan.placement, plan.hosts.seed), pool or inline(plan), sink, Silent())
     return outcome, sink
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from podcluster.cluster.asks import Forecasts
 from podcluster.cluster.plan import (
     S_PER_GIB_BOOTED,
     S_PER_GIB_HOUR,
     Estimate,
-    ask_of,
     available_bytes,
     check_memory,
     choose_engine,
@@ -19,7 +19,7 @@ from podcluster.cluster.plan import (
 from podcluster.config import Config
 from podcluster.errors import ConfigError
 from podcluster.host.domain import need_memory_pages
-from podcluster.placement.hosts import unplaced
+from podcluster.placement.hosts import Stay, unplaced
 from podcluster.placement.policy import make_policy
 from podcluster.records import Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
@@ -47,10 +47,12 @@ def test_auto_takes_as_many_hosts_as_the_policy_needs(make_config: MakeConfig) -
     least = -(-sum(needs) // config.usable_pages)
     hosts = len(plan.specs)
     assert least <= hosts <= least + -(-least // 10)
-    asks = [ask_of(request, need) for request, need in zip(workload.requests, needs, strict=True)]
+    forecasts = Forecasts(config.placement, plan.need_pages, plan.duration_ns, 1)
+    stays = [Stay(forecasts.ask(request), 0, None) for request in workload.requests]
+    assert [stay.ask.need_pages for stay in stays] == needs
     policy = make_policy("first_fit")
-    assert unplaced(asks, hosts, config.usable_pages, policy) == 0
-    assert hosts == least or unplaced(asks, hosts - 1, config.usable_pages, policy) > 0
+    assert unplaced(stays, hosts, config.usable_pages, policy) == 0
+    assert hosts == least or unplaced(stays, hosts - 1, config.usable_pages, policy) > 0
     assert plan.notes == (f"cluster.hosts=auto took {hosts} host{'s' if hosts != 1 else ''} of 64 GiB",)
     assert {spec.usable_pages for spec in plan.specs} == {config.usable_pages}
 

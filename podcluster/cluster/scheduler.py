@@ -1,0 +1,213 @@
+"""The scheduler of a run: what it knows of the hosts, how old that is, and who wins when two want the same memory.
+
+What        `place` finds hosts for what arrives in an epoch. `report` takes in what the hosts said at the end of a
+            step. Two indexes: the *book*, what each host would say if it were asked now, and what is *seen*, the hosts'
+            reports of a stated age.
+Age         0: there is one scheduler, which knows the last reports and all that it has placed since; book and seen are
+            one. Above 0: each request has a scheduler of its own, as parallel starts have, which knows what hosts
+            reported `view_age_ns` before the epoch began, and nothing of what others place meanwhile. Then the host
+            decides: it stakes the memory or refuses (H1), and who is refused tries again without that host.
+Units       ns; pages.
+Symbols     U usable_pages
+Invariants  [EP-2] committed + need <= U in the book, whatever was seen.
+            [EP-6] what is seen at the beginning of an epoch does not depend on how the epochs before it were merged:
+                   `looks` are the instants that must be reported.
+Departs     A refusal is known to the request that met it and to no other. A host that refuses looks at memory and
+            ratios; of groups it knows nothing, so that old views may bring members together that are to be apart. A
+            domain that is to be built again after a crash keeps its vCPUs, its group and its forecast meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from podcluster.cluster.asks import Forecasts
+from podcluster.cluster.plan import Plan
+from podcluster.placement.batch import Batch, place_batch
+from podcluster.placement.groups import Groups, place_indexed
+from podcluster.placement.index import HostIndex
+from podcluster.placement.policy import Policy
+from podcluster.records import Ask, HostReport, HostView, MachineRequest, Rejected
+
+CRASHES: Final = frozenset({"pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation"})
+"""Fates after which `host.on_crash=restart` builds again."""
+
+Placed = tuple[int, Ask]  # on which host
+
+
+class Outcome(NamedTuple):
+    """Where a request went, or why nowhere, and the hosts that refused it before."""
+
+    answer: int | Rejected
+    refused: tuple[int, ...] = ()
+
+
+@dataclass
+class _Step:
+    """What became known at the end of a step."""
+
+    at_ns: int
+    views: list[HostView] = field(default_factory=list)
+    placed: list[Placed] = field(default_factory=list)
+    gone: list[Placed] = field(default_factory=list)
+
+
+@dataclass
+class _Sampled:
+    """What a host last sampled, and what has been placed on it since: when, target, forecast demand."""
+
+    target_pages: int = 0
+    demanded_pages: int = 0
+    since: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class Scheduler:
+    """Places what arrives, and learns what hosts report."""
+
+    def __init__(self, plan: Plan, policy: Policy) -> None:
+        cfg = plan.placement
+        self._policy = policy
+        self._retries = cfg.retries
+        self._age_ns = plan.view_age_ns
+        self._restarts = plan.restarts
+        self._forecasts = Forecasts(cfg, plan.need_pages, plan.duration_ns, plan.hosts.seed)
+        views = [
+            HostView(
+                spec.host_id, spec.usable_pages, plan.reserve_pages, 0, spec.usable_pages, 0, 0,
+                overhead_pages=plan.reserve_pages, cpus=spec.cpus,
+            )
+            for spec in sorted(plan.specs, key=lambda spec: spec.host_id)
+        ]  # fmt: skip
+        self._book = HostIndex(views, policy.rules, policy.search_kind)
+        self._groups = Groups(strict=cfg.strict_groups)
+        self._seen, self._seen_groups = self._book, self._groups
+        if self._age_ns:
+            self._seen = HostIndex(views, policy.rules, policy.search_kind)
+            self._seen_groups = Groups(strict=cfg.strict_groups)
+        self._one_by_one = bool(self._age_ns or cfg.affinity or cfg.anti_affinity)
+        self._reported = {view.host_id: view for view in views}
+        self._sampled = {view.host_id: _Sampled() for view in views} if cfg.by in ("target", "demand") else {}
+        self._where: dict[int, tuple[MachineRequest, int, Ask]] = {}
+        self._step = _Step(0)
+        self._unseen: deque[_Step] = deque()
+
+    def looks(self, arrivals: Iterable[MachineRequest], epoch_ns: int) -> list[int]:
+        """The instants, ascending, of which reports will be wanted [EP-6]; none where views have no age."""
+        if not self._age_ns:
+            return []
+        begins = {(max(1, request.arrival_ns) - 1) // epoch_ns * epoch_ns for request in arrivals}
+        return sorted({at_ns for begin_ns in begins if (at_ns := (begin_ns - self._age_ns) // epoch_ns * epoch_ns) > 0})
+
+    def place(self, requests: Sequence[MachineRequest], begin_ns: int) -> list[Outcome]:
+        """Find hosts for what arrives in the epoch that begins at `begin_ns`, in this order, and book it."""
+        while self._unseen and self._unseen[0].at_ns <= begin_ns - self._age_ns:
+            step = self._unseen.popleft()
+            for host_id, ask in step.placed:
+                self._seen.enter(host_id, ask)
+                self._seen_groups.enter(host_id, ask)
+            _learn(step, self._seen, self._seen_groups)
+        if not requests:
+            return []
+        asks = [self._forecasts.ask(request) for request in requests]
+        if self._one_by_one or len(asks) == 1:  # a batch costs as much as ten requests
+            outcomes = [self._place_one(ask) for ask in asks]
+        else:
+            outcomes = [Outcome(answer) for answer in place_batch(self._policy, Batch.of(asks), self._book)]
+        for request, ask, (answer, _) in zip(requests, asks, outcomes, strict=True):
+            if not isinstance(answer, Rejected):
+                self._where[request.domain_id] = request, answer, ask
+                self._step.placed.append((answer, ask))
+                if self._sampled:
+                    added = max(1, request.arrival_ns), request.memory_pages, ask.mean_pages
+                    self._sampled[answer].since.append(added)
+        return outcomes
+
+    def leaves(self, domain_id: int, at_ns: int) -> None:
+        """A domain is told to leave; that is known when the step has been reported."""
+        if domain_id in self._where:
+            self._forecasts.left(self._where[domain_id][0], at_ns)
+            self._forget(domain_id)
+
+    def report(self, now_ns: int, reports: Iterable[HostReport]) -> None:
+        """Take in what the hosts said, in host_id order."""
+        step = self._step
+        step.at_ns = now_ns
+        took = {host_id for host_id, _ in step.placed}  # their views may be as before, the book is not
+        for report in reports:
+            for row in report.domains:
+                if not (self._restarts and row.fate in CRASHES):
+                    self._forget(row.domain_id)
+            view = self._with_samples(report) if self._sampled else report.view
+            if report.host_id in took or _differ(view, self._reported[report.host_id]):
+                self._reported[report.host_id] = view
+                step.views.append(view)
+        _learn(step, self._book, self._groups)
+        if self._age_ns:
+            self._unseen.append(step)
+        self._step = _Step(now_ns)
+
+    def audit(self) -> None:
+        """Check the indexes, once at the end of a run."""
+        self._book.audit()
+        self._seen.audit()
+
+    def _place_one(self, ask: Ask) -> Outcome:
+        """See, choose, claim; without the hosts that refused, until one stakes the memory or retries run out."""
+        refused: list[int] = []
+        while True:
+            answer = place_indexed(self._policy, ask, self._seen, self._seen_groups)
+            if isinstance(answer, Rejected) or self._book.fits(ask, self._book.position(answer)):
+                break
+            refused.append(answer)
+            self._seen.close(answer)
+            if len(refused) > self._retries:
+                answer = Rejected(f"{len(refused)} hosts had less than was known of them", "lost_race")
+                break
+        for host_id in refused:
+            self._seen.open(host_id)
+        if not isinstance(answer, Rejected):
+            self._book.place(answer, ask)  # [EP-2]
+            self._groups.enter(answer, ask)
+        return Outcome(answer, tuple(refused))
+
+    def _forget(self, domain_id: int) -> None:
+        """The domain will have left its host when the step is reported."""
+        if domain_id in self._where:
+            _, host_id, ask = self._where.pop(domain_id)
+            self._step.gone.append((host_id, ask))
+
+    def _with_samples(self, report: HostReport) -> HostView:
+        """The view with targets and demand as last sampled, and of what was placed since as asked and forecast."""
+        known = self._sampled[report.host_id]
+        if report.samples:
+            last = report.samples[-1]
+            known.target_pages, known.demanded_pages = last.target_pages, last.demanded_pages
+            known.since = [one for one in known.since if one[0] > last.t_ns]
+        return replace(
+            report.view,
+            target_pages=known.target_pages + sum(target for _, target, _ in known.since),
+            demanded_pages=known.demanded_pages + sum(demand for _, _, demand in known.since),
+        )
+
+
+def _learn(step: _Step, index: HostIndex, groups: Groups) -> None:
+    """Take the end of a step into what is known."""
+    for view in step.views:
+        index.observe(view)
+    for host_id, ask in step.gone:
+        index.strike(host_id, ask)
+        groups.leave(host_id, ask)
+
+
+def _differ(view: HostView, known: HostView) -> bool:
+    """Whether a report says anything of which placement should know."""
+    return (
+        view.committed_pages != known.committed_pages
+        or view.promised_pages != known.promised_pages
+        or view.overhead_pages != known.overhead_pages
+        or view.target_pages != known.target_pages
+        or view.demanded_pages != known.demanded_pages
+    )

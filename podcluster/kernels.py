@@ -1,0 +1,126 @@
+"""How kernels are compiled: one set of options, one cache, whoever's kernels they are.
+
+What        A package with kernels keeps a list of its sources and a registry; this module compiles its functions on
+            arrays with Numba and names the folder in which their machine code is kept.
+Cache       Numba looks only at the file of the kernel it is about to load: after an edit of a *callee* in another
+            file the callers would silently keep the old code. The folder is therefore named by a hash of every kernel
+            source and of the versions of Numba and Python, so no stale code can be met.
+Options     `_nrt=False` takes Numba's runtime out of a kernel: no allocation and no reference counting. Counting is
+            an atomic operation per array and call and made the same code 20 to 30 times slower. The option is private
+            to Numba, which is why its version is pinned; `tests/host/test_kernel.py` notices when it stops working.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+import numba
+import numpy as np
+from numba import types
+from numba.core import config as numba_config
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+KEPT_CACHES = 3
+
+SCALARS: dict[Any, Any] = {int: types.int64, bool: types.boolean, float: types.float64, np.uint64: types.uint64}
+"""What the scalar annotations of kernels mean to the compiler."""
+
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+
+
+def source_hash(folder: Path, names: Iterable[str]) -> str:
+    """Name of the present state of these kernel sources and of what compiles them (16 hex digits)."""
+    digest = hashlib.blake2s(Path(__file__).read_bytes(), digest_size=8)
+    for name in names:
+        digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
+    digest.update(f"{numba.__version__} {np.__version__} {platform.python_version()} {platform.machine()}".encode())
+    return digest.hexdigest()
+
+
+def cache_root() -> Path:
+    """Folder of all compiled kernels: `PODCLUSTER_KERNEL_CACHE`, else the user's cache folder."""
+    chosen = os.environ.get("PODCLUSTER_KERNEL_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podcluster" / "kernels"
+
+
+def compile_kernel(function: Function, folder: Path) -> Function:
+    """Compile `function`, which Python and other kernels call; its machine code is kept in `folder`."""
+    before = numba_config.CACHE_DIR
+    numba_config.CACHE_DIR = str(folder)  # read when the dispatcher is made, here and now
+    try:
+        return _compiled(function, {**OPTIONS, "cache": True})
+    finally:
+        numba_config.CACHE_DIR = before
+
+
+def compile_routine(function: Function) -> Function:
+    """Compile `function`, which only kernels call; it becomes part of their machine code."""
+    return _compiled(function, {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+
+
+def _compiled(function: Function, options: dict[str, Any]) -> Function:
+    """`function` as a dispatcher that compiles it once.
+
+    Numba would compile a callee again for every mixture of literals and integer widths that its callers pass; what a
+    kernel calls is therefore asked for by its annotations, and the arguments are converted to them.
+    """
+    dispatcher = numba.njit(**options)(function)
+    ask = dispatcher.get_call_template
+    annotations = [value for name, value in function.__annotations__.items() if name != "return"]
+    wanted = [SCALARS.get(annotation) for annotation in annotations]
+
+    def ask_as_annotated(args: Any, kws: Any) -> Any:
+        assert not kws and len(args) == len(wanted), f"{function.__name__}: kernels are called by position"
+        return ask([scalar or given for scalar, given in zip(wanted, args, strict=True)], kws)
+
+    dispatcher.get_call_template = ask_as_annotated
+    return cast(Function, dispatcher)
+
+
+def is_compiled(folder: Path) -> bool:
+    """Whether the kernels that are kept in `folder` have all been compiled."""
+    return (folder / "DONE").is_file()
+
+
+def signature(function: Any) -> tuple[Any, ...]:
+    """The compiler's types of a kernel's arguments, from its annotations; arrays have one dimension."""
+    found = []
+    for name, annotation in function.__annotations__.items():
+        if name == "return":
+            continue
+        if annotation in SCALARS:
+            found.append(SCALARS[annotation])
+        elif hasattr(annotation, "_numba_type_"):
+            found.append(annotation._numba_type_)
+        else:
+            element = get_args(get_args(annotation)[1])[0]  # of npt.NDArray[element]
+            found.append(types.Array(numba.from_dtype(np.dtype(element)), 1, "C"))
+    return tuple(found)
+
+
+def compile_all(kernels: Mapping[str, Any], folder: Path) -> float:
+    """Compile every one of these kernels into `folder` and return the seconds it took.
+
+    Of a name such as `placement-0123`, the caches of the latest few states are kept, so that two versions can live side
+    by side; names of other kinds are others' caches.
+    """
+    started = time.perf_counter()
+    assert kernels, "no kernel has registered"
+    for dispatcher in kernels.values():
+        dispatcher.compile(signature(dispatcher.py_func))
+    seconds = time.perf_counter() - started
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "DONE").write_text(f"{seconds:.1f} s\n", encoding="utf-8")
+    kind = folder.name.rpartition("-")[0]
+    alike = [path for path in folder.parent.iterdir() if path.name.rpartition("-")[0] == kind]
+    for old in sorted(alike, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_CACHES:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return seconds

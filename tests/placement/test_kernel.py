@@ -1,0 +1,67 @@
+"""The kernels of placement: kept by the state of their sources, compiled once and as annotated."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from podcluster import kernels
+from podcluster.placement import kernel, search
+from podcluster.placement.batch import Batch, place_batch
+from podcluster.placement.hosts import empty_hosts
+from podcluster.placement.index import HostIndex
+from podcluster.placement.policy import make_policy
+from podcluster.records import Ask
+
+
+def test_every_file_with_kernels_is_in_the_name_of_the_cache() -> None:
+    """Files that decorate a function as a kernel are listed as sources."""
+    folder = Path(kernel.__file__).parent
+    decorated = re.compile(r"^@(kernel|routine)\b", re.MULTILINE)
+    with_kernels = {path.name for path in folder.glob("*.py") if decorated.search(path.read_text(encoding="utf-8"))}
+    assert with_kernels == {"search.py"}
+    assert with_kernels <= set(kernel.KERNEL_SOURCES)
+
+
+@pytest.mark.parametrize("changed", kernel.KERNEL_SOURCES)
+def test_the_cache_is_another_after_any_change_of_a_source(changed: str, tmp_path: Path) -> None:
+    """A comment more in any of them is another name."""
+    folder = Path(kernel.__file__).parent
+    for name in kernel.KERNEL_SOURCES:
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    before = kernels.source_hash(tmp_path, kernel.KERNEL_SOURCES)
+    assert kernel.cache_folder().name == f"placement-{before}"
+    with (tmp_path / changed).open("a", encoding="utf-8") as source:
+        source.write("# a change\n")
+    assert kernels.source_hash(tmp_path, kernel.KERNEL_SOURCES) != before
+
+
+def test_every_kernel_is_compiled_once_and_as_annotated() -> None:
+    """Calls from Python ask for the types of the annotations: nothing is compiled in the middle of a run."""
+    for dispatcher in kernel.KERNELS.values():
+        dispatcher.compile(kernels.signature(dispatcher.py_func))
+    for name in ("first_fit", "best_fit"):
+        policy = make_policy(name)
+        index = HostIndex(empty_hosts(5, 100), policy.rules, policy.search_kind)
+        place_batch(policy, Batch.of([Ask(10, 10), Ask(200, 200)]), index)
+        host_id = policy.place_indexed(Ask(10, 10), index)
+        assert host_id == 0
+        index.place(0, Ask(10, 10))
+    assert {name.split(":")[1] for name in kernel.KERNELS} == {"change", "choose", "fill"}
+    overloads = {name: getattr(value, "overloads", {}) for name, value in vars(search).items()}
+    assert {name: list(found) for name, found in overloads.items() if len(found) > 1} == {}
+
+
+def test_only_caches_of_the_same_kind_are_pruned(tmp_path: Path) -> None:
+    """Of four placements the oldest goes; what the host compiled, named without a kind, stays."""
+    for age, name in enumerate(["0123", "placement-1", "placement-2", "placement-3"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "DONE").write_text("")
+        made_s = 1_000_000 + age
+        os.utime(tmp_path / name, (made_s, made_s))
+    kernels.compile_all(kernel.KERNELS, tmp_path / "placement-4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0123", "placement-2", "placement-3", "placement-4"]
+    assert kernels.is_compiled(tmp_path / "placement-4") and not kernels.is_compiled(tmp_path / "placement-5")
