@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from podcluster.config import HostConfig
+from podcluster.config import ControllerConfig, HostConfig
 from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.hosts import empty_hosts
 from podcluster.placement.index import HostIndex
@@ -44,7 +44,10 @@ BOUNDS = {
 def usable_pages() -> int:
     """U of a host with what Xen and dom0 take by default."""
     host = HostConfig()
-    return gib_to_pages(HOST_GIB) - (host.xen_mib_of(HOST_GIB) + host.dom0_mib_least(0)) * PAGES_PER_MIB
+    return (
+        gib_to_pages(HOST_GIB)
+        - (host.xen_mib_of(HOST_GIB) + host.dom0_mib_least(0, ControllerConfig())) * PAGES_PER_MIB
+    )
 
 
 def machines(hosts: int) -> list[Ask]:

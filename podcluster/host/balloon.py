@@ -30,7 +30,8 @@ from typing import Protocol
 from podcluster.host import merged
 from podcluster.host.fault import SOUND, Fault
 from podcluster.host.lock import Lock
-from podcluster.host.streams import BALLOON, NEVER, Part, Share, share
+from podcluster.host.shares import Part, Share, share
+from podcluster.host.streams import BALLOON, NEVER
 from podcluster.units import NS_PER_S
 
 START, WORK, FINISH, CANCELLED, STALLED, STUCK = range(6)

@@ -98,6 +98,8 @@ POOL_NEXT = 5  # before a batch for which `pool` does not suffice
 LISTS_FULL = 6
 
 Ints = npt.NDArray[np.int64]
+Curve = tuple[Ints, Ints, Ints, Ints, Ints, Ints]
+"""Of a demand: instants, W and H there; pieces in which W is too fast; its samples, instants and pages."""
 
 
 # -- what is held ------------------------------------------------------------------------------------------------------
@@ -141,14 +143,14 @@ def _request(s: Ints, d: Ints, busy: Ints, pages_per_s: float, pages: int, at: i
 @routine
 def _spare_taken(s: Ints, d: Ints) -> int:
     """Pages that were handed out once and are free."""
-    return s[TAKEN] - d[ALLOCATED] - s[RESIDENT] - s[CACHE]
+    return int(s[TAKEN] - d[ALLOCATED] - s[RESIDENT] - s[CACHE])
 
 
 @routine
 def _fresh_for(s: Ints, d: Ints, pages: int) -> int:
     """Pages that would be written for the first time if so many more were held in memory."""
     free = d[ROOM] - s[RESIDENT] - s[CACHE]
-    return max(0, min(pages, free) - _spare_taken(s, d))
+    return int(max(0, min(pages, free) - _spare_taken(s, d)))
 
 
 @routine
@@ -176,7 +178,7 @@ def _write_fresh(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pag
     if d[MAY_SKIP] and g.rec[0].entry_count == 0:
         s[INERT] = 1
         s[FAULTS] = 0
-    return done
+    return int(done)
 
 
 @routine
@@ -195,7 +197,7 @@ def _hold(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int
                 done = wanted - fresh + wrote
     s[CACHE] -= max(0, pages - free)
     s[RESIDENT] += pages
-    return done
+    return int(done)
 
 
 @routine
@@ -216,12 +218,12 @@ def _grow(
     if back > 0:
         done = _hold(h, g, s, d, pool, back)
         if s[HOW] == DIED:
-            return done
+            return int(done)
         s[IN_PAGES] += back
         _request(s, d, busy, rate, back, at)
         _settle(s, d, short, at)
         if s[HELD] > s[RESIDENT]:
-            return pages
+            return int(pages)
     else:
         back = 0
     more = pages - back
@@ -229,7 +231,7 @@ def _grow(
     resident = min(grown, d[ROOM] - s[RESIDENT])
     done = _hold(h, g, s, d, pool, resident)
     if s[HOW] == DIED:
-        return back + done
+        return int(back + done)
     s[HELD] += grown
     out = grown - resident
     if out:
@@ -242,7 +244,7 @@ def _grow(
         s[KILLS] += 1
         s[HOW] = KILLED_ONE
         s[AT] = at
-    return pages
+    return int(pages)
 
 
 @routine
@@ -264,7 +266,7 @@ def _shrink(s: Ints, d: Ints, short: Ints, pages: int, at: int) -> bool:
 def _mark(s: Ints, d: Ints) -> int:
     """What W beyond it moves pages, the kernel's included."""
     swaps = s[HELD] > s[RESIDENT]
-    return d[KERNEL] + (s[RESIDENT] if swaps and d[ROOM] - s[RESIDENT] > d[SPARE] else s[HELD])
+    return int(d[KERNEL] + (s[RESIDENT] if swaps and d[ROOM] - s[RESIDENT] > d[SPARE] else s[HELD]))
 
 
 @routine
@@ -283,21 +285,21 @@ def _last_not_after(t: Ints, at: int, hint: int) -> int:
                 low = middle
             else:
                 high = middle
-    return low
+    return int(low)
 
 
 @routine
 def _at(td: Ints, wd: Ints, k: int, at: int) -> int:
     """`Demand.at`, where sample k is the last at or before `at`."""
     if k + 1 >= td.shape[0]:
-        return wd[wd.shape[0] - 1]
-    return wd[k] + muldiv(wd[k + 1] - wd[k], at - td[k], td[k + 1] - td[k])
+        return int(wd[wd.shape[0] - 1])
+    return int(wd[k] + muldiv(wd[k + 1] - wd[k], at - td[k], td[k + 1] - td[k]))
 
 
 @routine
 def _reached(s: Ints, d: Ints, page: int) -> int:
     """When the guest, writing as fast as it can, is at this page of the growth."""
-    return s[FROM] + s[LATE] + page * NS // d[PAGES_PER_S]
+    return int(s[FROM] + s[LATE] + page * NS // d[PAGES_PER_S])
 
 
 @routine
@@ -305,9 +307,9 @@ def _count_growth(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
     """Pages that the piece adds to what is held."""
     k = s[K]
     if k + 1 >= td.shape[0]:
-        return max(0, wd[k] - s[BASE])
+        return int(max(0, wd[k] - s[BASE]))
     if wd[k + 1] >= wd[k]:
-        return max(0, _at(td, wd, k, min(s[UNTIL], td[k + 1])) - s[BASE])
+        return int(max(0, _at(td, wd, k, min(s[UNTIL], td[k + 1])) - s[BASE]))
     low = 0
     high = max(0, _at(td, wd, k, s[FROM]) - s[BASE])
     while low < high:
@@ -317,7 +319,7 @@ def _count_growth(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
             low = middle + 1
         else:
             high = middle
-    return low
+    return int(low)
 
 
 @routine
@@ -329,7 +331,7 @@ def _due(s: Ints, d: Ints, td: Ints, wd: Ints, page: int) -> int:
         rise = s[BASE] + 1 + page - wd[k]
         if rise > 0:
             wanted = td[k] - muldiv(-rise, td[k + 1] - td[k], wd[k + 1] - wd[k])
-    return max(_reached(s, d, page), wanted)
+    return int(max(_reached(s, d, page), wanted))
 
 
 @routine
@@ -383,7 +385,7 @@ def _batched_by(s: Ints, d: Ints, td: Ints, wd: Ints, most: int, last: int) -> i
             low = middle + 1
         else:
             high = middle
-    return min(low * BATCH, most)
+    return int(min(low * BATCH, most))
 
 
 # -- pieces left out ---------------------------------------------------------------------------------------------------
@@ -425,10 +427,10 @@ def _count_quiet(s: Ints, d: Ints, w: Ints, high: Ints, lags: Ints, j: int) -> i
             level = NEVER
     for i in range(j, end):
         if level < NEVER and high[i] <= level + kernel_pages:
-            return i - j
+            return int(i - j)
         if s[KILLED]:
             if w[i] <= most:
-                return i - j
+                return int(i - j)
         elif i + 1 < w.shape[0]:
             had = least
             if all_out:
@@ -436,8 +438,8 @@ def _count_quiet(s: Ints, d: Ints, w: Ints, high: Ints, lags: Ints, j: int) -> i
                 if holds:
                     had = min(max(high[i], d[FLOOR] + kernel_pages), had)
             if w[i + 1] > had:
-                return i - j
-    return end - j
+                return int(i - j)
+    return int(end - j)
 
 
 @routine
@@ -517,15 +519,15 @@ def _next_pages(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
     upto = min(s[GROWN] + BATCH, s[GROWTH])
     left = s[GROWTH] - s[GROWN]
     if s[HELD] > s[RESIDENT] or left > d[ROOM] - s[HELD]:
-        return upto
+        return int(upto)
     if not s[FAULTS]:
-        return _batched_by(s, d, td, wd, s[GROWTH], d[LAST])
+        return int(_batched_by(s, d, td, wd, s[GROWTH], d[LAST]))
     if d[TIMED] and s[FREE] > s[NEXT]:
-        return upto
+        return int(upto)
     free = d[ROOM] - s[RESIDENT] - s[CACHE]
     spare = _spare_taken(s, d)
     most = s[GROWTH] if spare >= min(left, free) else s[GROWN] + spare // BATCH * BATCH
-    return max(upto, _batched_by(s, d, td, wd, most, d[LAST])) if most > upto else upto
+    return int(max(upto, _batched_by(s, d, td, wd, most, d[LAST])) if most > upto else upto)
 
 
 @kernel

@@ -37,15 +37,13 @@ from podcluster.host.guest_fill import CacheStream, DirtyStream, FillStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.guest_stats import GuestStats
 from podcluster.host.held import HeldBooks
+from podcluster.host.shares import Joins, Part, Share
 from podcluster.host.streams import (
     BALLOON,
     DEMAND,
     INSTALL,
     NEVER,
-    Joins,
     Pace,
-    Part,
-    Share,
     Stage,
     Stream,
 )

@@ -31,6 +31,7 @@ from podcluster.host.barrier import poll_ns
 from podcluster.host.domain import Run
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
+from podcluster.host.shares import Ahead, Part
 from podcluster.host.streams import (
     DESCRIPTORS,
     FIRMWARE,
@@ -38,9 +39,7 @@ from podcluster.host.streams import (
     NEVER,
     SCRUBBER,
     SERVICES,
-    Ahead,
     Pace,
-    Part,
     Runs,
     Stage,
     Stream,

@@ -14,7 +14,8 @@ from podcluster.config import PageCacheConfig
 from podcluster.host import merged
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
-from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, Part, Share, count_instants, share
+from podcluster.host.shares import Part, Share, share
+from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, count_instants
 from podcluster.units import NS_PER_S, mib_to_pages
 
 
@@ -88,7 +89,7 @@ class FillStream:
         if part is None:
             return None
         return share(
-            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, done=first * BATCH_PAGES,
+            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, done=first * BATCH_PAGES, batch=BATCH_PAGES,
             upto=(first + batches) * BATCH_PAGES, next_ns=self.next_ns, part=part,
         )  # fmt: skip
 

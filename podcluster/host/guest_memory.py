@@ -37,9 +37,9 @@ from podcluster.host import follow, merged
 from podcluster.host.domain import Layout, Run
 from podcluster.host.failures import NO_EXTENT
 from podcluster.host.lock import Lock
-from podcluster.host.mechanism import Curve, Mechanism
+from podcluster.host.mechanism import Mechanism
 from podcluster.host.merged import NOTHING
-from podcluster.host.streams import Share
+from podcluster.host.shares import Share
 from podcluster.host.written import DATA, PATTERN, ZERO
 from podcluster.records import Cause, Int64Array
 from podcluster.units import SUPERPAGE_PAGES
@@ -677,7 +677,7 @@ class GuestMemory:
         return content == DATA or (content == PATTERN and not self.pattern_is_zero)
 
     def follow(
-        self, s: Sequence[int], d: list[int], curve: Curve, pages_per_s: float
+        self, s: Sequence[int], d: list[int], curve: follow.Curve, pages_per_s: float
     ) -> tuple[list[int], Int64Array, Int64Array]:
         """Follow a demand in a kernel (follow.py): its books afterwards, and the intervals that have ended."""
         pool = self._allocator.next_runs(NEXT_RUNS)

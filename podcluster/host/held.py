@@ -24,7 +24,7 @@ import numpy as np
 from podcluster.config import SwapConfig
 from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
-from podcluster.host.streams import Part
+from podcluster.host.shares import Part
 from podcluster.host.swap import Rows, SwapDevice, Thrashing
 from podcluster.records import Demand, Int64Array
 from podcluster.units import PAGES_PER_MIB, s_to_ns

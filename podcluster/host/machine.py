@@ -34,7 +34,6 @@ from podcluster.host import (
     teardown,
 )
 from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
-from podcluster.host.mechanism import Curve
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -510,13 +509,14 @@ class Machine:
         return c.tolist(), p.tolist(), self._log[: merged.LOG_FIELDS * int(c[merged.LOGGED])].tolist()
 
     def follow_demand(
-        self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float
+        self, dom: int, s: Sequence[int], d: Sequence[int], curve: follow.Curve, pool: Sequence[int], pages_per_s: float
     ) -> tuple[list[int], Int64Array, Int64Array]:
         """`follow.follow_demand`: the books afterwards, and the intervals that have ended."""
         books = np.array(s, np.int64)
+        t, w, high, lags, td, wd = curve
         follow.follow_demand(
-            self._h, self._changed(dom), books, np.array(d, np.int64), *curve, np.array(pool, np.int64),
-            self._short, self._busy, pages_per_s,
+            self._h, self._changed(dom), books, np.array(d, np.int64), t, w, high, lags, td, wd,
+            np.array(pool, np.int64), self._short, self._busy, pages_per_s,
         )  # fmt: skip
         found = books.tolist()
         short = self._short[: 4 * found[follow.SHORT]].copy()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from podcluster.host.follow import Curve
 from podcluster.records import Int64Array
 
 
@@ -90,10 +91,6 @@ class Ballooned(Protocol):
     @property
     def given_pages(self) -> int:
         """And that are given back."""
-
-
-Curve = tuple[Int64Array, ...]
-"""Of a demand, as `follow.follow_demand` takes it: instants, W and H there, pieces in which W is too fast, samples."""
 
 
 class Mechanism(Protocol):

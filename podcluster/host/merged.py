@@ -93,7 +93,7 @@ def muldiv(a: int, b: int, c: int) -> int:
 @kernel
 def divided(a: int, b: int, c: int) -> int:
     """`muldiv`, for tests."""
-    return muldiv(a, b, c)
+    return int(muldiv(a, b, c))
 
 
 @routine
@@ -115,7 +115,7 @@ def _whose_turn(p: Ints, free: int) -> int:
             found = k
             found_ready = ready
             found_due = due
-    return found
+    return int(found)
 
 
 @routine
@@ -128,11 +128,11 @@ def _untaken(c: Ints, log: Ints, first: int, pages: int, step: int) -> int:
         low = log[LOG_FIELDS * k + 1]
         high = low + log[LOG_FIELDS * k + 2]
         if low <= first < high:
-            return -min(pages, high - first if step > 0 else first - low + 1)
+            return int(-min(pages, high - first if step > 0 else first - low + 1))
         away = low - first if step > 0 else first - high + 1
         if 0 < away < ahead:
             ahead = away
-    return ahead
+    return int(ahead)
 
 
 @routine
@@ -146,9 +146,9 @@ def _scrub_free(
         if n > 0:
             done = touch_range(h, g, first + gone * step, n, step, content)
             if done < n:
-                return gone + done
+                return int(gone + done)
         gone += abs(n)
-    return gone
+    return int(gone)
 
 
 @routine
@@ -171,13 +171,13 @@ def _write_strips(h: HostState, g: DomainState, c: Ints, p: Ints, at: int, strip
             else:
                 done = touch_range(h, g, begin, take, -1 if down else 1, p[at + CONTENT])
             if done < take:
-                return -1 - (wrote + done)
+                return int(-1 - (wrote + done))
         wrote += take
         p[at + STRIP_DONE] += take
         if p[at + STRIP_DONE] == count:
             p[at + STRIP] += 1
             p[at + STRIP_DONE] = 0
-    return wrote
+    return int(wrote)
 
 
 @routine
@@ -196,7 +196,7 @@ def _draw(c: Ints, pool: Ints, pieces: Ints, pages: int) -> int:
         if take == left:
             c[POOL_AT] += 1
             c[POOL_DONE] = 0
-    return n
+    return int(n)
 
 
 @routine
@@ -258,7 +258,7 @@ def _give(
         c[GIVEN] = given
         c[POOL_AT] = pool_at
         c[POOL_DONE] = pool_done
-        return how
+        return int(how)
     p[at + DRAWN] += size
     for i in range(n):
         _log(c, log, k, pieces[2 * i], pieces[2 * i + 1])

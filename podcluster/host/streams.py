@@ -12,7 +12,7 @@ Invariants  [GS-1] the instant of every batch is a function of where its stream 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Protocol
@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from podcluster.host import merged
 from podcluster.host.domain import Run
 from podcluster.host.lock import Lock
-from podcluster.host.written import DATA
+from podcluster.host.shares import Ahead, Share, share
 from podcluster.units import NS_PER_S
 
 NEVER: Final = 1 << 62
@@ -90,77 +90,6 @@ class Pace:
         # page * span // pages <= d  <=>  page <= ((d + 1) * pages - 1) // span
         latest_page = ((last_ns - self.start_ns + 1) * self.pages - 1) // self.span_ns
         return min(self.pages, (latest_page // BATCH_PAGES + 1) * BATCH_PAGES)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What batches of a stream write: strips (merged.py), and then pages that are taken into use."""
-
-    strips: Sequence[int]
-    content: int = DATA
-    free_only: bool = False  # what others take meanwhile is left alone
-    takes: int = 0
-    claims: bool = False  # what it takes is held or page cache, and so no longer free
-    wrote: Callable[[int], None] = lambda _: None  # told how many pages were taken into use
-
-
-@dataclass(slots=True)
-class Share:
-    """A stream's part in a call of merged.py, and how it came out."""
-
-    fields: list[int]
-    part: Part
-    gives: bool = False
-    began_ns: int = 0  # when its latest batch began
-
-    @property
-    def claimed(self) -> int:
-        """Of what is free, pages that it may take."""
-        return self.part.takes if self.part.claims else 0
-
-
-def share(
-    *,
-    anchor_ns: int,
-    num: int,
-    den: int,
-    done: int,
-    upto: int,
-    next_ns: int,
-    part: Part,
-    batch: int = BATCH_PAGES,
-    vcpu: int = 0,
-    interrupts: bool = True,
-    gives: bool = False,
-    scrubs: bool = False,
-    upwards: bool = False,
-) -> Share:
-    """A share of a stream that is `done` pages along and may go up to page `upto`."""
-    fields = [
-        anchor_ns, num, den, batch, upto, done, next_ns, 0, -1, 0, gives, part.content, scrubs, upwards, vcpu,
-        interrupts, 0, 0, 0, 0,
-    ]  # fmt: skip
-    return Share(fields, part, gives)
-
-
-class Joins(Protocol):
-    """A stream whose batches may be made together with those of others."""
-
-    @property
-    def rank(self) -> int:
-        """As of a stream."""
-
-    def join(self, last_ns: int, claimed: int) -> Share | None:
-        """Its part, of batches due by `last_ns`; None if each has to be made by itself. Others may take `claimed` pages
-        of what is free.
-        """
-
-    def leave(self, one: Share, how: int, given: int) -> None:
-        """How it came out (merged.py); `given`: pages that Xen took of a batch cut short."""
-
-
-Ahead = Callable[[int, int], Part | None]
-"""`(first page number, pages)`: what they come to; None where each batch has to be made by itself."""
 
 
 class Stage:
@@ -252,8 +181,8 @@ class Stage:
         if part is None:
             return None
         return share(
-            anchor_ns=pace.start_ns, num=pace.span_ns, den=pace.pages, done=first, upto=upto, next_ns=self.next_ns,
-            part=part, vcpu=self._vcpu, interrupts=self._interrupts, scrubs=part.free_only,
+            anchor_ns=pace.start_ns, num=pace.span_ns, den=pace.pages, done=first, upto=upto, batch=BATCH_PAGES,
+            next_ns=self.next_ns, part=part, vcpu=self._vcpu, interrupts=self._interrupts, scrubs=part.free_only,
         )  # fmt: skip
 
     def leave(self, one: Share, how: int, given: int) -> None:
