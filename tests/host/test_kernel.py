@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import pytest
 
-from podcluster.host import kernel
+from podcluster.host import follow, kernel, merged
 from podcluster.host.machine import Machine
 from podcluster.host.state import new_host_state
 from podcluster.host.written import DATA, ZERO
@@ -77,6 +77,13 @@ def exercise() -> None:
         machine.balloon_range(1, 4600, 20)
         machine.balloon_list(1, [4620])
         machine.balloon_runs(1, [(4700, 30)], batch_pages=8, scrub=True)
+        stream = [0, 1, 1, 8, 16, 0, 0, 0, -1, 0, 0, DATA, 0, 0, 0, 1, 0, 0, 0, 0]
+        machine.run_merged(1, [0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 0], stream, [], [4800, 16])
+        instant = np.zeros(1, np.int64)
+        books, limits = [0] * follow.BOOKS, [0] * follow.GIVEN
+        books[follow.NEXT] = limits[follow.CLUSTER] = limits[follow.PAGES_PER_S] = 1
+        machine.follow_demand(1, books, limits, (instant,) * 6, [4900, 16], 1.0)
+        merged.divided(7, 2, 3)
         machine.entry_map(1)
         machine.populate_seq(1, 6700, 2, 0, 1)
         machine.hazard(1)

@@ -1,0 +1,110 @@
+"""Do batches of many streams in one call come to what they come to one by one?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from podcluster.host import follow, merged
+from podcluster.host.machine import Machine
+from podcluster.host.model import make_machine
+from tests.host.lives import guest_config, host_config, host_model, live, request, rows, start
+
+MOST = (1 << 61) - 1
+
+
+@given(a=st.integers(-(1 << 45), 1 << 45), b=st.integers(0, 1 << 45), c=st.integers(1, MOST))
+@example(a=(1 << 26), b=10**12, c=3)
+@example(a=-(1 << 24), b=300 * 10**9, c=1)
+@example(a=-1, b=1, c=MOST)
+def test_a_product_may_pass_64_bits(a: int, b: int, c: int) -> None:
+    """muldiv against Python's integers, wherever the quotient is within its bounds."""
+    if abs(a * b // c) < 1 << 50:
+        assert merged.divided(a, b, c) == a * b // c
+
+
+class Counting(Machine):
+    """The real machine, which counts its calls."""
+
+    calls: dict[str, int]
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.calls = {"run_merged": 0, "follow_demand": 0, "touch_range": 0, "balloon_runs": 0}
+        self.ended: list[int] = []
+
+    def run_merged(
+        self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
+    ) -> tuple[list[int], list[int], list[int]]:
+        self.calls["run_merged"] += 1
+        found = super().run_merged(dom, common, streams, strips, pool)
+        self.ended.append(found[0][merged.HOW])
+        return found
+
+    def follow_demand(self, *arguments: Any) -> Any:
+        self.calls["follow_demand"] += 1
+        return super().follow_demand(*arguments)
+
+    def touch_range(self, *arguments: Any, **keywords: Any) -> int:
+        self.calls["touch_range"] += 1
+        return super().touch_range(*arguments, **keywords)
+
+    def balloon_runs(self, *arguments: Any, **keywords: Any) -> Any:
+        self.calls["balloon_runs"] += 1
+        return super().balloon_runs(*arguments, **keywords)
+
+
+def boot(kind: str, *, coalesce: bool = True, memory_mib: int = 128, **changed: Any) -> tuple[Any, Counting]:
+    """Rows of one guest of 512 MiB on a host where Xen takes its time, and the machine that it lived on."""
+    machines: list[Counting] = []
+
+    def make(host: Any, ram_pages: int) -> Any:
+        machines.append(make_machine(host, ram_pages, Counting))  # type: ignore[arg-type]
+        return machines[-1]
+
+    guest = guest_config(kind, page_cache={"rate_mib_per_s": 0}, **changed)
+    model = host_model(guest, ram_mib=600, host=host_config(costs={}), machine=make, coalesce=coalesce)
+    report = live(model, 60, start(request(0, kind, memory_mib, 512, 50)))
+    return rows([report]), machines[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("linux", {}),
+        ("linux", {"balloon": {"boot_barrier": False}, "late_descriptors_share": 0.5}),
+        ("windows", {}),
+        ("windows", {"scrub_streams": 3, "scrub_order": "descending"}),
+        ("linux", {"scrubber": "pattern", "scrub_rate_mib_per_s": [20, 20], "balloon": {"boot_barrier": False}}),
+        ("linux_no_driver", {"scrubber": "zero", "zero_on_free": True}),
+    ],
+)
+def test_a_boot_in_few_calls_is_the_boot(kind: str, changed: dict[str, Any]) -> None:
+    """Six boots whose streams interleave: the same rows as act by act, in a fraction of the calls."""
+    singly, plain = boot(kind, coalesce=False, **changed)
+    fast, merging = boot(kind, **changed)
+    assert fast == singly
+    assert plain.calls["run_merged"] == plain.calls["follow_demand"] == 0
+    assert merging.calls["run_merged"] > 0
+    assert 3 * sum(merging.calls.values()) < sum(plain.calls.values())
+
+
+def test_a_death_within_a_call_is_the_death() -> None:
+    """A guest without a driver that dies while its services start: the same row, the call having ended with it."""
+    changed = {"memory_mib": 32, "services_mib": [40, 40]}
+    singly, _ = boot("linux_no_driver", coalesce=False, **changed)
+    fast, merging = boot("linux_no_driver", **changed)
+    assert fast == singly
+    assert singly[0][0].fate == "pod_oom"
+    assert merged.DIED in merging.ended
+
+
+def test_a_demand_is_followed_in_few_calls() -> None:
+    """What follows the demand is called a few times a day, not once a batch; books have as many fields as said."""
+    _, machine = boot("linux")
+    assert 0 < machine.calls["follow_demand"] < 20
+    assert (follow.BOOKS, follow.GIVEN) == (follow.ACTS + 1, follow.ZEROES + 1)
