@@ -95,7 +95,7 @@ def test_a_boot_in_few_calls_is_the_boot(kind: str, changed: dict[str, Any]) -> 
 
 def test_a_death_within_a_call_is_the_death() -> None:
     """A guest without a driver that dies while its services start: the same row, the call having ended with it."""
-    changed = {"memory_mib": 32, "services_mib": [40, 40]}
+    changed: dict[str, Any] = {"memory_mib": 32, "services_mib": [40, 40]}
     singly, _ = boot("linux_no_driver", coalesce=False, **changed)
     fast, merging = boot("linux_no_driver", **changed)
     assert fast == singly
