@@ -28,7 +28,7 @@ from podcluster.host.demand_window import DemandWindow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.streams import BATCH_PAGES, NEVER
-from podcluster.records import Demand
+from podcluster.records import Demand, Int64Array
 from podcluster.units import NS_PER_S
 
 AGAIN: Final = (follow.KILLED_ONE, follow.POOL_NEXT, follow.LISTS_FULL)
@@ -61,8 +61,7 @@ class DemandStream:
         self._lock = memory.lock
         self._held = held
         self._demand = demand
-        self._t = demand.t_ns
-        self._w = demand.pages
+        self._t, self._w = _writable(demand.t_ns), _writable(demand.pages)
         self._hold_ns = hold_ns
         self._pages_per_s = pages_per_s
         self._on_death = on_death
@@ -254,3 +253,8 @@ class DemandStream:
             self._growth = self._grown
             due_ns = self._until_ns
         self.next_ns = max(now_ns, due_ns)
+
+
+def _writable(values: Int64Array) -> Int64Array:
+    """The same in an array of the one kind that kernels are compiled for."""
+    return np.require(values, np.int64, ["C", "W"])
