@@ -521,7 +521,9 @@ def _next_pages(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
     if s[HELD] > s[RESIDENT] or left > d[ROOM] - s[HELD]:
         return int(upto)
     if not s[FAULTS]:
-        return int(_batched_by(s, d, td, wd, s[GROWTH], d[LAST]))
+        told = _spare_taken(s, d) + d[POOL] - s[FRESH]  # pages that need no more of the pool than it is told of
+        most = min(s[GROWTH], s[GROWN] + told // BATCH * BATCH)
+        return int(max(upto, _batched_by(s, d, td, wd, most, d[LAST]))) if most > upto else int(upto)
     if d[TIMED] and s[FREE] > s[NEXT]:
         return int(upto)
     free = d[ROOM] - s[RESIDENT] - s[CACHE]

@@ -45,7 +45,7 @@ from podcluster.records import Cause, Int64Array
 from podcluster.units import SUPERPAGE_PAGES
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
-NEXT_RUNS: Final = 32  # of the pool that a kernel is told of at once
+NEXT_RUNS: Final = 64  # of the pool that a kernel is told of at once
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
 
 
@@ -174,9 +174,14 @@ class Allocator:
             pages -= n
         return found
 
-    def next_runs(self, most: int) -> list[int]:
-        """The first gfns and the pages of the runs that it hands out next, `most` of them at most."""
-        return [number for run in self._pool[: -most - 1 : -1] for number in run]
+    def next_runs(self, most: int, least_pages: int) -> list[int]:
+        """The first gfns and the pages of the runs that it hands out next: `most` of them, or more up to `least_pages`
+        pages.
+        """
+        runs = self._pool[: -most - 1 : -1]
+        if sum(count for _, count in runs) < least_pages:
+            runs = self.next_pages(least_pages)
+        return [number for run in runs for number in run]
 
     def _pop_spare(self, in_use: int) -> list[Run]:
         """Take back what is handed out beyond the first `in_use` pages: the run that went out last first."""
@@ -680,7 +685,7 @@ class GuestMemory:
         self, s: Sequence[int], d: list[int], curve: follow.Curve, pages_per_s: float
     ) -> tuple[list[int], Int64Array, Int64Array]:
         """Follow a demand in a kernel (follow.py): its books afterwards, and the intervals that have ended."""
-        pool = self._allocator.next_runs(NEXT_RUNS)
+        pool = self._allocator.next_runs(NEXT_RUNS, follow.BATCH)
         d[follow.POOL] = sum(pool[1::2])
         s, short, busy = self._machine.follow_demand(self._domid, s, d, curve, pool, pages_per_s)
         self.resident, self.cache = s[follow.RESIDENT], s[follow.CACHE]
