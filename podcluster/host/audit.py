@@ -21,6 +21,7 @@ from podcluster.host.lists import list_first, list_next
 from podcluster.host.rows import frame_of, row_count
 from podcluster.host.state import (
     ANY,
+    BASE,
     BLOCK_PAGES,
     DETAIL,
     EMPTY,
@@ -31,6 +32,7 @@ from podcluster.host.state import (
     LOOSE,
     LOOSE_FRAMES,
     ODD,
+    ONES,
     PATTERNED,
     POD,
     POD_ROW,
@@ -60,6 +62,21 @@ F_SPECIAL_CACHED = 6
 FIELDS = 7
 
 
+@routine
+def _claim_word(h: HostState, seen: npt.NDArray[np.uint64], word: int, m: np.uint64) -> int:
+    """Note that the frames of `m` are here, of the 64 from 64 * word on; a frame that is elsewhere too, else -1."""
+    mask = h.heap_masks[word >> 3]
+    taken = seen[word]
+    if mask == HEAP_ALL:
+        taken = ALL
+    elif mask != 0:
+        taken |= h.heap_rows[word >> 3, word & 7]
+    if taken & m != U0:
+        return (word << 6) + ctz(taken & m)
+    seen[word] |= m
+    return -1
+
+
 @kernel
 def claim_run(h: HostState, seen: npt.NDArray[np.uint64], mfn: int, count: int) -> int:
     """Note that `count` frames from `mfn` on are here; a frame that is elsewhere too, else -1."""
@@ -68,18 +85,122 @@ def claim_run(h: HostState, seen: npt.NDArray[np.uint64], mfn: int, count: int) 
         return abs(mfn)
     while mfn < end:
         span = min(end - mfn, 64 - (mfn & 63))
-        m = span_mask(mfn & 63, span)
-        mask = h.heap_masks[mfn >> 9]
-        taken = seen[mfn >> 6]
-        if mask == HEAP_ALL:
-            taken = ALL
-        elif mask != 0:
-            taken |= h.heap_rows[mfn >> 9, (mfn & 511) >> 6]
-        if taken & m != U0:
-            return ((mfn >> 6) << 6) + ctz(taken & m)
-        seen[mfn >> 6] |= m
+        twice = _claim_word(h, seen, mfn >> 6, span_mask(mfn & 63, span))
+        if twice >= 0:
+            return twice
         mfn += span
     return -1
+
+
+@routine
+def _claim_bits(h: HostState, seen: npt.NDArray[np.uint64], first: int, bits: np.uint64) -> int:
+    """Note that for each bit i of `bits` frame first + i is here; a frame that is elsewhere too, else -1."""
+    if bits == U0:
+        return -1
+    if first < 0 or first + 64 > h.rec[0].frames:  # some of the 64 are no frames: those of `bits` must be
+        while bits != U0:
+            i = ctz(bits)
+            twice = claim_run(h, seen, first + i, 1)
+            if twice >= 0:
+                return twice
+            bits &= bits - U1
+        return -1
+    shift = np.uint64(first & 63)
+    low = bits << shift
+    if low != U0:
+        twice = _claim_word(h, seen, first >> 6, low)
+        if twice >= 0:
+            return twice
+    if shift != U0:
+        high = bits >> (np.uint64(64) - shift)
+        if high != U0:
+            return _claim_word(h, seen, (first >> 6) + 1, high)
+    return -1
+
+
+@routine
+def _claim_listed(h: HostState, seen: npt.NDArray[np.uint64], ram: int, handle: int) -> int:
+    """`claim_run` of the frames that a list names for the pages of row `ram`, a word of frames at a time."""
+    word = -1
+    m = U0
+    for wi in range(8):
+        left = h.row[ram, wi]
+        while left != U0:
+            mfn = int(h.detail[handle, 64 * wi + ctz(left)])
+            left &= left - U1
+            if mfn < 0 or mfn >= h.rec[0].frames:
+                return abs(mfn)
+            if mfn >> 6 != word:
+                if word >= 0:
+                    twice = _claim_word(h, seen, word, m)
+                    if twice >= 0:
+                        return twice
+                word = mfn >> 6
+                m = U0
+            bit = U1 << np.uint64(mfn & 63)
+            if m & bit != U0:
+                return mfn
+            m |= bit
+    return _claim_word(h, seen, word, m) if word >= 0 else -1
+
+
+@routine
+def _claim_block(h: HostState, g: DomainState, b: int, seen: npt.NDArray[np.uint64]) -> int:
+    """Note the frames behind the RAM pages of a block; a frame that is elsewhere too, else -1."""
+    ram = int(g.blk[b, RAM_ROW])
+    handle = int(g.blk[b, DETAIL])
+    if handle:
+        return _claim_listed(h, seen, ram, handle)
+    base = int(g.blk[b, BASE])
+    if ram == ONES:
+        return claim_run(h, seen, base, BLOCK_PAGES)
+    for wi in range(8):
+        twice = _claim_bits(h, seen, base + 64 * wi, h.row[ram, wi])
+        if twice >= 0:
+            return twice
+    return -1
+
+
+@routine
+def _count_special(h: HostState, g: DomainState, b: int) -> int:
+    """Special pages among the RAM of a block. Only `ODD` ones are looked at: one that is not there is counted as RAM,
+    which `tot_pages` then contradicts.
+    """
+    odd = int(g.blk[b, ODD])
+    if odd == ZEROS:
+        return 0
+    special = 0
+    for wi in range(8):
+        left = h.row[odd, wi] & h.row[int(g.blk[b, RAM_ROW]), wi]
+        while left != U0:
+            mfn = frame_of(h, g, b, 64 * wi + ctz(left))
+            left &= left - U1
+            if 0 <= mfn < h.rec[0].frames and h.attr[mfn] & SPECIAL:
+                special += 1
+    return special
+
+
+@routine
+def _contradicting_word(h: HostState, g: DomainState, b: int) -> int:
+    """Word of a block's rows in which content bits contradict the entry, -1 if there is none."""
+    ram = int(g.blk[b, RAM_ROW])
+    pod = int(g.blk[b, POD_ROW])
+    head = int(g.blk[b, HEAD])
+    some = int(g.blk[b, ANY])
+    patterned = int(g.blk[b, PATTERNED])
+    # One and the same row agrees with itself, and uniform rows are told by their handles.
+    apart = ram == ZEROS or pod == ZEROS
+    in_ram = some == ZEROS or some == ram or ram == ONES
+    if apart and in_ram and (head == ZEROS or head == some) and patterned == ZEROS:
+        return -1
+    found = -1
+    for wi in range(8):
+        bits = h.row[ram, wi]
+        any_bits = h.row[some, wi]
+        odd_pattern = h.row[patterned, wi] & ~(h.row[head, wi] | h.row[pod, wi]) != U0
+        if bits & h.row[pod, wi] != U0 or any_bits & ~bits != U0 or h.row[head, wi] & ~any_bits != U0 or odd_pattern:
+            found = wi
+    return found
 
 
 @routine
@@ -116,35 +237,19 @@ def recount(h: HostState, g: DomainState, seen: npt.NDArray[np.uint64], out: npt
     for b in range(g.rec[0].blocks):
         kind = g.blk[b, KIND]
         ram = int(g.blk[b, RAM_ROW])
-        pod = int(g.blk[b, POD_ROW])
-        if kind == EMPTY and ram == ZEROS and pod == ZEROS and g.blk[b, ANY] == ZEROS and g.blk[b, HEAD] == ZEROS:
+        pod, some = g.blk[b, POD_ROW], g.blk[b, ANY]
+        if kind == EMPTY and ram == ZEROS and pod == ZEROS and some == ZEROS and g.blk[b, HEAD] == ZEROS:
             continue
-        for wi in range(8):
-            bits = h.row[ram, wi]
-            any_bits = h.row[g.blk[b, ANY], wi]
-            head = h.row[g.blk[b, HEAD], wi]
-            odd_pattern = h.row[g.blk[b, PATTERNED], wi] & ~(head | h.row[pod, wi]) != U0
-            if bits & h.row[pod, wi] != U0 or any_bits & ~bits != U0 or head & ~any_bits != U0 or odd_pattern:
-                out[F_CONTENTS] = (b << 9) + 64 * wi
+        wi = _contradicting_word(h, g, b)
+        if wi >= 0:
+            out[F_CONTENTS] = (b << 9) + 64 * wi
         if kind == POD or kind == TABLE:
-            out[F_POD] += row_count(h, pod)
-        if kind != RAM and kind != TABLE:
-            continue
-        odd = int(g.blk[b, ODD])
-        if odd == ZEROS and g.blk[b, DETAIL] == 0 and row_count(h, ram) == BLOCK_PAGES:
-            out[F_RAM] += BLOCK_PAGES
-            twice = claim_run(h, seen, frame_of(h, g, b, 0), BLOCK_PAGES)
+            out[F_POD] += row_count(h, int(pod))
+        if kind == RAM or kind == TABLE:
+            out[F_RAM] += row_count(h, ram) - _count_special(h, g, b)
+            twice = _claim_block(h, g, b, seen)
             if twice >= 0:
                 out[F_TWICE] = twice
-            continue
-        for i in range(BLOCK_PAGES):
-            if (h.row[ram, i >> 6] >> np.uint64(i & 63)) & U1 == U0:
-                continue
-            mfn = frame_of(h, g, b, i)
-            if claim_run(h, seen, mfn, 1) >= 0:
-                out[F_TWICE] = mfn
-            elif h.attr[mfn] & SPECIAL == 0:
-                out[F_RAM] += 1
     out[F_SUPER] = _audit_list(h, g, SUPER, seen, out)
     out[F_SINGLE] = _audit_list(h, g, SINGLE, seen, out)
 

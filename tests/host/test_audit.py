@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from podcluster.errors import InvariantError
+from podcluster.host.audit import claim_run
 from podcluster.host.machine import Machine
-from podcluster.host.state import ANY, BASE, SINGLE, SUPER
+from podcluster.host.state import ANY, BASE, DETAIL, SINGLE, SPECIAL, SUPER
 from podcluster.host.written import DATA
 
 GUEST = 7
@@ -71,6 +73,60 @@ def test_damage_is_named(damage: Callable[[Machine], None], rule: str, words: st
     assert f"[{rule}]" in str(caught.value) and words in str(caught.value)
     if damage is not lose_host_frames:
         assert f"domain {GUEST}" in str(caught.value)
+
+
+def shuffled() -> Machine:
+    """The guest with a hole in its first block, and pages of its second one by one, wherever there were frames."""
+    machine = booted()
+    machine.balloon_range(GUEST, 100, 60)
+    machine.balloon_range(GUEST, 600, 90)
+    machine.set_max_pages(GUEST, 4096)
+    assert machine.populate_range(GUEST, 600, 90, descending=True) == 90
+    machine.audit()
+    blk = machine._domains[GUEST].blk
+    assert blk[0, DETAIL] == 0 and blk[1, DETAIL] != 0
+    return machine
+
+
+def shift_a_block(machine: Machine) -> None:
+    machine._domains[GUEST].blk[0, BASE] += 1
+
+
+def name_no_frame(machine: Machine) -> None:
+    machine._h.detail[machine._domains[GUEST].blk[1, DETAIL], 5] = 1 << 14
+
+
+def name_a_frame_twice(machine: Machine) -> None:
+    listed = machine._h.detail[machine._domains[GUEST].blk[1, DETAIL]]
+    listed[450] = listed[5]
+
+
+def name_a_free_frame(machine: Machine) -> None:
+    free = next(mfn for mfn in range(1 << 14) if claim_run(machine._h, np.zeros(257, np.uint64), mfn, 1) >= 0)
+    machine._h.detail[machine._domains[GUEST].blk[1, DETAIL], 5] = free
+
+
+def hide_a_special_page(machine: Machine) -> None:
+    machine._h.attr[machine._domains[GUEST].blk[0, BASE] + 7] |= SPECIAL
+    machine._domains[GUEST].rec["tot_pages"] -= 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (shift_a_block, "two places"),
+        (name_no_frame, "two places"),
+        (name_a_frame_twice, "two places"),
+        (name_a_free_frame, "two places"),
+        (hide_a_special_page, "tot_pages"),
+    ],
+)
+def test_damage_is_found_page_by_page(damage: Callable[[Machine], None], words: str) -> None:
+    """Blocks with holes, and those whose frames are listed: one frame too many, shared, free, or not looked at."""
+    machine = shuffled()
+    damage(machine)
+    with pytest.raises(InvariantError, match=words):
+        machine.audit(GUEST)
 
 
 def test_equations_are_checked_while_a_regular_life_is_led_and_no_longer() -> None:
