@@ -54,7 +54,8 @@ SCRUBBERS = ("none", "zero", "pattern")
 SCRUB_ORDERS = ("ascending", "descending")
 INSTALL_ENDS = ("stays", "shuts_down", "reboots")
 ALLOC_ORDERS = ("descending", "random")
-FAMILIES = ("one", "alike", "synthetic", "bitbrains")
+FAMILIES = ("one", "alike", "synthetic", "bitbrains", "azure_v1", "alibaba_pods", "churn")
+TRACES = ("bitbrains", "azure_v1", "alibaba_pods")
 RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
 POLICIES = ("first_fit", "best_fit", "xapi")
 CONTROLLERS = ("static", "squeezed", "qmemman", "mom", "proxmox", "esx", "selfballoon", "hyperv")
@@ -455,7 +456,7 @@ class GuestConfig:
 class WorkloadConfig:
     """Which machines are asked for, when, and what memory they want over time."""
 
-    family: str  # one | alike | synthetic | bitbrains
+    family: str  # one | alike | synthetic | bitbrains | azure_v1 | alibaba_pods | churn
     path: str | None = None  # a trace's folder, for families that read one
     machines: int = 60  # how many (alike, synthetic)
     memory_mib: int | None = None  # xl.cfg memory= (one, alike); None: maxmem/overcommit
@@ -465,6 +466,8 @@ class WorkloadConfig:
     hold_s: int = -1  # memory stays held this long after its last use; -1: since boot
     resample: str = "auto"  # auto | none | machines | machines_days: what a replication draws from the trace
     start_s: int = 0  # where in the trace simulated time begins
+    share: float = 1.0  # of a trace's requests for machines, taken by tenant (azure_v1, alibaba_pods)
+    arrivals_per_day: float = 1000  # machines that come (churn)
     orders: list[str] = field(default_factory=list)  # what the operator types: "60 mem-set 0 512" (s, domain, MiB)
 
     def __post_init__(self) -> None:
@@ -490,13 +493,16 @@ class WorkloadConfig:
                 "null",
                 "try workload.memory_mib=256 workload.maxmem_mib=512",
             )
-        if self.family == "bitbrains" and not self.path:
-            _fail("workload.path", "the trace's folder for workload=bitbrains", self.path, "add workload.path=DIR")
+        if self.family in TRACES and not self.path:
+            _fail("workload.path", f"the trace's folder for workload={self.family}", self.path, "add workload.path=DIR")
         _between("workload.min_maxmem_mib", self.min_maxmem_mib, 16)
         _between("workload.boot_spread_s", self.boot_spread_s, 0)
         _between("workload.hold_s", self.hold_s, -1)
         _one_of("workload.resample", self.resample, RESAMPLE_MODES)
         _between("workload.start_s", self.start_s, 0)
+        if not 0 < self.share <= 1:
+            _fail("workload.share", "above 0 and at most 1", self.share, "try workload.share=0.01")
+        _between("workload.arrivals_per_day", self.arrivals_per_day, 0.001, 10_000_000)
 
 
 @dataclass(kw_only=True)

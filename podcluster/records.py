@@ -251,6 +251,28 @@ class MachineTable:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LifeTable:
+    """Machines that come and go, as read from a trace that says nothing of what memory they use.
+
+    Machine i arrives `arrival_s[i]` seconds from `epoch_s`, in order, together with all of its `batch[i]`; it lives
+    for at least `least_life_s[i]` and at most `most_life_s[i]`, or, where not `leaves[i]`, beyond `end_s`.
+    """
+
+    source: str
+    epoch_s: int
+    end_s: int
+    machine_id: Int64Array
+    batch: Int64Array
+    vcpus: Int64Array
+    maxmem_kib: Int64Array
+    arrival_s: Int64Array
+    least_life_s: Int64Array
+    most_life_s: Int64Array
+    leaves: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Workload:
     """The machines of one run in order of arrival, with what was left out of the source and why.
 

@@ -21,6 +21,8 @@ NEEDS = {
     "workload=one": ["workload.maxmem_mib=512"],
     "workload=alike": ["workload.memory_mib=256"],
     "workload=bitbrains": ["workload.path=somewhere"],
+    "workload=azure_v1": ["workload.path=somewhere"],
+    "workload=alibaba_pods": ["workload.path=somewhere"],
 }
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 EXPERIMENTS = groups()["experiment"]
@@ -114,9 +116,13 @@ MISTAKES = [
     ("workload.hold_s=-2", "workload.hold_s must be >= -1"),
     ("workload.resample=all", "workload.resample must be one of"),
     ("workload.start_s=-1", "workload.start_s must be >= 0"),
+    ("workload.share=0", "workload.share must be above 0 and at most 1"),
+    ("workload.share=1.5", "workload.share must be above 0 and at most 1"),
+    ("workload.arrivals_per_day=0", "workload.arrivals_per_day must be between 0.001 and"),
     ("workload=one", "workload.maxmem_mib must be given for workload=one"),
     ("workload=alike", "workload.maxmem_mib must be given for workload=alike"),
     ("workload=bitbrains", "workload.path must be the trace's folder"),
+    ("workload=azure_v1", "workload.path must be the trace's folder for workload=azure_v1"),
     ("placement.policy=worst", "placement.policy must be one of first_fit, best_fit, xapi"),
     ("controller.name=balloon", "controller.name must be one of static, squeezed, qmemman"),
     ("controller.dead_after_s=-1", "controller.dead_after_s must be >= 0"),
