@@ -28,7 +28,7 @@ from podcluster.controller_parameters import (
     SqueezedParameters,
 )
 from podcluster.errors import ConfigError
-from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, gib_to_pages
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 
 Range = list[float]
 AxisValue = bool | int | float | str
@@ -36,6 +36,8 @@ AxisValue = bool | int | float | str
 MIB_PER_GIB = 1024
 MAX_SEED = 2**63 - 1
 MAX_RING_SLOTS = 4096
+MAX_HOSTS = 100_000
+MAX_HOST_GIB = 65_536
 
 TOOLSTACKS = ("xl", "xapi")
 ERAS = ("today", "xen2015", "xen2012", "rfc2009")
@@ -99,7 +101,7 @@ class ClusterConfig:
     """How many hosts there are, how large, and how often they meet."""
 
     hosts: str = "auto"  # a number, or "auto": as many as the workload needs
-    host_mem_gib: int = 128  # RAM of one host
+    host_mem_gib: Any = 128  # RAM of one host; or a list with a size for each host, or groups: [16x128, 4x256]
     epoch_s: int = 10  # hosts run alone for this long, then report and take commands
 
     def __post_init__(self) -> None:
@@ -108,16 +110,47 @@ class ClusterConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         if self.hosts != "auto" and not (
-            self.hosts.isascii() and self.hosts.isdigit() and 1 <= int(self.hosts) <= 100_000
+            self.hosts.isascii() and self.hosts.isdigit() and 1 <= int(self.hosts) <= MAX_HOSTS
         ):
-            _fail("cluster.hosts", "'auto' or a whole number from 1 to 100000", self.hosts, "try cluster.hosts=auto")
-        _between("cluster.host_mem_gib", self.host_mem_gib, 1, 65_536)
+            rule = f"'auto' or a whole number from 1 to {MAX_HOSTS}"
+            _fail("cluster.hosts", rule, self.hosts, "try cluster.hosts=auto")
+        for gib in set(self.host_sizes_gib or [self.host_mem_gib]):
+            _between("cluster.host_mem_gib", gib, 1, MAX_HOST_GIB)
+        sizes = self.host_sizes_gib
+        if sizes is not None and self.hosts not in ("auto", str(len(sizes))):
+            _fail("cluster.hosts", f"auto or {len(sizes)}, as cluster.host_mem_gib lists", self.hosts, "leave it out")
         _between("cluster.epoch_s", self.epoch_s, 1, 86_400)
+
+    @property
+    def host_sizes_gib(self) -> list[int] | None:
+        """RAM of each host where they are listed, in the order of host_id; None where all are alike."""
+        listed = self.host_mem_gib
+        if isinstance(listed, int) and not isinstance(listed, bool):
+            return None
+        sizes: list[int] = []
+        for item in listed if isinstance(listed, list) else [listed]:
+            count, _, gib = str(item).rpartition("x")
+            numbers = [text.isascii() and text.isdigit() for text in (count or "1", gib)]
+            if not all(numbers) or (count and not 1 <= int(count) <= MAX_HOSTS) or not isinstance(listed, list):
+                remedy = "try cluster.host_mem_gib=128 or 'cluster.host_mem_gib=[16x128,4x256]'"
+                _fail("cluster.host_mem_gib", "whole GiB, or a list of such, each once or as NxGIB", item, remedy)
+            sizes += [int(gib)] * int(count or "1")
+        if not 1 <= len(sizes) <= MAX_HOSTS:
+            _fail("cluster.host_mem_gib", f"a list of 1 to {MAX_HOSTS} hosts", len(sizes), "try '[16x128,4x256]'")
+        return sizes
 
     @property
     def host_count(self) -> int | None:
         """The number of hosts asked for; None for auto."""
+        sizes = self.host_sizes_gib
+        if sizes is not None:
+            return len(sizes)
         return None if self.hosts == "auto" else int(self.hosts)
+
+    def mem_gib_of(self, host_id: int) -> int:
+        """RAM of one host."""
+        sizes = self.host_sizes_gib
+        return int(self.host_mem_gib) if sizes is None else sizes[host_id]
 
 
 @dataclass(kw_only=True)
@@ -629,8 +662,9 @@ class Config:
         """Check ranges, then what relates sections; raise ConfigError."""
         _between("seed", self.seed, 0, MAX_SEED)
         _between("overcommit", self.overcommit, 1, 1000)
-        ram_mib = self.cluster.host_mem_gib * MIB_PER_GIB
-        xen_mib = self.host.xen_mib_of(self.cluster.host_mem_gib)
+        least_gib = min(self._sizes_gib)
+        ram_mib = least_gib * MIB_PER_GIB
+        xen_mib = self.host.xen_mib_of(least_gib)
         dom0_mib = max(self.host.dom0_mib_at_boot(ram_mib - xen_mib), self.host.dom0_mib_least(ram_mib - xen_mib))
         if xen_mib + dom0_mib >= ram_mib:
             raise ConfigError(
@@ -639,14 +673,17 @@ class Config:
             )
 
     @property
-    def host_ram_pages(self) -> int:
-        """RAM of one host [pages]."""
-        return gib_to_pages(self.cluster.host_mem_gib)
+    def _sizes_gib(self) -> list[int]:
+        return self.cluster.host_sizes_gib or [self.cluster.host_mem_gib]
 
     @property
     def usable_pages(self) -> int:
-        """U: RAM of one host less Xen and the least that dom0 can be brought down to [pages]."""
-        left_mib = self.cluster.host_mem_gib * MIB_PER_GIB - self.host.xen_mib_of(self.cluster.host_mem_gib)
+        """U of the largest host: no machine can have more [pages]."""
+        return max(self.usable_pages_of(gib) for gib in set(self._sizes_gib))
+
+    def usable_pages_of(self, host_mem_gib: int) -> int:
+        """U: RAM of a host less Xen and the least that dom0 can be brought down to [pages]."""
+        left_mib = host_mem_gib * MIB_PER_GIB - self.host.xen_mib_of(host_mem_gib)
         return (left_mib - self.host.dom0_mib_least(left_mib)) * PAGES_PER_MIB
 
     @property

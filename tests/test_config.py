@@ -36,6 +36,13 @@ MISTAKES = [
     ("cluster.hosts=many", "cluster.hosts must be 'auto' or a whole number"),
     ("cluster.hosts=2.5", "cluster.hosts must be 'auto' or a whole number"),
     ("cluster.host_mem_gib=0", "cluster.host_mem_gib must be between 1 and"),
+    ("cluster.host_mem_gib=[64,0]", "cluster.host_mem_gib must be between 1 and"),
+    ("cluster.host_mem_gib=[]", "cluster.host_mem_gib must be a list of 1 to 100000 hosts"),
+    ("cluster.host_mem_gib=many", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_mem_gib=1.5", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_mem_gib=true", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_mem_gib=[0x64]", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_mem_gib=[2x]", "cluster.host_mem_gib must be whole GiB, or a list"),
     ("cluster.epoch_s=0", "cluster.epoch_s must be between 1 and"),
     ("host.toolstack=vm", "host.toolstack must be one of xl, xapi"),
     ("host.era=2008", "host.era must be one of today"),
@@ -238,6 +245,14 @@ def test_target_above_maxmem_is_refused() -> None:
     compose(["workload=one", "workload.memory_mib=512", "workload.maxmem_mib=512"])
 
 
+def test_a_number_of_hosts_beside_a_list_of_them_must_agree() -> None:
+    """cluster.hosts may be left out or say the same."""
+    with pytest.raises(ConfigError, match=r"^cluster.hosts must be auto or 3, as cluster.host_mem_gib lists, got 4: "):
+        compose(["cluster.host_mem_gib=[2x64,128]", "cluster.hosts=4"])
+    for hosts in ("auto", "3"):
+        assert compose(["cluster.host_mem_gib=[2x64,128]", f"cluster.hosts={hosts}"]).cluster.host_count == 3
+
+
 def test_actors_and_hosts_per_actor_exclude_each_other() -> None:
     """Two answers to one question are refused."""
     with pytest.raises(ConfigError, match=r"engine.actors must be null where engine.hosts_per_actor is given"):
@@ -268,7 +283,7 @@ def test_what_dom0_leaves_to_guests() -> None:
 def test_usable_memory_of_the_default_host() -> None:
     """U of a 128 GiB host: RAM less RAM/128 + 64 MiB for Xen and 2048 MiB for dom0."""
     config = compose()
-    assert config.host_ram_pages == 128 * 262_144
+    assert config.cluster.mem_gib_of(0) == 128
     assert config.usable_pages == (131_072 - (1024 + 64) - 2048) * 256
     assert compose(["host.xen_mib=512"]).usable_pages == (131_072 - 512 - 2048) * 256
 

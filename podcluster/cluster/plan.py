@@ -21,10 +21,10 @@ from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.pool import HostPlan
 from podcluster.config import Config, EngineConfig
 from podcluster.errors import ConfigError
-from podcluster.placement.hosts import auto_host_count
+from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
 from podcluster.records import Ask, HostSpec, MachineRequest, Workload
-from podcluster.units import NS_PER_S, PAGES_PER_GIB, s_to_ns
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, gib_to_pages, s_to_ns
 
 RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written
 
@@ -71,13 +71,19 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     if hosts is None:
         placement = config.placement
         policy = make_policy(placement.policy, seed, coordinator_bias=placement.coordinator_bias)
-        asks = [ask_of(request, need[request.domain_id]) for request in workload.requests]
-        count = auto_host_count(asks, config.usable_pages, policy, reserve_pages)
+        stays = [
+            Stay(ask_of(request, need[request.domain_id]), request.arrival_ns, request.departure_ns)
+            for request in workload.requests
+        ]
+        count = auto_host_count(stays, config.usable_pages, policy, reserve_pages)
         hosts = count.hosts
         why = f", which leave {count.unplaced} over" if count.unplaced else ""
         noun = "host" if hosts == 1 else "hosts"
         notes.append(f"cluster.hosts=auto took {hosts} {noun} of {config.cluster.host_mem_gib} GiB{why}")
-    specs = tuple(HostSpec(host_id, config.host_ram_pages, config.usable_pages) for host_id in range(hosts))
+    sizes_gib = [config.cluster.mem_gib_of(host_id) for host_id in range(hosts)]
+    specs = tuple(
+        HostSpec(host_id, gib_to_pages(gib), config.usable_pages_of(gib)) for host_id, gib in enumerate(sizes_gib)
+    )
     telemetry_s = config.study.telemetry_s
     # A run shorter than the grid is looked at once, at its end: ratios need a peak.
     grid_s = min(telemetry_s or RATIO_SAMPLES_S, config.study.duration_s)

@@ -111,6 +111,17 @@ class HostIndex:
             overhead_pages=view.overhead_pages + ask.overhead_pages,
         )
 
+    def leave(self, host_id: int, ask: Ask) -> None:
+        """Take back what `place` noted: the domain has left."""
+        self.release(host_id, ask.need_pages)
+        position = self._position[host_id]
+        view = self._views[position]
+        self._views[position] = replace(
+            view,
+            promised_pages=view.promised_pages - ask.maxmem_pages,
+            overhead_pages=view.overhead_pages - ask.overhead_pages,
+        )
+
     def commit(self, host_id: int, pages: int) -> None:
         """Take `pages` of this host's uncommitted memory (negative: give back)."""
         position = self._position[host_id]

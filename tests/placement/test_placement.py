@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.placement import POLICIES, make_policy
-from podcluster.placement.hosts import HostCount, auto_host_count, empty_hosts, unplaced
+from podcluster.placement.hosts import HostCount, Stay, auto_host_count, empty_hosts, most_needed, unplaced
 from podcluster.placement.index import HostIndex
 from podcluster.records import Ask, HostView, Rejected
 
@@ -23,6 +23,11 @@ def view(host_id: int, usable: int, committed: int) -> HostView:
 def asks(needs: list[int], maxmem: int | None = None) -> list[Ask]:
     """Requests of these needs, promised `maxmem` each or what they need."""
     return [Ask(need, maxmem or need, domain_id=i) for i, need in enumerate(needs)]
+
+
+def stays(needs: list[int], maxmem: int | None = None) -> list[Stay]:
+    """The same, all at once and to the end."""
+    return [Stay(ask, 0, None) for ask in asks(needs, maxmem)]
 
 
 def test_first_fit_takes_the_first_that_fits_and_best_fit_the_tightest() -> None:
@@ -114,7 +119,7 @@ def test_the_index_refuses_what_no_host_can_hold() -> None:
 def test_auto_takes_the_least_number_when_it_fits(name: str) -> None:
     """Six halves fit three hosts to the page; nothing at all still gets a host."""
     policy = make_policy(name)
-    assert auto_host_count(asks([50] * 6, 60), 100, policy) == HostCount(3, 0)
+    assert auto_host_count(stays([50] * 6, 60), 100, policy) == HostCount(3, 0)
     assert auto_host_count([], 100, policy) == HostCount(1, 0)
 
 
@@ -122,14 +127,27 @@ def test_auto_takes_the_least_number_when_it_fits(name: str) -> None:
 def test_auto_adds_one_host_at_a_time(name: str) -> None:
     """Fifteen of 60 pages want nine hosts by their sum, ten by 10 % more, fifteen in truth: the rest is left over."""
     policy = make_policy(name)
-    assert auto_host_count(asks([60] * 15), 100, policy) == HostCount(10, 5)
+    assert auto_host_count(stays([60] * 15), 100, policy) == HostCount(10, 5)
     # 20 x 51 and 20 x 46 pages: 1,940 pages are 20 hosts of 100 by their sum, and 51 + 46 fit one host.
-    assert auto_host_count(asks([51, 46] * 20, 51), 100, policy) == HostCount(20, 0)
+    assert auto_host_count(stays([51, 46] * 20, 51), 100, policy) == HostCount(20, 0)
     # The same in another order (small ones paired first) leaves ten hosts to find for the large: past the 10 %.
     needs = [46] * 20 + [51] * 20
-    count = auto_host_count(asks(needs, 51), 100, policy)
+    count = auto_host_count(stays(needs, 51), 100, policy)
     assert count == HostCount(22, 8)
-    assert unplaced(asks(needs, 51), 30, 100, policy) == 0
+    assert unplaced(stays(needs, 51), 30, 100, policy) == 0
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_auto_counts_who_is_there_at_one_instant(name: str) -> None:
+    """Ten of 60 pages one after the other, each gone when the next comes, want one host; two at a time want two."""
+    policy = make_policy(name)
+    one_by_one = [Stay(ask, 10 * i, 10 * (i + 1)) for i, ask in enumerate(asks([60] * 10))]
+    assert most_needed(one_by_one) == 60
+    assert auto_host_count(one_by_one, 100, policy) == HostCount(1, 0)
+    two = [Stay(ask, 10 * i, 10 * (i + 2)) for i, ask in enumerate(asks([60] * 10))]
+    assert most_needed(two) == 120
+    assert auto_host_count(two, 100, policy) == HostCount(2, 0)
+    assert unplaced(two, 1, 100, policy) == 5
 
 
 @given(
@@ -140,6 +158,6 @@ def test_auto_never_takes_fewer_than_the_sum_nor_more_than_ten_percent(needs: li
     """The stated bounds for any list of domains, and the count left over is the one the policy leaves."""
     policy = make_policy(name)
     least = -(-sum(needs) // 100)
-    count = auto_host_count(asks(needs), 100, policy)
+    count = auto_host_count(stays(needs), 100, policy)
     assert least <= count.hosts <= least + -(-least // 10)
-    assert unplaced(asks(needs), count.hosts, 100, policy) == count.unplaced
+    assert unplaced(stays(needs), count.hosts, 100, policy) == count.unplaced
