@@ -554,6 +554,40 @@ class PlacementConfig:
 
 
 @dataclass(kw_only=True)
+class FailureConfig:
+    """Hosts that fail, when they are back, and what high availability does for the domains they took with them."""
+
+    rate_per_host_year: float = 0  # of each host, at any time alike
+    repair_s: float | None = 3600  # from a failure until the host is back, empty; None: never
+    ha: bool = True  # protected domains are started again on other hosts
+    restart_delay_s: float = 120  # from a failure until they are: it must be noticed, and the host fenced
+    retry_s: float | None = 20  # those for whom there is no room are tried again this often; None: never
+    best_effort_share: float = 0  # of domains: started again after all others, where there is room
+    unprotected_share: float = 0  # of domains: not started again
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _between("failure.rate_per_host_year", self.rate_per_host_year, 0, 100_000)
+        if self.repair_s is not None:
+            _between("failure.repair_s", self.repair_s, 1)
+        _between("failure.restart_delay_s", self.restart_delay_s, 0)
+        if self.retry_s is not None:
+            _between("failure.retry_s", self.retry_s, 1)
+        _between("failure.best_effort_share", self.best_effort_share, 0, 1)
+        _between("failure.unprotected_share", self.unprotected_share, 0, 1)
+        if self.best_effort_share + self.unprotected_share > 1:
+            _fail(
+                "failure.best_effort_share",
+                "at most 1 together with failure.unprotected_share",
+                f"{self.best_effort_share} + {self.unprotected_share}",
+                "lower one of them",
+            )
+
+
+@dataclass(kw_only=True)
 class ControllerConfig:
     """Who moves targets while guests run; `static` leaves them at memory. Each has its constants in a section of its
     own, whoever is chosen.
@@ -617,6 +651,7 @@ class StudyConfig:
     """How long, how often, and what is written."""
 
     duration_s: int = 86400  # simulated time
+    warmup_s: int = 0  # of it, at the beginning, not counted in rates, means and peaks
     replications: int = 1  # runs of each cell, with seeds of their own
     telemetry_s: int = 300  # cadence of the samples table; 0: none
     confidence: float = 0.95  # of every interval
@@ -629,6 +664,9 @@ class StudyConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         _between("study.duration_s", self.duration_s, 1, 10 * 366 * 86_400)
+        if not 0 <= self.warmup_s < self.duration_s:
+            rule = f"from 0 to below study.duration_s ({self.duration_s})"
+            _fail("study.warmup_s", rule, self.warmup_s, "try study.warmup_s=0")
         _between("study.replications", self.replications, 1, 1_000_000)
         _between("study.telemetry_s", self.telemetry_s, 0)
         if not 0.5 <= self.confidence < 1:
@@ -651,6 +689,7 @@ class Config:
     controller: ControllerConfig
     engine: EngineConfig
     study: StudyConfig
+    failure: FailureConfig = field(default_factory=FailureConfig)
     experiment: str | None = None  # the file of conf/experiment that this came from
     classes: dict[str, GuestConfig] = field(default_factory=dict)  # of a mix, by os_class; from conf/guest, by itself
     installed: dict[str, GuestConfig] = field(default_factory=dict)  # what installers reboot into; likewise by itself

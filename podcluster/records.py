@@ -101,6 +101,14 @@ CAUSES: Final[tuple[Cause, ...]] = (
     "too_large",
 )
 
+Origin = Literal["boot", "restart", "ha", "migration"]
+ORIGINS: Final[tuple[Origin, ...]] = (
+    "boot",  # asked for by the workload
+    "restart",  # built again on its host after a crash
+    "ha",  # started on another host, its own having failed
+    "migration",  # came from another host with what it had: no boot
+)
+
 EventKind = Literal[
     "place",
     "reject",
@@ -124,6 +132,9 @@ EventKind = Literal[
     "destroy",
     "restart",
     "host_failed",
+    "host_recovered",
+    "ha_restart",
+    "ha_waits",
 ]
 EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "place",
@@ -148,6 +159,9 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "destroy",
     "restart",
     "host_failed",
+    "host_recovered",
+    "ha_restart",
+    "ha_waits",
 )
 
 NO_DOMAIN: Final = -1
@@ -211,8 +225,9 @@ class MachineRequest:
     """One machine the workload wants started: sizes in pages, times in ns of simulated time.
 
     `memory_pages` is the target it starts with (dynamic_min), at most `maxmem_pages`; `departure_ns` None means it
-    stays to the end of the run. `attempt` counts boots of the same domain from 1. `hold_ns` is how long memory stays
-    held after its last use, -1 for as long as the guest lives.
+    stays to the end of the run. `attempt` counts boots of the same domain from 1, and its stays on other hosts;
+    `origin` says how it came to this one. `hold_ns` is how long memory stays held after its last use, -1 for as long
+    as the guest lives.
     """
 
     domain_id: int
@@ -226,6 +241,7 @@ class MachineRequest:
     departure_ns: int | None
     demand: Demand
     hold_ns: int = -1
+    origin: Origin = "boot"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -374,13 +390,29 @@ class SetMaxMem:
 
 
 @dataclass(frozen=True, slots=True)
+class FailHost:
+    """The host dies at `at_ns` with all that runs on it or waits there; it stands empty until it is switched on again,
+    which is for the cluster to know.
+    """
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndWarmup:
+    """Means and peaks of the host's row begin anew at `at_ns`."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The run ends at `at_ns`: report a row for everything still running and one for the host."""
 
     at_ns: int
 
 
-Command: TypeAlias = StartDomain | StopDomain | SetTarget | SetMaxMem | Close
+Command: TypeAlias = StartDomain | StopDomain | SetTarget | SetMaxMem | FailHost | EndWarmup | Close
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -400,7 +432,8 @@ class DomainRow:
     """One boot attempt, key (domain_id, attempt); the counters are those at the end (at the death, if it died)."""
 
     domain_id: int = column("1", "Number of the domain in its run, given by the workload and kept over attempts.")
-    attempt: int = column("1", "Which boot of this domain, from 1.")
+    attempt: int = column("1", "Which boot of this domain, or stay on another host, from 1.")
+    origin: str = column("-", "How it came to its host: one of records.ORIGINS.", label=True)
     name: str = column("-", "Name of the machine in its source.")
     host_id: int = column("1", "Host it was started on; -1 when no host took it.")
     os_class: str = column("-", "Guest class: a file in conf/guest.", label=True)
@@ -516,6 +549,10 @@ class RunRow:
     ram_pages: int = column("pages", "Memory of all hosts.")
     usable_pages: int = column("pages", "U: usable memory of all hosts.")
     duration_ns: int = column("ns", "Simulated time.")
+    warmup_ns: int = column(
+        "ns",
+        "Warm-up: boot attempts of before are not counted here, and means and peaks are of the time after it.",
+    )
     resample: str = column("-", "How machines were drawn: none, machines, machines_days.", label=True)
     conditional_on: str = column("-", "Data that every number here is conditional on; empty when drawn.", label=True)
     machines_left_out: int = column("1", "Machines of the source that took no part.")
@@ -523,6 +560,9 @@ class RunRow:
     restarts: int = column(
         "1", "Starts beyond these: after a crash by host.on_crash=restart, after a reboot by host.on_reboot."
     )
+    host_failures: int = column("1", "Hosts that failed.")
+    ha_restarts: int = column("1", "Starts beyond these: of domains whose host had failed.")
+    migrations: int = column("1", "Domains that came from another host with what they had.")
     boots_started: int = column("1", "Builds begun.")
     boots_done: int = column("1", "Guests that came up.")
     static_ratio_mean: float = column("1", "Mean over time of sum of maxmem / U: what was promised.")
@@ -547,6 +587,8 @@ class RunRow:
     fate_host_failed: int = column("1", "Boot attempts lost with their host.")
     fate_migrated: int = column("1", "Boot attempts that moved to another host.")
     domain_s: float = column("s", "Sum over boot attempts of the time from build to end.")
+    after_warmup_s: float = column("s", "Time after the warm-up of all domains, those of before it included.")
+    crashes: int = column("1", "Domains that Xen killed after the warm-up for want of populate-on-demand memory.")
     debt_s: float = column("s", "Sum over boot attempts of the time until their entries were no more than their cache.")
     boot_delay_ns_mean: float | None = column("ns", "Mean boot delay of the guests that came up.")
     swap_ns: int = column("ns", "Sum over boot attempts of the time spent swapping.")
@@ -583,7 +625,7 @@ class CellRow:
     usable_pages_mean: float = column("pages", "Mean usable memory of all hosts.")
     requests: int = column("1", "Machines asked for, all replications.")
     boots_started: int = column("1", "Builds begun, all replications.")
-    domain_days: float = column("day", "Domain time, all replications.")
+    domain_days: float = column("day", "Domain time after the warm-up, all replications.")
     static_ratio: float = column(
         "1",
         "Realised sum of maxmem / U of the machines placed, dead or alive (placed_ratio): mean over replications.",
@@ -604,8 +646,8 @@ class CellRow:
     crash_per_boot_high_pooled: float | None = column("1", "Upper end of the pooled Wilson interval.")
     crash_per_boot_design_effect: float | None = column("1", "Variance over replications over the binomial variance.")
     crash_per_domain_day: float | None = column("1/day", "pod_oom per domain-day, all replications.")
-    crash_per_domain_day_numerator: int = column("1", "Boot attempts that ended in pod_oom.")
-    crash_per_domain_day_denominator: float = column("day", "Domain-days.")
+    crash_per_domain_day_numerator: int = column("1", "Boot attempts that ended in pod_oom after the warm-up.")
+    crash_per_domain_day_denominator: float = column("day", "Domain-days after the warm-up.")
     crash_per_domain_day_low: float | None = column("1/day", "Lower end of the interval over replications.")
     crash_per_domain_day_high: float | None = column("1/day", "Upper end of the interval over replications.")
     crash_per_domain_day_upper: float | None = column("1/day", "Exact one-sided upper bound (Poisson).")
@@ -614,7 +656,9 @@ class CellRow:
     crash_per_domain_day_design_effect: float | None = column("1", "Variance over replications over Poisson's.")
     start_refused: float | None = column("1", "(rejected + build_failed) / starts asked for, all replications.")
     start_refused_numerator: int = column("1", "Boot attempts rejected or not built.")
-    start_refused_denominator: int = column("1", "Starts asked for: machines, and restarts after a crash or a reboot.")
+    start_refused_denominator: int = column(
+        "1", "Starts asked for: machines, and restarts after a crash, a reboot or a host's failure."
+    )
     start_refused_low: float | None = column("1", "Lower end of the interval over replications.")
     start_refused_high: float | None = column("1", "Upper end of the interval over replications.")
     start_refused_upper: float | None = column("1", "Exact one-sided upper bound (Clopper-Pearson).")

@@ -1,27 +1,39 @@
-"""What an operator orders while guests run: lines of `workload.orders`, as commands to hosts.
+"""What an operator orders while guests run: lines of `workload.orders`, as items of the cluster's agenda.
 
 What        `parse`: "60 mem-set 0 1024" is `xl mem-set` of domain_id 0 to 1024 MiB at 60 s; `mem-max` likewise;
-            "90 destroy 0" ends it.
+            "90 destroy 0" ends it. "60 host-fail 3" lets host 3 die, "600 host-recover 3" brings it back.
 Units       Seconds and MiB in a line; ns and pages in a command.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from typing import NamedTuple
 
+from podcluster.cluster.agenda import Failure, Item, Operation, Recovery
 from podcluster.errors import ConfigError
 from podcluster.records import SetMaxMem, SetTarget, StopDomain
 from podcluster.units import mib_to_pages, s_to_ns
 
-Order = SetTarget | SetMaxMem | StopDomain
+FORMS = "'SECONDS mem-set|mem-max DOMAIN MIB', 'SECONDS destroy DOMAIN' or 'SECONDS host-fail|host-recover HOST'"
 
 
-def parse(lines: Sequence[str], domain_ids: Container[int], end_ns: int) -> tuple[Order, ...]:
+class Order(NamedTuple):
+    """One order: when, and what."""
+
+    at_ns: int
+    item: Item
+
+
+def parse(lines: Sequence[str], domain_ids: Container[int], hosts: int, end_ns: int) -> tuple[Order, ...]:
     """The orders in order of time; one that the run cannot carry out is the user's mistake."""
     orders = [_order(line) for line in lines]
     for line, order in zip(lines, orders, strict=True):
-        if order.domain_id not in domain_ids:
-            raise _mistake(f"about a domain of the workload, which has no {order.domain_id}", line)
+        item = order.item
+        if isinstance(item, Operation) and item.order.domain_id not in domain_ids:
+            raise _mistake(f"about a domain of the workload, which has no {item.order.domain_id}", line)
+        if isinstance(item, Failure | Recovery) and not 0 <= item.host_id < hosts:
+            raise _mistake(f"about one of the hosts 0 to {hosts - 1}", line)
         if not 0 < order.at_ns < end_ns:
             raise _mistake("at a time within the run", line)
     return tuple(sorted(orders, key=lambda order: order.at_ns))
@@ -30,17 +42,21 @@ def parse(lines: Sequence[str], domain_ids: Container[int], end_ns: int) -> tupl
 def _order(line: str) -> Order:
     words = line.split()
     try:
-        at_ns, domain_id = s_to_ns(float(words[0])), int(words[2])
-        if words[1] == "destroy" and len(words) == 3:
-            return StopDomain(at_ns, domain_id)
+        at_ns, verb, number = s_to_ns(float(words[0])), words[1], int(words[2])
+        if len(words) == 3 and verb == "destroy":
+            return Order(at_ns, Operation(StopDomain(at_ns, number)))
+        if len(words) == 3 and verb == "host-fail":
+            return Order(at_ns, Failure(number))
+        if len(words) == 3 and verb == "host-recover":
+            return Order(at_ns, Recovery(number))
         pages = mib_to_pages(float(words[3]))
-        if words[1] == "mem-set" and len(words) == 4:
-            return SetTarget(at_ns, domain_id, pages)
-        if words[1] == "mem-max" and len(words) == 4:
-            return SetMaxMem(at_ns, domain_id, pages)
+        if len(words) == 4 and verb == "mem-set":
+            return Order(at_ns, Operation(SetTarget(at_ns, number, pages)))
+        if len(words) == 4 and verb == "mem-max":
+            return Order(at_ns, Operation(SetMaxMem(at_ns, number, pages)))
     except (ValueError, IndexError, OverflowError):
         pass
-    raise _mistake("'SECONDS mem-set|mem-max DOMAIN MIB' or 'SECONDS destroy DOMAIN'", line)
+    raise _mistake(FORMS, line)
 
 
 def _mistake(rule: str, line: str) -> ConfigError:

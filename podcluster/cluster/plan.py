@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from podcluster.cluster.failures import draw_failures
 from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.pool import HostPlan
-from podcluster.config import Config, EngineConfig
+from podcluster.config import Config, EngineConfig, FailureConfig
 from podcluster.errors import ConfigError
 from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
@@ -54,6 +55,9 @@ class Plan:
     notes: tuple[str, ...]
     reserve_pages: int = 0
     orders: tuple[Order, ...] = ()  # the operator's, in order of time
+    failures: tuple[Order, ...] = ()  # of hosts, by themselves
+    failure: FailureConfig = field(default_factory=FailureConfig)
+    warmup_ns: int = 0
 
 
 def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
@@ -92,7 +96,10 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         hosts=HostPlan(config.host, config.guests, seed, s_to_ns(grid_s), config.controller),
         need_pages=need,
         reserve_pages=reserve_pages,
-        orders=parse(config.workload.orders, need, s_to_ns(config.study.duration_s)),
+        orders=parse(config.workload.orders, need, hosts, s_to_ns(config.study.duration_s)),
+        failures=tuple(draw_failures(config.failure, specs, seed, s_to_ns(config.study.duration_s))),
+        failure=config.failure,
+        warmup_ns=s_to_ns(config.study.warmup_s),
         duration_ns=s_to_ns(config.study.duration_s),
         epoch_ns=s_to_ns(config.cluster.epoch_s),
         write_samples=telemetry_s > 0,

@@ -4,7 +4,8 @@ What        `Lifecycle`, the toolstack's side of a host: what it was asked for a
 Units       Pages of 4 KiB; ns of simulated time.
 Invariants  [HM-5] a domain that is built again after a crash or a reboot is a new domain with the next attempt: a build
                    like any other, at its own instant, with its full debt (G14).
-Departs     A build and a destruction take no simulated time.
+Departs     A build and a destruction take no simulated time. A host that has failed comes back with dom0 as large as it
+            was, where xl shrinks it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Lifecycle:
         self._starts = starts
         self._ahead = ahead
         self._next_domid = 1
-        self._restarts: dict[int, int] = {}  # domain_id -> stamp of the build that is to follow its end
+        self._restarts: dict[int, tuple[int, MachineRequest]] = {}  # domain_id -> stamp, what is built after its end
         self._crashes: Counter[int] = Counter()  # by domain_id
         self.committed_pages = self.overhead_pages = kept_free_pages  # what placement counts on, and all but memory
 
@@ -153,7 +154,7 @@ class Lifecycle:
     def stop(self, at_ns: int, domain_id: int) -> None:
         """Stop a machine, whatever has become of it. One that is not here has ended by itself before anybody knew."""
         if domain_id in self._restarts:
-            self._agenda.call_off(self._restarts.pop(domain_id))
+            self._agenda.call_off(self._restarts.pop(domain_id)[0])
         elif self._withdraw(at_ns, domain_id):
             pass
         elif self._control and domain_id in self._control.waiting:
@@ -214,7 +215,7 @@ class Lifecycle:
         debt is whole again (G14).
         """
         at_ns = end_ns + s_to_ns(self._cfg.restart_delay_s)
-        again = replace(request, attempt=request.attempt + 1, arrival_ns=at_ns)
+        again = replace(request, attempt=request.attempt + 1, arrival_ns=at_ns, origin="restart")
 
         def build(now_ns: int) -> None:
             del self._restarts[request.domain_id]
@@ -222,7 +223,7 @@ class Lifecycle:
             self._recorder.event(now_ns, again, TOOLSTACK, "restart", text)
             self.start(now_ns, again, at_once=False)
 
-        self._restarts[request.domain_id] = self._agenda.later(at_ns, build)
+        self._restarts[request.domain_id] = self._agenda.later(at_ns, build), again
 
     def _retire(self, resident: Resident, at_ns: int, fate: Fate, cause: str, *, preserve: bool = False) -> None:
         """Write a domain's row, and give back all that it had unless it is to be preserved."""
@@ -245,6 +246,24 @@ class Lifecycle:
         self._commit(resident.request, -self._need_pages(resident.request))
         self._recorder.destroyed(at_ns, resident)
         self._audit.destroyed()
+
+    def fail(self, at_ns: int) -> None:
+        """The host dies, and with it all that runs, waits for memory or is about to be built again: a row for each."""
+        for resident in list(self._residents.running.values()):
+            self._retire(resident, at_ns, "host_failed", "")
+        for domain_id in list(self._residents.preserved):
+            self._destroy(self._residents.preserved.pop(domain_id), at_ns)
+        for stamp, request in self._restarts.values():
+            self._agenda.call_off(stamp)
+            self._recorder.ended(at_ns, request, None, None, "host_failed", "")
+        self._restarts.clear()
+        waiting = [self._starts.withdraw(one.domain_id) for one in self._starts.waiting] if self._starts else []
+        if self._control is not None:
+            waiting += [self._control.withdraw(at_ns, domain_id) for domain_id in list(self._control.waiting)]
+        for asked in waiting:
+            assert asked is not None
+            self._commit(asked, -self._need_pages(asked))
+            self._recorder.ended(at_ns, asked, None, None, "host_failed", "")
 
     def close(self, at_ns: int) -> None:
         """The run ends: what comes of starts that still wait."""

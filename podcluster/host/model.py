@@ -43,7 +43,18 @@ from podcluster.host.own import OwnMemory, Starts
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.targets import Targets
-from podcluster.records import Close, Command, HostReport, HostSpec, HostView, SetMaxMem, StartDomain, StopDomain
+from podcluster.records import (
+    Close,
+    Command,
+    EndWarmup,
+    FailHost,
+    HostReport,
+    HostSpec,
+    HostView,
+    SetMaxMem,
+    StartDomain,
+    StopDomain,
+)
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
 
 if TYPE_CHECKING:
@@ -249,6 +260,10 @@ class HostModel:
             self._close(command.at_ns)
         elif isinstance(command, StopDomain):
             self._lifecycle.stop(command.at_ns, command.domain_id)
+        elif isinstance(command, FailHost):
+            self._lifecycle.fail(command.at_ns)
+        elif isinstance(command, EndWarmup):
+            self._recorder.begin_anew(command.at_ns, self._control)
         elif command.domain_id in self._residents.domid_of:  # else it ended by itself before the cluster could know
             resident = self._residents.running[self._residents.domid_of[command.domain_id]]
             if isinstance(command, SetMaxMem):

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from podcluster import rng
+from podcluster.cluster.ledger import rejection
 from podcluster.cluster.pool import HostPlan
-from podcluster.cluster.run import rejection
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.records import (
     Close,
     Command,
     DomainRow,
+    EndWarmup,
     EventRow,
+    FailHost,
     HostReport,
     HostRow,
     HostSpec,
@@ -33,7 +35,7 @@ class FakeHost:
 
     def __init__(self, spec: HostSpec, seed: int, telemetry_ns: int) -> None:
         self.spec, self.seed, self.telemetry_ns = spec, seed, telemetry_ns
-        self.now_ns = 0
+        self.now_ns = self.since_ns = 0
         self.living: dict[int, tuple[MachineRequest, int]] = {}
         self.deaths: dict[int, int] = {}
         self.dead = self.started = 0
@@ -67,6 +69,11 @@ class FakeHost:
                     self.start(command.request)
                 elif isinstance(command, StopDomain) and command.domain_id in self.living:
                     rows.append(self.end(command.domain_id, "shut_down", ""))
+                elif isinstance(command, FailHost):
+                    rows += [self.end(domain_id, "host_failed", "") for domain_id in sorted(self.living)]
+                elif isinstance(command, EndWarmup):
+                    self.since_ns, self.area = at_ns, dict.fromkeys(self.area, 0)
+                    self.peak = {name: self.sum(name) for name in self.peak}
                 elif isinstance(command, Close):
                     rows += [self.end(domain_id, "running", "") for domain_id in sorted(self.living)]
                     host = self.host_row()
@@ -115,7 +122,7 @@ class FakeHost:
 
     def host_row(self) -> HostRow:
         """Means are integrals over the run."""
-        promised, owned = (area / self.now_ns for area in self.area.values())
+        promised, owned = (area / (self.now_ns - self.since_ns) for area in self.area.values())
         usable = self.spec.usable_pages
         ids = (self.spec.host_id, self.spec.ram_pages, usable, self.started, self.dead, self.started)
         owned_columns = (self.peak["memory_pages"], owned) * 4  # target, owned, populated, demanded: peak and mean

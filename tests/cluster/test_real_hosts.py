@@ -79,6 +79,60 @@ def test_merging_empty_epochs_changes_no_byte(
     assert digest(tmp_path) == inline_digest
 
 
+# Machines come and go, hosts die and come back, some of what they took finds no room for a while.
+STORMY = (
+    "workload=churn",
+    "workload.arrivals_per_day=3000",
+    "workload.boot_spread_s=30",
+    "guest=linux",
+    "study.duration_s=1800",
+    "study.warmup_s=300",
+    "study.telemetry_s=60",
+    "cluster.host_mem_gib=[2x24,64]",
+    "overcommit=2",
+    "host.on_crash=restart",
+    "failure.rate_per_host_year=40000",
+    "failure.repair_s=150",
+    "failure.restart_delay_s=20",
+    "failure.best_effort_share=0.2",
+    "workload.orders=[400 host-fail 2]",
+)
+
+
+@pytest.fixture(scope="module")
+def stormy_digest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digest of the stormy study computed in this process."""
+    from podcluster.cli import compose
+
+    folder = tmp_path_factory.mktemp("stormy")
+    run_study([Cell(config=compose([*STORMY, "engine=inline"]))], out_dir=folder)
+    tables = load_results(folder)
+    assert {"running", "shut_down", "host_failed", "rejected"} <= set(tables["domains"]["fate"])
+    assert {"boot", "ha"} <= set(tables["domains"]["origin"])
+    assert {"host_failed", "host_recovered", "ha_restart", "ha_waits"} <= set(tables["events"]["kind"])
+    return digest(folder)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("where", ["engine.actors=2", "engine.hosts_per_actor=1"])
+def test_ray_gives_the_digest_of_this_process_through_failures(
+    make_config: MakeConfig, ray_cluster: None, stormy_digest: dict[str, str], tmp_path: Path, where: str
+) -> None:
+    """Every table of the stormy study, byte for byte."""
+    run_study([Cell(config=make_config(*STORMY, "engine=ray", where))], out_dir=tmp_path)
+    assert digest(tmp_path) == stormy_digest
+
+
+def test_merging_empty_epochs_changes_no_byte_through_failures(
+    make_config: MakeConfig, stormy_digest: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[EP-1] of the stormy study: every epoch of 10 s on its own."""
+    monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
+    monkeypatch.setattr(run_module, "MERGED_SHARE", 10**18)
+    run_study([Cell(config=make_config(*STORMY, "engine=inline"))], out_dir=tmp_path)
+    assert digest(tmp_path) == stormy_digest
+
+
 @pytest.mark.ray
 def test_a_killed_actor_comes_back_to_the_same_reports(make_config: MakeConfig, engine: RayEngine) -> None:
     """[CL-2] SIGKILL after 60 s of boots: the rebuilt shard reports what a shard that never died does, page for

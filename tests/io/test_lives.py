@@ -52,7 +52,7 @@ def test_azure_comes_out_in_order_of_arrival(tmp_path: Path) -> None:
 
 
 def test_pods_come_out_in_order_of_arrival(tmp_path: Path) -> None:
-    """[OB-1]: a pod that ends with the trace stays; the others' lives are known to the second."""
+    """[PD-1]: a pod that ends with the trace stays; the others' lives are known to the second."""
     table = alibaba_pods.read(write(tmp_path, "vms.parquet", PODS))
     assert table.machine_id.tolist() == [8, 9, 7]
     assert table.arrival_s.tolist() == [0, 10, 30]

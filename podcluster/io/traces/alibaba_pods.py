@@ -2,8 +2,8 @@
 
 What        Reads when pods arrive, how large they are and when they end. A pod stands for a machine of its size.
 Form        vm_id, vcpus, maxmem_kib, start_s, end_s (seconds); other columns are not read.
-Rules       [OB-1] a pod that ends at the trace's last second does not leave: the trace was cut there
-            [OB-2] a pod must not end before it starts
+Rules       [PD-1] a pod that ends at the trace's last second does not leave: the trace was cut there
+            [PD-2] a pod must not end before it starts
             [BB-4] a negative or missing value is an error that names file and column
 Departs     Pods that waited for a machine, or failed, are machines like others. Each arrives alone: the trace names no
             jobs.
