@@ -588,6 +588,22 @@ class FailureConfig:
 
 
 @dataclass(kw_only=True)
+class MigrationConfig:
+    """Live migration: of a host that is emptied, or of one domain."""
+
+    mib_per_s: float = 1000  # of the link of a sending host, whose copies go one after another
+    wait_s: float = 120  # most that a domain is waited for on its way down to its dynamic minimum
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _between("migration.mib_per_s", self.mib_per_s, 0.01)
+        _between("migration.wait_s", self.wait_s, 0)
+
+
+@dataclass(kw_only=True)
 class ControllerConfig:
     """Who moves targets while guests run; `static` leaves them at memory. Each has its constants in a section of its
     own, whoever is chosen.
@@ -690,6 +706,7 @@ class Config:
     engine: EngineConfig
     study: StudyConfig
     failure: FailureConfig = field(default_factory=FailureConfig)
+    migration: MigrationConfig = field(default_factory=MigrationConfig)
     experiment: str | None = None  # the file of conf/experiment that this came from
     classes: dict[str, GuestConfig] = field(default_factory=dict)  # of a mix, by os_class; from conf/guest, by itself
     installed: dict[str, GuestConfig] = field(default_factory=dict)  # what installers reboot into; likewise by itself

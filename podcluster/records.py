@@ -135,6 +135,11 @@ EventKind = Literal[
     "host_recovered",
     "ha_restart",
     "ha_waits",
+    "evacuate",
+    "enabled",
+    "migrate",
+    "migrate_refused",
+    "migrate_done",
 ]
 EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "place",
@@ -162,6 +167,11 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "host_recovered",
     "ha_restart",
     "ha_waits",
+    "evacuate",
+    "enabled",
+    "migrate",
+    "migrate_refused",
+    "migrate_done",
 )
 
 NO_DOMAIN: Final = -1
@@ -371,6 +381,58 @@ class StopDomain:
     domain_id: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GuestState:
+    """What goes with a domain that migrates: plain numbers, and runs of gfns (first, count), of no host in particular.
+
+    `boot` is what was drawn for its boot, in the order of `guest_boot.Boot`; `data` are the gfns of RAM that hold data,
+    `balloon` those that the balloon holds, in order; `pool` and `taken` what the guest's allocator has to give, and
+    gave. `held` of services and applications are `resident` pages in memory and the rest on swap.
+    """
+
+    request: MachineRequest
+    left_ns: int
+    up_ns: int
+    boot: tuple[int, ...]
+    target_pages: int
+    xenstore_target_kib: int
+    static_max_kib: int
+    limit_pages: int
+    tot_pages: int
+    data: tuple[tuple[int, int], ...]
+    balloon: tuple[tuple[int, int], ...]
+    pool: tuple[tuple[int, int], ...]
+    taken: tuple[tuple[int, int], ...]
+    kernel_allocated: int
+    resident: int
+    cache: int
+    held: int
+    floor: int
+    killed: bool
+    swap_free_ns: int
+    driver_faulty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateOut:
+    """Bring a domain down to its dynamic minimum, for `wait_ns` at most, copy it at `pages_per_s`, and let go of it:
+    its state is in the report of the epoch in which that is done (D4.7).
+    """
+
+    at_ns: int
+    domain_id: int
+    wait_ns: int
+    pages_per_s: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MigrateIn:
+    """Let a domain go on here that comes from another host."""
+
+    at_ns: int
+    state: GuestState
+
+
 @dataclass(frozen=True, slots=True)
 class SetTarget:
     """`xl mem-set`: ask for a new target [pages] at `at_ns`."""
@@ -412,7 +474,9 @@ class Close:
     at_ns: int
 
 
-Command: TypeAlias = StartDomain | StopDomain | SetTarget | SetMaxMem | FailHost | EndWarmup | Close
+Command: TypeAlias = (
+    StartDomain | StopDomain | SetTarget | SetMaxMem | MigrateOut | MigrateIn | FailHost | EndWarmup | Close
+)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -734,7 +798,11 @@ rows are sorted by cell, replication and `key`, rows of equal key staying in the
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """What a host says at the end of an epoch: its view, what ended, what happened; `host` only after Close."""
+    """What a host says at the end of an epoch: its view, what ended, what happened; `host` only after Close.
+
+    `departed` is the state of domains that are on their way to another host, `stayed` the domain_ids of those that were
+    to go and do not.
+    """
 
     host_id: int
     now_ns: int
@@ -743,6 +811,8 @@ class HostReport:
     events: tuple[EventRow, ...] = ()
     samples: tuple[SampleRow, ...] = ()
     host: HostRow | None = None
+    departed: tuple[GuestState, ...] = ()
+    stayed: tuple[int, ...] = ()
 
 
 class Sink(Protocol):

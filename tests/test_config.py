@@ -131,6 +131,8 @@ MISTAKES = [
     ("failure.retry_s=0", "failure.retry_s must be >= 1"),
     ("failure.best_effort_share=2", "failure.best_effort_share must be between 0 and 1"),
     ("failure.unprotected_share=-1", "failure.unprotected_share must be between 0 and 1"),
+    ("migration.mib_per_s=0", "migration.mib_per_s must be >= 0.01"),
+    ("migration.wait_s=-1", "migration.wait_s must be >= 0"),
     ("workload.share=0", "workload.share must be above 0 and at most 1"),
     ("workload.share=1.5", "workload.share must be above 0 and at most 1"),
     ("workload.arrivals_per_day=0", "workload.arrivals_per_day must be between 0.001 and"),

@@ -30,7 +30,7 @@ README = REPOSITORY / "README.md"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 SPAN = re.compile(r"`([^`\n]+)`")
 PLACEHOLDERS = {"...", "[overrides]"}
-GROUPS = "cluster|host|guest|workload|placement|controller|failure|engine|study"
+GROUPS = "cluster|host|guest|workload|placement|controller|failure|migration|engine|study"
 
 # Tags as docstrings and comments cite them: P11, B2.10, POD-2. The steps of a rule (P12.7) are the rule's.
 OURS = "CT|POD|GS|GM|GD|GT|LK|BA|HM|PLACE|WL|BB|AZ|PD|AG|HF|EP|CL|SY|ST|IO"

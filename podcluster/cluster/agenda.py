@@ -1,7 +1,8 @@
 """What the cluster has to do, and when.
 
 What        `Agenda`, a queue of items by (instant, rank, key, order of entry). At one instant hosts come back, then
-            hosts fail, then machines leave, then they arrive, then what hosts took with them is started again.
+            hosts fail, then domains land that were on their way, then machines leave, then they arrive, then hosts are
+            emptied, then what hosts took with them is started again.
 Units       Simulated time in ns.
 Invariants  [AG-1] items come out in order of time, rank, key and entry, those that are put in meanwhile included.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, TypeAlias
 
-from podcluster.records import MachineRequest, SetMaxMem, SetTarget, StopDomain
+from podcluster.records import GuestState, MachineRequest, SetMaxMem, SetTarget, StopDomain
 
 NEVER: Final = 1 << 62
 
@@ -61,13 +62,47 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Evacuation:
+    """A host is to be emptied, and given no more domains."""
+
+    host_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enabling:
+    """A host that was emptied, or is being, is given domains again."""
+
+    host_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A domain is to go to a host."""
+
+    domain_id: int
+    host_id: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landing:
+    """A domain has left its host, and is to go on where there is room kept for it."""
+
+    state: GuestState
+
+
+@dataclass(frozen=True, slots=True)
 class Rescue:
     """Those who have lost their host, and are due, are to be started again."""
 
 
-Item: TypeAlias = Warmed | Recovery | Failure | Departure | Arrival | Operation | Rescue
+Item: TypeAlias = (
+    Warmed | Recovery | Failure | Enabling | Landing | Departure | Arrival | Operation | Evacuation | Migration | Rescue
+)
 RANKS: Final[dict[type[Item], int]] = {
-    kind: rank for rank, kind in enumerate((Warmed, Recovery, Failure, Departure, Arrival, Operation, Rescue))
+    kind: rank
+    for rank, kind in enumerate(
+        (Warmed, Recovery, Failure, Enabling, Landing, Departure, Arrival, Operation, Evacuation, Migration, Rescue)
+    )
 }
 
 

@@ -1,21 +1,31 @@
 """What an operator orders while guests run: lines of `workload.orders`, as items of the cluster's agenda.
 
 What        `parse`: "60 mem-set 0 1024" is `xl mem-set` of domain_id 0 to 1024 MiB at 60 s; `mem-max` likewise;
-            "90 destroy 0" ends it. "60 host-fail 3" lets host 3 die, "600 host-recover 3" brings it back.
+            "90 destroy 0" ends it, "90 migrate 0 2" sends it to host 2. "60 host-fail 3" lets host 3 die, "600
+            host-recover 3" brings it back; "60 host-evacuate 3" empties it, "600 host-enable 3" gives it domains again.
 Units       Seconds and MiB in a line; ns and pages in a command.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Container, Sequence
+from typing import Final, NamedTuple
 
-from podcluster.cluster.agenda import Failure, Item, Operation, Recovery
+from podcluster.cluster.agenda import Enabling, Evacuation, Failure, Item, Migration, Operation, Recovery
 from podcluster.errors import ConfigError
 from podcluster.records import SetMaxMem, SetTarget, StopDomain
 from podcluster.units import mib_to_pages, s_to_ns
 
-FORMS = "'SECONDS mem-set|mem-max DOMAIN MIB', 'SECONDS destroy DOMAIN' or 'SECONDS host-fail|host-recover HOST'"
+HOST_VERBS: Final[dict[str, Callable[[int], Item]]] = {
+    "host-fail": Failure,
+    "host-recover": Recovery,
+    "host-evacuate": Evacuation,
+    "host-enable": Enabling,
+}
+FORMS: Final = (
+    "'SECONDS mem-set|mem-max DOMAIN MIB', 'SECONDS destroy DOMAIN', 'SECONDS migrate DOMAIN HOST' or 'SECONDS "
+    "host-fail|host-recover|host-evacuate|host-enable HOST'"
+)
 
 
 class Order(NamedTuple):
@@ -30,9 +40,10 @@ def parse(lines: Sequence[str], domain_ids: Container[int], hosts: int, end_ns: 
     orders = [_order(line) for line in lines]
     for line, order in zip(lines, orders, strict=True):
         item = order.item
-        if isinstance(item, Operation) and item.order.domain_id not in domain_ids:
-            raise _mistake(f"about a domain of the workload, which has no {item.order.domain_id}", line)
-        if isinstance(item, Failure | Recovery) and not 0 <= item.host_id < hosts:
+        domain_id = item.order.domain_id if isinstance(item, Operation) else getattr(item, "domain_id", None)
+        if domain_id is not None and domain_id not in domain_ids:
+            raise _mistake(f"about a domain of the workload, which has no {domain_id}", line)
+        if not isinstance(item, Operation) and not 0 <= getattr(item, "host_id", 0) < hosts:
             raise _mistake(f"about one of the hosts 0 to {hosts - 1}", line)
         if not 0 < order.at_ns < end_ns:
             raise _mistake("at a time within the run", line)
@@ -45,10 +56,10 @@ def _order(line: str) -> Order:
         at_ns, verb, number = s_to_ns(float(words[0])), words[1], int(words[2])
         if len(words) == 3 and verb == "destroy":
             return Order(at_ns, Operation(StopDomain(at_ns, number)))
-        if len(words) == 3 and verb == "host-fail":
-            return Order(at_ns, Failure(number))
-        if len(words) == 3 and verb == "host-recover":
-            return Order(at_ns, Recovery(number))
+        if len(words) == 3 and verb in HOST_VERBS:
+            return Order(at_ns, HOST_VERBS[verb](number))
+        if len(words) == 4 and verb == "migrate":
+            return Order(at_ns, Migration(number, int(words[3])))
         pages = mib_to_pages(float(words[3]))
         if len(words) == 4 and verb == "mem-set":
             return Order(at_ns, Operation(SetTarget(at_ns, number, pages)))

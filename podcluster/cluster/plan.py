@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from podcluster.cluster.failures import draw_failures
 from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.pool import HostPlan
-from podcluster.config import Config, EngineConfig, FailureConfig
+from podcluster.config import Config, EngineConfig, FailureConfig, MigrationConfig
 from podcluster.errors import ConfigError
 from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
@@ -57,6 +57,7 @@ class Plan:
     orders: tuple[Order, ...] = ()  # the operator's, in order of time
     failures: tuple[Order, ...] = ()  # of hosts, by themselves
     failure: FailureConfig = field(default_factory=FailureConfig)
+    migration: MigrationConfig = field(default_factory=MigrationConfig)
     warmup_ns: int = 0
 
 
@@ -99,6 +100,7 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         orders=parse(config.workload.orders, need, hosts, s_to_ns(config.study.duration_s)),
         failures=tuple(draw_failures(config.failure, specs, seed, s_to_ns(config.study.duration_s))),
         failure=config.failure,
+        migration=config.migration,
         warmup_ns=s_to_ns(config.study.warmup_s),
         duration_ns=s_to_ns(config.study.duration_s),
         epoch_ns=s_to_ns(config.cluster.epoch_s),

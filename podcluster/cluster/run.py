@@ -7,8 +7,8 @@ Units       Pages of 4 KiB; simulated time in ns.
 Symbols     epoch k is the time (k epoch_ns, (k + 1) epoch_ns]
 Invariants  [EP-1] epochs in which nothing is due are merged, which changes no row: a host is a function of its
                    commands, a scheduler looks at views only in an epoch with something due, whose beginning is never
-                   merged away, and what hosts report of a failure is known at the end of its epoch, which is not
-                   either.
+                   merged away, what hosts report of a failure is known at the end of its epoch, which is not either,
+                   and while a domain is on its way to another host no epochs are merged.
             [EP-3] every request has a `domains` row for each of its attempts, which count from 1 without gaps; a next
                    one has only who crashed, with `host.on_crash=restart`, rebooted, with `host.on_reboot=restart`, or
                    lost its host.
@@ -25,8 +25,12 @@ from podcluster.cluster.agenda import (
     Agenda,
     Arrival,
     Departure,
+    Enabling,
+    Evacuation,
     Failure,
     Item,
+    Landing,
+    Migration,
     Operation,
     Recovery,
     Rescue,
@@ -41,10 +45,13 @@ from podcluster.cluster.ratios import SamplePeaks
 from podcluster.cluster.rescue import Lost, restart_order
 from podcluster.cluster.scheduler import Scheduler
 from podcluster.errors import InvariantError
+from podcluster.placement.ha import evacuation
+from podcluster.placement.index import fits
 from podcluster.placement.policy import Policy
 from podcluster.records import (
     NO_DOMAIN,
     NO_HOST,
+    Ask,
     Close,
     Command,
     DomainRow,
@@ -52,8 +59,11 @@ from podcluster.records import (
     EventKind,
     EventRow,
     FailHost,
+    GuestState,
     HostReport,
     MachineRequest,
+    MigrateIn,
+    MigrateOut,
     Rejected,
     RunRow,
     SampleRow,
@@ -62,7 +72,7 @@ from podcluster.records import (
     StopDomain,
     Workload,
 )
-from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
+from podcluster.units import NS_PER_S, mib_to_pages, pages_to_mib, s_to_ns
 
 MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long; in long runs,
 MERGED_SHARE = 100  # a hundredth of the run
@@ -86,7 +96,8 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
     driver = Driver(plan, workload, policy, sink)
     now_ns, steps = 0, 0
     while now_ns < end_ns:
-        until_ns = _until(now_ns, min(driver.agenda.due_ns, end_ns), plan.epoch_ns, end_ns)
+        due_ns = now_ns + 1 if driver.awaits else min(driver.agenda.due_ns, end_ns)
+        until_ns = _until(now_ns, due_ns, plan.epoch_ns, end_ns)
         commands = driver.commands(until_ns)
         driver.take(pool.advance(until_ns, commands), until_ns)
         now_ns = until_ns
@@ -124,6 +135,10 @@ class Driver:
         self._down: dict[int, int] = {}  # host_id -> when it failed
         self._lost: dict[int, Lost] = {}  # by domain_id
         self._rescues: set[int] = set()  # instants at which they are due
+        self._evacuated: set[int] = set()  # hosts that are given no more domains
+        self._landings: dict[int, int] = {}  # domain_id -> when it lands
+        self._ended: set[int] = set()  # domain_ids of those that are on no host any more, as far as is known
+        self._builds_again = plan.hosts.host is not None and plan.hosts.host.on_crash == "restart"
         self._commands: dict[int, list[Command]] = {}
         for request in sorted(workload.requests, key=lambda request: (request.arrival_ns, request.domain_id)):
             self.agenda.add(max(1, request.arrival_ns), Arrival(request))
@@ -132,6 +147,11 @@ class Driver:
                 self.agenda.add(order.at_ns, order.item)
         if plan.warmup_ns:
             self.agenda.add(plan.warmup_ns, Warmed())
+
+    @property
+    def awaits(self) -> bool:
+        """A host may report of a domain on its way: then each epoch is a step of its own [EP-1]."""
+        return self._scheduler.expects
 
     def commands(self, until_ns: int) -> CommandsByHost:
         """Do all that is due up to `until_ns`; what hosts are to do, each in order of time."""
@@ -157,6 +177,14 @@ class Driver:
             for row in report.domains:
                 if row.fate == "host_failed":
                     self._mourn(row, until_ns)
+                if row.fate in ("shut_down", "build_failed") or not self._builds_again:
+                    self._ended.add(row.domain_id)
+            for domain_id in report.stayed:
+                if self._scheduler.expected_on(domain_id) is not None:
+                    self._scheduler.forget(domain_id, landed=False)
+            for state in report.departed:
+                self._landings[state.request.domain_id] = until_ns + 1
+                self.agenda.add(until_ns + 1, Landing(state), state.request.domain_id)
             for sample in report.samples:
                 totals[sample.t_ns] = add_samples(totals.get(sample.t_ns), sample)
             if report.samples and self._plan.write_samples:
@@ -185,6 +213,14 @@ class Driver:
             self._recover(at_ns, item)
         elif isinstance(item, Rescue):
             self._rescue(at_ns)
+        elif isinstance(item, Landing):
+            self._land(at_ns, item.state)
+        elif isinstance(item, Evacuation):
+            self._evacuate(at_ns, item.host_id)
+        elif isinstance(item, Migration):
+            self._migrate(at_ns, item)
+        elif isinstance(item, Enabling):
+            self._enable(at_ns, item.host_id)
         else:
             self._command_all(EndWarmup(at_ns))
 
@@ -201,6 +237,7 @@ class Driver:
 
     def _start(self, at_ns: int, request: MachineRequest, host_id: int, kind: EventKind) -> None:
         self._host_of[request.domain_id] = host_id
+        self._ended.discard(request.domain_id)
         self._command(host_id, StartDomain(at_ns, request))
         text = f"{request.name}: {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
         self._event(at_ns, host_id, request, kind, text)
@@ -214,6 +251,9 @@ class Driver:
         lost = self._lost.pop(domain_id, None)
         if lost is not None:
             self._give_up(lost, at_ns)
+            return
+        if domain_id in self._landings:  # it is between two hosts, and leaves when it has landed
+            self.agenda.add(self._landings[domain_id] + 1, Departure(domain_id), domain_id)
             return
         # Also to a domain that has crashed: it may have been, or be about to be, built again.
         self._command(self._host_of[domain_id], StopDomain(at_ns, domain_id))
@@ -237,6 +277,7 @@ class Driver:
         if failed_ns is None or item.failed_ns not in (None, failed_ns):
             return
         del self._down[item.host_id]
+        self._evacuated.discard(item.host_id)
         self._scheduler.open_empty(item.host_id, at_ns)
         text = f"back after {(at_ns - failed_ns) / NS_PER_S:,.0f} s, empty"
         self._sink.write("events", [EventRow(at_ns, item.host_id, NO_DOMAIN, 0, "host_recovered", text)])
@@ -297,6 +338,76 @@ class Driver:
         """Nobody waits for it any more; an attempt that had no try yet has no row."""
         if lost.tried:
             self._reject(at_ns, lost.request, Rejected("there was no room for it while it was wanted"))
+
+    # -- migration ---------------------------------------------------------------------------------------------------
+
+    def _evacuate(self, at_ns: int, host_id: int) -> None:
+        """Give a host no more domains, and send those it has elsewhere, at their dynamic minimum (D7.8)."""
+        if host_id in self._down or host_id in self._evacuated:
+            return
+        self._evacuated.add(host_id)
+        self._scheduler.close(host_id)
+        self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "evacuate", "no more domains, those out")])
+        there = [self._requests[domain_id] for domain_id in sorted(self._host_of) if self._is_on(domain_id, host_id)]
+        asks = [ask_of(request, self._plan.need_pages[request.domain_id]) for request in there]
+        free = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
+        places = evacuation(host_id, free, [ask.need_pages for ask in asks])
+        for request, ask, place in zip(there, asks, places, strict=True):
+            if place is None:
+                self._event(at_ns, host_id, request, "migrate_refused", "no other host has room for it")
+            else:
+                self._send(at_ns, request.domain_id, host_id, place, ask)
+
+    def _is_on(self, domain_id: int, host_id: int) -> bool:
+        """Whether a domain is, as far as is known, on this host, and not on its way."""
+        away = domain_id in self._lost or domain_id in self._landings or domain_id in self._ended
+        return self._host_of[domain_id] == host_id and not away
+
+    def _migrate(self, at_ns: int, item: Migration) -> None:
+        """One domain is to go to a host, if that has room."""
+        request = self._requests[item.domain_id]
+        host_id = self._host_of.get(item.domain_id)
+        if host_id is None or host_id == item.host_id or not self._is_on(item.domain_id, host_id):
+            return
+        ask = ask_of(request, self._plan.need_pages[item.domain_id])
+        views = [view for view in self._scheduler.open_views() if view.host_id == item.host_id]
+        if not views or not fits(ask, views[0]):
+            self._event(at_ns, host_id, request, "migrate_refused", f"host {item.host_id} has no room for it")
+            return
+        self._send(at_ns, item.domain_id, host_id, item.host_id, ask)
+
+    def _send(self, at_ns: int, domain_id: int, host_id: int, to_host_id: int, ask: Ask) -> None:
+        if self._scheduler.expected_on(domain_id) is not None:
+            return
+        migration = self._plan.migration
+        self._scheduler.expect(domain_id, to_host_id, ask)
+        pages_per_s = max(1, mib_to_pages(migration.mib_per_s))
+        self._command(host_id, MigrateOut(at_ns, domain_id, s_to_ns(migration.wait_s), pages_per_s))
+
+    def _land(self, at_ns: int, state: GuestState) -> None:
+        """Let a domain go on where there is room kept for it; if that host has failed meanwhile, on any other."""
+        domain_id = state.request.domain_id
+        del self._landings[domain_id]
+        host_id = self._scheduler.expected_on(domain_id)
+        assert host_id is not None
+        self._scheduler.forget(domain_id, landed=True)
+        if not self._scheduler.is_open(host_id):
+            answer = self._scheduler.place(ask_of(state.request, self._plan.need_pages[domain_id]))
+            if isinstance(answer, Rejected):
+                lost = replace(state.request, attempt=state.request.attempt + 1, origin="migration", arrival_ns=at_ns)
+                self._reject(at_ns, lost, answer)
+                return
+            host_id = answer
+        self._host_of[domain_id] = host_id
+        self._ended.discard(domain_id)
+        self._command(host_id, MigrateIn(at_ns, state))
+
+    def _enable(self, at_ns: int, host_id: int) -> None:
+        """Give a host domains again."""
+        if host_id in self._evacuated and host_id not in self._down:
+            self._evacuated.discard(host_id)
+            self._scheduler.reopen(host_id)
+            self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "enabled", "domains are welcome")])
 
     # -- what goes out -----------------------------------------------------------------------------------------------
 

@@ -28,6 +28,9 @@ class Scheduler:
         self._usable_pages = {spec.host_id: spec.usable_pages for spec in specs}
         self._views = {host_id: self._empty(host_id, 0) for host_id in sorted(self._usable_pages)}
         self._closed: set[int] = set()
+        self._inbound: dict[
+            int, tuple[int, Ask]
+        ] = {}  # by domain_id: on its way to that host, which knows nothing of it
         self._index: HostIndex | None = None  # of the open hosts, made when it is needed
 
     def report(self, views: Iterable[HostView]) -> None:
@@ -50,6 +53,26 @@ class Scheduler:
         """Count a choice that was made elsewhere [EP-2]."""
         self._opened().place(host_id, ask)
 
+    def expect(self, domain_id: int, host_id: int, ask: Ask) -> None:
+        """Keep room on this host for a domain that is on its way, until it lands or is not expected any more."""
+        self._opened().place(host_id, ask)
+        self._inbound[domain_id] = host_id, ask
+
+    @property
+    def expects(self) -> bool:
+        """Whether any domain is on its way."""
+        return bool(self._inbound)
+
+    def expected_on(self, domain_id: int) -> int | None:
+        """The host that keeps room for a domain; None: none does."""
+        return self._inbound[domain_id][0] if domain_id in self._inbound else None
+
+    def forget(self, domain_id: int, *, landed: bool) -> None:
+        """A domain is not on its way any more: it has landed, and still counts in this epoch, or it does not come."""
+        host_id, ask = self._inbound.pop(domain_id)
+        if not landed and host_id not in self._closed:
+            self._opened().leave(host_id, ask)
+
     def open_views(self) -> list[HostView]:
         """What is known by now of the hosts that are open, in host_id order."""
         return self._opened().views()
@@ -63,6 +86,11 @@ class Scheduler:
         self._settle()
         self._closed.add(host_id)
 
+    def reopen(self, host_id: int) -> None:
+        """Give this host domains again; what it has it keeps."""
+        self._settle()
+        self._closed.discard(host_id)
+
     def open_empty(self, host_id: int, at_ns: int) -> None:
         """Give domains to this host again, on which there are none."""
         self._settle()
@@ -72,11 +100,17 @@ class Scheduler:
     def _opened(self) -> HostIndex:
         if self._index is None:
             self._index = HostIndex([view for host_id, view in self._views.items() if host_id not in self._closed])
+            for host_id, ask in self._inbound.values():
+                if host_id not in self._closed:
+                    self._index.place(host_id, ask)
         return self._index
 
     def _settle(self) -> None:
         """Keep what has been placed since the last reports, and let the index be made anew."""
         if self._index is not None:
+            for host_id, ask in self._inbound.values():
+                if host_id not in self._closed:
+                    self._index.leave(host_id, ask)
             self._views.update((view.host_id, view) for view in self._index.views())
             self._index = None
 

@@ -16,11 +16,14 @@ from podcluster.records import (
     EndWarmup,
     EventRow,
     FailHost,
+    GuestState,
     HostReport,
     HostRow,
     HostSpec,
     HostView,
     MachineRequest,
+    MigrateIn,
+    MigrateOut,
     SampleRow,
     StartDomain,
     StopDomain,
@@ -49,6 +52,8 @@ class FakeHost:
         events: list[EventRow] = []
         samples: list[SampleRow] = []
         host: HostRow | None = None
+        departed: list[GuestState] = []
+        stayed: list[int] = []
         instants = {command.at_ns for command in commands} | {until_ns}
         while self.now_ns < until_ns:
             sample_ns = (self.now_ns // self.telemetry_ns + 1) * self.telemetry_ns
@@ -69,6 +74,14 @@ class FakeHost:
                     self.start(command.request)
                 elif isinstance(command, StopDomain) and command.domain_id in self.living:
                     rows.append(self.end(command.domain_id, "shut_down", ""))
+                elif isinstance(command, MigrateOut) and command.domain_id in self.living:
+                    departed.append(state_of(self.living[command.domain_id][0], at_ns))
+                    rows.append(self.end(command.domain_id, "migrated", ""))
+                elif isinstance(command, MigrateOut):
+                    stayed.append(command.domain_id)
+                elif isinstance(command, MigrateIn):
+                    own = command.state.request
+                    self.start(replace(own, attempt=own.attempt + 1, origin="migration", arrival_ns=at_ns))
                 elif isinstance(command, FailHost):
                     rows += [self.end(domain_id, "host_failed", "") for domain_id in sorted(self.living)]
                 elif isinstance(command, EndWarmup):
@@ -77,7 +90,8 @@ class FakeHost:
                 elif isinstance(command, Close):
                     rows += [self.end(domain_id, "running", "") for domain_id in sorted(self.living)]
                     host = self.host_row()
-        return HostReport(self.spec.host_id, until_ns, self.view(), tuple(rows), tuple(events), tuple(samples), host)
+        told = tuple(rows), tuple(events), tuple(samples), host, tuple(departed), tuple(stayed)
+        return HostReport(self.spec.host_id, until_ns, self.view(), *told)
 
     def start(self, request: MachineRequest) -> None:
         """Own the memory at once; draw whether and when it dies."""
@@ -129,6 +143,15 @@ class FakeHost:
         return HostRow(
             *ids, self.peak["maxmem_pages"], promised, *owned_columns, 0, usable - owned, None, 0, 0, 0, 0, 0
         )
+
+
+def state_of(request: MachineRequest, at_ns: int) -> GuestState:
+    """What a fake guest takes with it: its request."""
+    none: tuple[tuple[int, int], ...] = ()
+    return GuestState(
+        request, at_ns, 0, (), request.memory_pages, 0, 0, 0, request.memory_pages, none, none, none, none,
+        0, 0, 0, 0, 0, False, 0, False,
+    )  # fmt: skip
 
 
 def fake_model(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from podcluster.cluster import run as run_module
-from podcluster.cluster.agenda import Agenda, Arrival, Departure, Failure, Recovery, Rescue
+from podcluster.cluster.agenda import Agenda, Arrival, Departure, Failure, Item, Recovery, Rescue
 from podcluster.cluster.failures import YEAR_NS, Priority, draw_failures, priority_of
 from podcluster.cluster.orders import Order
 from podcluster.cluster.plan import Plan
@@ -27,7 +27,7 @@ def plan_with(workload: Workload, *orders: Order, hosts: int = 3, failure: Failu
     return replace(small_plan(workload, hosts=hosts), orders=orders, failure=failure or FailureConfig())
 
 
-def at(seconds: float, item: Failure | Recovery) -> Order:
+def at(seconds: float, item: Item) -> Order:
     """One of them."""
     return Order(int(seconds * NS_PER_S), item)
 

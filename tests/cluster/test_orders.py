@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from podcluster.cli import compose
-from podcluster.cluster.agenda import Failure, Operation, Recovery
+from podcluster.cluster.agenda import Enabling, Evacuation, Failure, Migration, Operation, Recovery
 from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.plan import make_plan
 from podcluster.cluster.pool import InlinePool
@@ -34,11 +34,14 @@ def test_orders_are_sorted_by_time() -> None:
 
 
 def test_orders_about_hosts() -> None:
-    """A host fails and is brought back."""
-    lines = ["30 host-recover 2", "10.5 host-fail 2"]
+    """A host fails and is brought back, another is emptied and enabled; a domain is sent to a host."""
+    lines = ["30 host-recover 2", "10.5 host-fail 2", "40 host-evacuate 1", "50 host-enable 1", "45 migrate 0 2"]
     assert parse(lines, {0}, 3, 100 * NS_PER_S) == (
         Order(10_500_000_000, Failure(2)),
         Order(30 * NS_PER_S, Recovery(2)),
+        Order(40 * NS_PER_S, Evacuation(1)),
+        Order(45 * NS_PER_S, Migration(0, 2)),
+        Order(50 * NS_PER_S, Enabling(1)),
     )
 
 
@@ -53,6 +56,9 @@ def test_orders_about_hosts() -> None:
         ("", "'SECONDS"),
         ("60 host-fail", "'SECONDS"),
         ("60 host-fail 1 2", "'SECONDS"),
+        ("60 migrate 0", "'SECONDS"),
+        ("60 migrate 7 1", "about a domain of the workload, which has no 7"),
+        ("60 migrate 0 3", "about one of the hosts 0 to 2"),
         ("60 host-fail 3", "about one of the hosts 0 to 2"),
         ("60 host-recover -1", "about one of the hosts 0 to 2"),
         ("60 mem-set 7 512", "about a domain of the workload, which has no 7"),

@@ -133,6 +133,45 @@ def test_merging_empty_epochs_changes_no_byte_through_failures(
     assert digest(tmp_path) == stormy_digest
 
 
+# Two hosts are emptied one after the other, by guests that are up; the controller has to make room for who comes.
+MOVING = (
+    "workload=alike",
+    "workload.maxmem_mib=1024",
+    "workload.machines=14",
+    "workload.boot_spread_s=120",
+    "guest=linux",
+    "study.duration_s=1200",
+    "study.telemetry_s=60",
+    "cluster.host_mem_gib=6",
+    "cluster.hosts=3",
+    "overcommit=1.8",
+    "host.toolstack=xapi",
+    "workload.orders=[400 host-evacuate 0, 700 host-enable 0, 800 host-evacuate 1, 801 migrate 0 0, 1100 host-fail 2]",
+)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("controller", ["static", "squeezed"])
+def test_moving_domains_changes_no_byte_wherever_hosts_live(
+    make_config: MakeConfig,
+    ray_cluster: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    controller: str,
+) -> None:
+    """[EP-1] [CL-1] migrations between real hosts: this process, an actor a host, and every epoch on its own."""
+    story = (*MOVING, f"controller={controller}")
+    run_study([Cell(config=make_config(*story, "engine=inline"))], out_dir=tmp_path / "here")
+    table = load_results(tmp_path / "here")["domains"]
+    assert {"migrated", "running"} <= set(table["fate"]) and (table["origin"] == "migration").sum() >= 4
+    run_study([Cell(config=make_config(*story, "engine=ray", "engine.hosts_per_actor=1"))], out_dir=tmp_path / "ray")
+    assert digest(tmp_path / "ray") == digest(tmp_path / "here")
+    monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
+    monkeypatch.setattr(run_module, "MERGED_SHARE", 10**18)
+    run_study([Cell(config=make_config(*story, "engine=inline"))], out_dir=tmp_path / "apart")
+    assert digest(tmp_path / "apart") == digest(tmp_path / "here")
+
+
 @pytest.mark.ray
 def test_a_killed_actor_comes_back_to_the_same_reports(make_config: MakeConfig, engine: RayEngine) -> None:
     """[CL-2] SIGKILL after 60 s of boots: the rebuilt shard reports what a shard that never died does, page for
