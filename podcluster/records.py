@@ -416,13 +416,15 @@ class GuestState:
 @dataclass(frozen=True, slots=True)
 class MigrateOut:
     """Bring a domain down to its dynamic minimum, for `wait_ns` at most, copy it at `pages_per_s`, and let go of it:
-    its state is in the report of the epoch in which that is done (D4.7).
+    its state is in the report of the epoch in which that is done (D4.7). It stays if it then has more than the
+    `most_pages` that the receiver can give.
     """
 
     at_ns: int
     domain_id: int
     wait_ns: int
     pages_per_s: int
+    most_pages: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,6 +18,7 @@ Departs     Time begins just after 0: what arrives at 0 is started at 1 ns.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -51,7 +52,6 @@ from podcluster.placement.policy import Policy
 from podcluster.records import (
     NO_DOMAIN,
     NO_HOST,
-    Ask,
     Close,
     Command,
     DomainRow,
@@ -352,11 +352,14 @@ class Driver:
         asks = [ask_of(request, self._plan.need_pages[request.domain_id]) for request in there]
         free = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
         places = evacuation(host_id, free, [ask.need_pages for ask in asks])
+        going: list[tuple[MachineRequest, int]] = []
         for request, ask, place in zip(there, asks, places, strict=True):
             if place is None:
                 self._event(at_ns, host_id, request, "migrate_refused", "no other host has room for it")
-            else:
-                self._send(at_ns, request.domain_id, host_id, place, ask)
+            elif self._scheduler.expected_on(request.domain_id) is None:
+                self._scheduler.expect(request.domain_id, place, ask)
+                going.append((request, place))
+        self._send(at_ns, host_id, going)
 
     def _is_on(self, domain_id: int, host_id: int) -> bool:
         """Whether a domain is, as far as is known, on this host, and not on its way."""
@@ -371,18 +374,24 @@ class Driver:
             return
         ask = ask_of(request, self._plan.need_pages[item.domain_id])
         views = [view for view in self._scheduler.open_views() if view.host_id == item.host_id]
+        if self._scheduler.expected_on(item.domain_id) is not None:
+            return
         if not views or not fits(ask, views[0]):
             self._event(at_ns, host_id, request, "migrate_refused", f"host {item.host_id} has no room for it")
             return
-        self._send(at_ns, item.domain_id, host_id, item.host_id, ask)
+        self._scheduler.expect(item.domain_id, item.host_id, ask)
+        self._send(at_ns, host_id, [(request, item.host_id)])
 
-    def _send(self, at_ns: int, domain_id: int, host_id: int, to_host_id: int, ask: Ask) -> None:
-        if self._scheduler.expected_on(domain_id) is not None:
-            return
+    def _send(self, at_ns: int, host_id: int, going: Sequence[tuple[MachineRequest, int]]) -> None:
+        """Let these leave a host for those that expect them; what a receiver has left besides is for all who come."""
         migration = self._plan.migration
-        self._scheduler.expect(domain_id, to_host_id, ask)
         pages_per_s = max(1, mib_to_pages(migration.mib_per_s))
-        self._command(host_id, MigrateOut(at_ns, domain_id, s_to_ns(migration.wait_s), pages_per_s))
+        left = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
+        guests = Counter(place for _, place in going)
+        for request, place in going:
+            most_pages = request.memory_pages + left[place] // guests[place]
+            order = MigrateOut(at_ns, request.domain_id, s_to_ns(migration.wait_s), pages_per_s, most_pages)
+            self._command(host_id, order)
 
     def _land(self, at_ns: int, state: GuestState) -> None:
         """Let a domain go on where there is room kept for it; if that host has failed meanwhile, on any other."""

@@ -134,6 +134,12 @@ class Migrations:
     def _copy(self, leaving: Leaving, at_ns: int) -> None:
         """Map all there is, and send it."""
         resident, guest, memory = leaving.resident, leaving.resident.guest, leaving.resident.memory
+        most_pages = leaving.command.most_pages
+        if memory.owned > most_pages:
+            text = f"it has {memory.owned} pages, and the receiver no more than {most_pages} for it"
+            self._event(at_ns, resident, text)
+            self._stay(leaving)
+            return
         began_ns = memory.lock.enter(at_ns, interrupts=False)
         guest.settle(at_ns)
         memory.map_all(DOM0)

@@ -37,9 +37,11 @@ STEP = host_config(check="step")
 WAVE = curve((0, 5), (20, 18), (40, 9), (60, 26), (80, 12))
 
 
-def out(at_s: float, domain_id: int = 0, wait_s: float = 120, mib_per_s: float = 100) -> MigrateOut:
+def out(
+    at_s: float, domain_id: int = 0, wait_s: float = 120, mib_per_s: float = 100, most_mib: int = 512
+) -> MigrateOut:
     """An order to go."""
-    return MigrateOut(s_to_ns(at_s), domain_id, s_to_ns(wait_s), int(mib_per_s * MIB))
+    return MigrateOut(s_to_ns(at_s), domain_id, s_to_ns(wait_s), int(mib_per_s * MIB), most_mib * MIB)
 
 
 def sent(model: HostModel, until_s: float, *commands: Command) -> HostReport:
@@ -160,6 +162,17 @@ def test_who_does_not_go() -> None:
     )  # fmt: skip
     assert sorted(report.stayed) == [1, 2, 7] and report.departed == ()
     assert [event.domain_id for event in report.events if event.kind == "migrate_refused"] == [1]
+
+
+def test_who_has_more_than_the_receiver_can_give_stays() -> None:
+    """A guest without a driver keeps its 96 MiB whatever it is told: a receiver with 95 MiB for it does not get it."""
+    guest = guest_config("linux_no_driver")
+    up = start(request(0, "linux_no_driver", 96, 96, 5), 1)
+    report = sent(host_model(guest), 60, up, out(30, most_mib=95))
+    assert report.stayed == (0,) and report.departed == ()
+    (event,) = [event for event in report.events if event.kind == "migrate_refused"]
+    assert event.text == f"it has {96 * MIB - 8} pages, and the receiver no more than {95 * MIB} for it"
+    assert len(sent(host_model(guest), 60, up, out(30, most_mib=96)).departed) == 1
 
 
 def test_a_host_without_room_cannot_take_it() -> None:
