@@ -4,14 +4,13 @@ What        `Migrations`: what `MigrateOut` sets off on the sending host, step b
 Units       Pages of 4 KiB; ns of simulated time.
 Order       The steps of an instant come after its commands and before its samples and guests, like commands: they are
             barriers [HM-1].
-Rules       docs/model.md A6.4, D4.7. The target is set to the dynamic minimum; once the driver is at rest, or after the
-            wait, what the guest then has is copied. Copying maps every page, which populates what was promised: a guest
-            in debt may die of it here, by dom0's access, and one that lives does not go: the receiver has no promises,
-            and its quota does not allow so many pages.
+Rules       docs/model.md A6.4, D4.7. The target is set to the dynamic minimum, and a controller sees no range above;
+            once the driver is at rest, or after the wait, what the guest then has is copied. Copying maps every page,
+            which populates what was promised: a guest in debt may die of it here, by dom0's access, and one that lives
+            does not go: the receiver has no promises, and its quota does not allow so many pages.
 Departs     Copies of one host go one after another over one link; pages that are written meanwhile are not sent again.
             What dom0 has mapped may be reclaimed at once, where Xen cannot take a page as long as it is mapped: fewer
-            die of a copy here. A controller may give memory again while a domain is copied. Only a guest that is up
-            moves; others stay.
+            die of a copy here. Only a guest that is up moves; others stay.
 """
 
 from __future__ import annotations
@@ -103,6 +102,7 @@ class Migrations:
         if resident.domain.target_pages > least_pages:
             self._targets.set_target(resident, SetTarget(at_ns, command.domain_id, least_pages))
         self._leaving.add(domid)
+        resident.pinned = True
         self._later(at_ns, Leaving(resident, command, self._wait))
 
     def act(self, at_ns: int) -> None:
@@ -117,6 +117,7 @@ class Migrations:
 
     def _stay(self, leaving: Leaving) -> None:
         """It does not go after all."""
+        leaving.resident.pinned = False
         self._leaving.discard(leaving.resident.domain.domid)
         self._stayed.append(leaving.command.domain_id)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from podcluster.config import ControllerConfig
 from podcluster.host.model import HostModel
 from podcluster.records import (
     Close,
@@ -120,6 +121,15 @@ def test_it_is_brought_down_first() -> None:
     assert quick.target_pages == slow.target_pages == 48 * MIB
     assert quick.left_ns < s_to_ns(45) < s_to_ns(47) <= slow.left_ns < s_to_ns(48)
     assert slow.tot_pages > quick.tot_pages
+
+
+def test_a_controller_does_not_give_back_what_it_is_to_do_without() -> None:
+    """D4.7 under squeezed, which hands out all there is: a guest that had all of its 96 MiB leaves with its 48."""
+    model = host_model(guest_config("linux"), controller=ControllerConfig(name="squeezed"))
+    report = sent(model, 90, start(request(0, "linux", 48, 96, 5), 1), out(60))
+    (state,) = report.departed
+    assert report.events[0].text.startswith("Dom1 96 of 96 MiB")
+    assert state.target_pages == 48 * MIB and state.tot_pages <= 48 * MIB + 256
 
 
 def indebted(memory_mib: int, demand_pages: int = 30 * MIB) -> HostReport:
