@@ -18,6 +18,7 @@ from podcluster.errors import ConfigError, InvariantError, PodclusterError
 
 NEEDS = {
     "experiment=controllers": ["workload.path=somewhere"],
+    "experiment=churn_azure": ["workload.path=somewhere"],
     "workload=one": ["workload.maxmem_mib=512"],
     "workload=alike": ["workload.memory_mib=256"],
     "workload=bitbrains": ["workload.path=somewhere"],
