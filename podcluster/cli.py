@@ -79,7 +79,7 @@ Keys that most runs want
   guest=linux|windows|...           what the guests run
   cluster.hosts=16                  how many hosts (auto: as many as needed)
   cluster.host_mem_gib=128          how large
-  study.duration_s=86400            simulated time
+  study.duration_s=86400            simulated time; study.warmup_s=3600 of it is not counted
   study.replications=20             how often, with other random numbers
   seed=1                            same seed, same results
   engine=auto|inline|ray            where it is computed; never what comes out

@@ -28,7 +28,7 @@ from podcluster.controller_parameters import (
     SqueezedParameters,
 )
 from podcluster.errors import ConfigError
-from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, gib_to_pages
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 
 Range = list[float]
 AxisValue = bool | int | float | str
@@ -36,6 +36,8 @@ AxisValue = bool | int | float | str
 MIB_PER_GIB = 1024
 MAX_SEED = 2**63 - 1
 MAX_RING_SLOTS = 4096
+MAX_HOSTS = 100_000
+MAX_HOST_GIB = 65_536
 
 TOOLSTACKS = ("xl", "xapi")
 ERAS = ("today", "xen2015", "xen2012", "rfc2009")
@@ -54,7 +56,8 @@ SCRUBBERS = ("none", "zero", "pattern")
 SCRUB_ORDERS = ("ascending", "descending")
 INSTALL_ENDS = ("stays", "shuts_down", "reboots")
 ALLOC_ORDERS = ("descending", "random")
-FAMILIES = ("one", "alike", "synthetic", "bitbrains")
+FAMILIES = ("one", "alike", "synthetic", "bitbrains", "azure_v1", "alibaba_pods", "churn")
+TRACES = ("bitbrains", "azure_v1", "alibaba_pods")
 RESAMPLE_MODES = ("auto", "none", "machines", "machines_days")
 POLICIES = (
     "first_fit",
@@ -112,7 +115,7 @@ class ClusterConfig:
     """How many hosts there are, how large, and how often they meet."""
 
     hosts: str = "auto"  # a number, or "auto": as many as the workload needs
-    host_mem_gib: int = 128  # RAM of one host
+    host_mem_gib: Any = 128  # RAM of one host; or a list with a size for each host, or groups: [16x128, 4x256]
     host_cpus: int = 64  # CPUs of one host, which only placement.vcpu_ratio looks at
     epoch_s: int = 10  # hosts run alone for this long, then report and take commands
 
@@ -122,17 +125,48 @@ class ClusterConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         if self.hosts != "auto" and not (
-            self.hosts.isascii() and self.hosts.isdigit() and 1 <= int(self.hosts) <= 100_000
+            self.hosts.isascii() and self.hosts.isdigit() and 1 <= int(self.hosts) <= MAX_HOSTS
         ):
-            _fail("cluster.hosts", "'auto' or a whole number from 1 to 100000", self.hosts, "try cluster.hosts=auto")
-        _between("cluster.host_mem_gib", self.host_mem_gib, 1, 65_536)
+            rule = f"'auto' or a whole number from 1 to {MAX_HOSTS}"
+            _fail("cluster.hosts", rule, self.hosts, "try cluster.hosts=auto")
+        for gib in set(self.host_sizes_gib or [self.host_mem_gib]):
+            _between("cluster.host_mem_gib", gib, 1, MAX_HOST_GIB)
+        sizes = self.host_sizes_gib
+        if sizes is not None and self.hosts not in ("auto", str(len(sizes))):
+            _fail("cluster.hosts", f"auto or {len(sizes)}, as cluster.host_mem_gib lists", self.hosts, "leave it out")
         _between("cluster.host_cpus", self.host_cpus, 1, 100_000)
         _between("cluster.epoch_s", self.epoch_s, 1, 86_400)
 
     @property
+    def host_sizes_gib(self) -> list[int] | None:
+        """RAM of each host where they are listed, in the order of host_id; None where all are alike."""
+        listed = self.host_mem_gib
+        if isinstance(listed, int) and not isinstance(listed, bool):
+            return None
+        sizes: list[int] = []
+        for item in listed if isinstance(listed, list) else [listed]:
+            count, _, gib = str(item).rpartition("x")
+            numbers = [text.isascii() and text.isdigit() for text in (count or "1", gib)]
+            if not all(numbers) or (count and not 1 <= int(count) <= MAX_HOSTS) or not isinstance(listed, list):
+                remedy = "try cluster.host_mem_gib=128 or 'cluster.host_mem_gib=[16x128,4x256]'"
+                _fail("cluster.host_mem_gib", "whole GiB, or a list of such, each once or as NxGIB", item, remedy)
+            sizes += [int(gib)] * int(count or "1")
+        if not 1 <= len(sizes) <= MAX_HOSTS:
+            _fail("cluster.host_mem_gib", f"a list of 1 to {MAX_HOSTS} hosts", len(sizes), "try '[16x128,4x256]'")
+        return sizes
+
+    @property
     def host_count(self) -> int | None:
         """The number of hosts asked for; None for auto."""
+        sizes = self.host_sizes_gib
+        if sizes is not None:
+            return len(sizes)
         return None if self.hosts == "auto" else int(self.hosts)
+
+    def mem_gib_of(self, host_id: int) -> int:
+        """RAM of one host."""
+        sizes = self.host_sizes_gib
+        return int(self.host_mem_gib) if sizes is None else sizes[host_id]
 
 
 @dataclass(kw_only=True)
@@ -478,7 +512,7 @@ class GuestConfig:
 class WorkloadConfig:
     """Which machines are asked for, when, and what memory they want over time."""
 
-    family: str  # one | alike | synthetic | bitbrains
+    family: str  # one | alike | synthetic | bitbrains | azure_v1 | alibaba_pods | churn
     path: str | None = None  # a trace's folder, for families that read one
     machines: int = 60  # how many (alike, synthetic)
     memory_mib: int | None = None  # xl.cfg memory= (one, alike); None: maxmem/overcommit
@@ -488,6 +522,8 @@ class WorkloadConfig:
     hold_s: int = -1  # memory stays held this long after its last use; -1: since boot
     resample: str = "auto"  # auto | none | machines | machines_days: what a replication draws from the trace
     start_s: int = 0  # where in the trace simulated time begins
+    share: float = 1.0  # of a trace's requests for machines, taken by tenant (azure_v1, alibaba_pods)
+    arrivals_per_day: float = 1000  # machines that come (churn)
     orders: list[str] = field(default_factory=list)  # what the operator types: "60 mem-set 0 512" (s, domain, MiB)
 
     def __post_init__(self) -> None:
@@ -513,13 +549,16 @@ class WorkloadConfig:
                 "null",
                 "try workload.memory_mib=256 workload.maxmem_mib=512",
             )
-        if self.family == "bitbrains" and not self.path:
-            _fail("workload.path", "the trace's folder for workload=bitbrains", self.path, "add workload.path=DIR")
+        if self.family in TRACES and not self.path:
+            _fail("workload.path", f"the trace's folder for workload={self.family}", self.path, "add workload.path=DIR")
         _between("workload.min_maxmem_mib", self.min_maxmem_mib, 16)
         _between("workload.boot_spread_s", self.boot_spread_s, 0)
         _between("workload.hold_s", self.hold_s, -1)
         _one_of("workload.resample", self.resample, RESAMPLE_MODES)
         _between("workload.start_s", self.start_s, 0)
+        if not 0 < self.share <= 1:
+            _fail("workload.share", "above 0 and at most 1", self.share, "try workload.share=0.01")
+        _between("workload.arrivals_per_day", self.arrivals_per_day, 0.001, 10_000_000)
 
 
 @dataclass(kw_only=True)
@@ -573,6 +612,56 @@ class PlacementConfig:
         _between("placement.lifetime_error", self.lifetime_error, 0, 10)
         _between("placement.lifetime_bucket_s", self.lifetime_bucket_s, 1)
         _one_of("placement.bound", self.bound, PACKING_BOUNDS)
+
+
+@dataclass(kw_only=True)
+class FailureConfig:
+    """Hosts that fail, when they are back, and what high availability does for the domains they took with them."""
+
+    rate_per_host_year: float = 0  # of each host, at any time alike
+    repair_s: float | None = 3600  # from a failure until the host is back, empty; None: never
+    ha: bool = True  # protected domains are started again on other hosts
+    restart_delay_s: float = 120  # from a failure until they are: it must be noticed, and the host fenced
+    retry_s: float | None = 20  # those for whom there is no room are tried again this often; None: never
+    best_effort_share: float = 0  # of domains: started again after all others, where there is room
+    unprotected_share: float = 0  # of domains: not started again
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _between("failure.rate_per_host_year", self.rate_per_host_year, 0, 100_000)
+        if self.repair_s is not None:
+            _between("failure.repair_s", self.repair_s, 1)
+        _between("failure.restart_delay_s", self.restart_delay_s, 0)
+        if self.retry_s is not None:
+            _between("failure.retry_s", self.retry_s, 1)
+        _between("failure.best_effort_share", self.best_effort_share, 0, 1)
+        _between("failure.unprotected_share", self.unprotected_share, 0, 1)
+        if self.best_effort_share + self.unprotected_share > 1:
+            _fail(
+                "failure.best_effort_share",
+                "at most 1 together with failure.unprotected_share",
+                f"{self.best_effort_share} + {self.unprotected_share}",
+                "lower one of them",
+            )
+
+
+@dataclass(kw_only=True)
+class MigrationConfig:
+    """Live migration: of a host that is emptied, or of one domain."""
+
+    mib_per_s: float = 1000  # of the link of a sending host, whose copies go one after another
+    wait_s: float = 120  # most that a domain is waited for on its way down to its dynamic minimum
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Check ranges; raise ConfigError."""
+        _between("migration.mib_per_s", self.mib_per_s, 0.01)
+        _between("migration.wait_s", self.wait_s, 0)
 
 
 @dataclass(kw_only=True)
@@ -651,6 +740,7 @@ class StudyConfig:
     """How long, how often, and what is written."""
 
     duration_s: int = 86400  # simulated time
+    warmup_s: int = 0  # of it, at the beginning, not counted in rates, means and peaks
     replications: int = 1  # runs of each cell, with seeds of their own
     telemetry_s: int = 300  # cadence of the samples table; 0: none
     confidence: float = 0.95  # of every interval
@@ -663,6 +753,9 @@ class StudyConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         _between("study.duration_s", self.duration_s, 1, 10 * 366 * 86_400)
+        if not 0 <= self.warmup_s < self.duration_s:
+            rule = f"from 0 to below study.duration_s ({self.duration_s})"
+            _fail("study.warmup_s", rule, self.warmup_s, "try study.warmup_s=0")
         _between("study.replications", self.replications, 1, 1_000_000)
         _between("study.telemetry_s", self.telemetry_s, 0)
         if not 0.5 <= self.confidence < 1:
@@ -685,6 +778,8 @@ class Config:
     controller: ControllerConfig
     engine: EngineConfig
     study: StudyConfig
+    failure: FailureConfig = field(default_factory=FailureConfig)
+    migration: MigrationConfig = field(default_factory=MigrationConfig)
     experiment: str | None = None  # the file of conf/experiment that this came from
     classes: dict[str, GuestConfig] = field(default_factory=dict)  # of a mix, by os_class; from conf/guest, by itself
     installed: dict[str, GuestConfig] = field(default_factory=dict)  # what installers reboot into; likewise by itself
@@ -696,8 +791,9 @@ class Config:
         """Check ranges, then what relates sections; raise ConfigError."""
         _between("seed", self.seed, 0, MAX_SEED)
         _between("overcommit", self.overcommit, 1, 1000)
-        ram_mib = self.cluster.host_mem_gib * MIB_PER_GIB
-        xen_mib = self.host.xen_mib_of(self.cluster.host_mem_gib)
+        least_gib = min(self._sizes_gib)
+        ram_mib = least_gib * MIB_PER_GIB
+        xen_mib = self.host.xen_mib_of(least_gib)
         dom0_mib = self.host.dom0_mib_at_boot(ram_mib - xen_mib)
         if self.controller.manages_dom0 and self.host.autoballoons:
             raise ConfigError(
@@ -717,14 +813,17 @@ class Config:
             )
 
     @property
-    def host_ram_pages(self) -> int:
-        """RAM of one host [pages]."""
-        return gib_to_pages(self.cluster.host_mem_gib)
+    def _sizes_gib(self) -> list[int]:
+        return self.cluster.host_sizes_gib or [self.cluster.host_mem_gib]
 
     @property
     def usable_pages(self) -> int:
-        """U: RAM of one host less Xen and the least that dom0 can be brought down to [pages]."""
-        left_mib = self.cluster.host_mem_gib * MIB_PER_GIB - self.host.xen_mib_of(self.cluster.host_mem_gib)
+        """U of the largest host: no machine can have more [pages]."""
+        return max(self.usable_pages_of(gib) for gib in set(self._sizes_gib))
+
+    def usable_pages_of(self, host_mem_gib: int) -> int:
+        """U: RAM of a host less Xen and the least that dom0 can be brought down to [pages]."""
+        left_mib = host_mem_gib * MIB_PER_GIB - self.host.xen_mib_of(host_mem_gib)
         return (left_mib - self.host.dom0_mib_least(left_mib, self.controller)) * PAGES_PER_MIB
 
     @property

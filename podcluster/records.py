@@ -103,6 +103,14 @@ CAUSES: Final[tuple[Cause, ...]] = (
     "lost_race",
 )
 
+Origin = Literal["boot", "restart", "ha", "migration"]
+ORIGINS: Final[tuple[Origin, ...]] = (
+    "boot",  # asked for by the workload
+    "restart",  # built again on its host after a crash
+    "ha",  # started on another host, its own having failed
+    "migration",  # came from another host with what it had: no boot
+)
+
 EventKind = Literal[
     "place",
     "reject",
@@ -128,6 +136,14 @@ EventKind = Literal[
     "destroy",
     "restart",
     "host_failed",
+    "host_recovered",
+    "ha_restart",
+    "ha_waits",
+    "evacuate",
+    "enabled",
+    "migrate",
+    "migrate_refused",
+    "migrate_done",
 ]
 EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "place",
@@ -154,6 +170,14 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "destroy",
     "restart",
     "host_failed",
+    "host_recovered",
+    "ha_restart",
+    "ha_waits",
+    "evacuate",
+    "enabled",
+    "migrate",
+    "migrate_refused",
+    "migrate_done",
 )
 
 NO_DOMAIN: Final = -1
@@ -217,8 +241,9 @@ class MachineRequest:
     """One machine the workload wants started: sizes in pages, times in ns of simulated time.
 
     `memory_pages` is the target it starts with (dynamic_min), at most `maxmem_pages`; `departure_ns` None means it
-    stays to the end of the run. `attempt` counts boots of the same domain from 1. `hold_ns` is how long memory stays
-    held after its last use, -1 for as long as the guest lives.
+    stays to the end of the run. `attempt` counts boots of the same domain from 1, and its stays on other hosts;
+    `origin` says how it came to this one. `hold_ns` is how long memory stays held after its last use, -1 for as long
+    as the guest lives.
     """
 
     domain_id: int
@@ -232,6 +257,7 @@ class MachineRequest:
     departure_ns: int | None
     demand: Demand
     hold_ns: int = -1
+    origin: Origin = "boot"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,6 +279,28 @@ class MachineTable:
     offsets: Int64Array
     t_s: Int64Array
     used_kib: Int64Array
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LifeTable:
+    """Machines that come and go, as read from a trace that says nothing of what memory they use.
+
+    Machine i arrives `arrival_s[i]` seconds from `epoch_s`, in order, together with all of its `batch[i]`; it lives
+    for at least `least_life_s[i]` and at most `most_life_s[i]`, or, where not `leaves[i]`, beyond `end_s`.
+    """
+
+    source: str
+    epoch_s: int
+    end_s: int
+    machine_id: Int64Array
+    batch: Int64Array
+    vcpus: Int64Array
+    maxmem_kib: Int64Array
+    arrival_s: Int64Array
+    least_life_s: Int64Array
+    most_life_s: Int64Array
+    leaves: NDArray[np.bool_]
     notes: tuple[str, ...] = ()
 
 
@@ -360,6 +408,60 @@ class StopDomain:
     domain_id: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GuestState:
+    """What goes with a domain that migrates: plain numbers, and runs of gfns (first, count), of no host in particular.
+
+    `boot` is what was drawn for its boot, in the order of `guest_boot.Boot`; `data` are the gfns of RAM that hold data,
+    `balloon` those that the balloon holds, in order; `pool` and `taken` what the guest's allocator has to give, and
+    gave. `held` of services and applications are `resident` pages in memory and the rest on swap.
+    """
+
+    request: MachineRequest
+    left_ns: int
+    up_ns: int
+    boot: tuple[int, ...]
+    target_pages: int
+    xenstore_target_kib: int
+    static_max_kib: int
+    limit_pages: int
+    tot_pages: int
+    data: tuple[tuple[int, int], ...]
+    balloon: tuple[tuple[int, int], ...]
+    pool: tuple[tuple[int, int], ...]
+    taken: tuple[tuple[int, int], ...]
+    kernel_allocated: int
+    resident: int
+    cache: int
+    held: int
+    floor: int
+    killed: bool
+    swap_free_ns: int
+    driver_faulty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateOut:
+    """Bring a domain down to its dynamic minimum, for `wait_ns` at most, copy it at `pages_per_s`, and let go of it:
+    its state is in the report of the epoch in which that is done (D4.7). It stays if it then has more than the
+    `most_pages` that the receiver can give.
+    """
+
+    at_ns: int
+    domain_id: int
+    wait_ns: int
+    pages_per_s: int
+    most_pages: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MigrateIn:
+    """Let a domain go on here that comes from another host."""
+
+    at_ns: int
+    state: GuestState
+
+
 @dataclass(frozen=True, slots=True)
 class SetTarget:
     """`xl mem-set`: ask for a new target [pages] at `at_ns`."""
@@ -387,13 +489,40 @@ class AttachDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class FailHost:
+    """The host dies at `at_ns` with all that runs on it or waits there; it stands empty until it is switched on again,
+    which is for the cluster to know.
+    """
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndWarmup:
+    """Means and peaks of the host's row begin anew at `at_ns`."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The run ends at `at_ns`: report a row for everything still running and one for the host."""
 
     at_ns: int
 
 
-Command: TypeAlias = StartDomain | StopDomain | SetTarget | SetMaxMem | AttachDevice | Close
+Command: TypeAlias = (
+    StartDomain
+    | StopDomain
+    | SetTarget
+    | SetMaxMem
+    | AttachDevice
+    | MigrateOut
+    | MigrateIn
+    | FailHost
+    | EndWarmup
+    | Close
+)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -413,7 +542,8 @@ class DomainRow:
     """One boot attempt, key (domain_id, attempt); the counters are those at the end (at the death, if it died)."""
 
     domain_id: int = column("1", "Number of the domain in its run, given by the workload and kept over attempts.")
-    attempt: int = column("1", "Which boot of this domain, from 1.")
+    attempt: int = column("1", "Which boot of this domain, or stay on another host, from 1.")
+    origin: str = column("-", "How it came to its host: one of records.ORIGINS.", label=True)
     name: str = column("-", "Name of the machine in its source.")
     host_id: int = column("1", "Host it was started on; -1 when no host took it.")
     os_class: str = column("-", "Guest class: a file in conf/guest.", label=True)
@@ -575,6 +705,10 @@ class RunRow:
     ram_pages: int = column("pages", "Memory of all hosts.")
     usable_pages: int = column("pages", "U: usable memory of all hosts.")
     duration_ns: int = column("ns", "Simulated time.")
+    warmup_ns: int = column(
+        "ns",
+        "Warm-up: boot attempts of before are not counted here, and means and peaks are of the time after it.",
+    )
     resample: str = column("-", "How machines were drawn: none, machines, machines_days.", label=True)
     conditional_on: str = column("-", "Data that every number here is conditional on; empty when drawn.", label=True)
     machines_left_out: int = column("1", "Machines of the source that took no part.")
@@ -582,6 +716,9 @@ class RunRow:
     restarts: int = column(
         "1", "Starts beyond these: after a crash by host.on_crash=restart, after a reboot by host.on_reboot."
     )
+    host_failures: int = column("1", "Hosts that failed.")
+    ha_restarts: int = column("1", "Starts beyond these: of domains whose host had failed.")
+    migrations: int = column("1", "Domains that came from another host with what they had.")
     boots_started: int = column("1", "Builds begun.")
     boots_done: int = column("1", "Guests that came up.")
     static_ratio_mean: float = column("1", "Mean over time of sum of maxmem / U: what was promised.")
@@ -616,6 +753,8 @@ class RunRow:
     fate_host_failed: int = column("1", "Boot attempts lost with their host.")
     fate_migrated: int = column("1", "Boot attempts that moved to another host.")
     domain_s: float = column("s", "Sum over boot attempts of the time from build to end.")
+    after_warmup_s: float = column("s", "Time after the warm-up of all domains, those of before it included.")
+    crashes: int = column("1", "Domains that Xen killed after the warm-up for want of populate-on-demand memory.")
     debt_s: float = column("s", "Sum over boot attempts of the time until their entries were no more than their cache.")
     boot_delay_ns_mean: float | None = column("ns", "Mean boot delay of the guests that came up.")
     swap_ns: int = column("ns", "Sum over boot attempts of the time spent swapping.")
@@ -652,7 +791,7 @@ class CellRow:
     usable_pages_mean: float = column("pages", "Mean usable memory of all hosts.")
     requests: int = column("1", "Machines asked for, all replications.")
     boots_started: int = column("1", "Builds begun, all replications.")
-    domain_days: float = column("day", "Domain time, all replications.")
+    domain_days: float = column("day", "Domain time after the warm-up, all replications.")
     static_ratio: float = column(
         "1",
         "Realised sum of maxmem / U of the machines placed, dead or alive (placed_ratio): mean over replications.",
@@ -673,8 +812,8 @@ class CellRow:
     crash_per_boot_high_pooled: float | None = column("1", "Upper end of the pooled Wilson interval.")
     crash_per_boot_design_effect: float | None = column("1", "Variance over replications over the binomial variance.")
     crash_per_domain_day: float | None = column("1/day", "pod_oom per domain-day, all replications.")
-    crash_per_domain_day_numerator: int = column("1", "Boot attempts that ended in pod_oom.")
-    crash_per_domain_day_denominator: float = column("day", "Domain-days.")
+    crash_per_domain_day_numerator: int = column("1", "Boot attempts that ended in pod_oom after the warm-up.")
+    crash_per_domain_day_denominator: float = column("day", "Domain-days after the warm-up.")
     crash_per_domain_day_low: float | None = column("1/day", "Lower end of the interval over replications.")
     crash_per_domain_day_high: float | None = column("1/day", "Upper end of the interval over replications.")
     crash_per_domain_day_upper: float | None = column("1/day", "Exact one-sided upper bound (Poisson).")
@@ -683,7 +822,9 @@ class CellRow:
     crash_per_domain_day_design_effect: float | None = column("1", "Variance over replications over Poisson's.")
     start_refused: float | None = column("1", "(rejected + build_failed) / starts asked for, all replications.")
     start_refused_numerator: int = column("1", "Boot attempts rejected or not built.")
-    start_refused_denominator: int = column("1", "Starts asked for: machines, and restarts after a crash or a reboot.")
+    start_refused_denominator: int = column(
+        "1", "Starts asked for: machines, and restarts after a crash, a reboot or a host's failure."
+    )
     start_refused_low: float | None = column("1", "Lower end of the interval over replications.")
     start_refused_high: float | None = column("1", "Upper end of the interval over replications.")
     start_refused_upper: float | None = column("1", "Exact one-sided upper bound (Clopper-Pearson).")
@@ -759,7 +900,11 @@ rows are sorted by cell, replication and `key`, rows of equal key staying in the
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """What a host says at the end of an epoch: its view, what ended, what happened; `host` only after Close."""
+    """What a host says at the end of an epoch: its view, what ended, what happened; `host` only after Close.
+
+    `departed` is the state of domains that are on their way to another host, `stayed` the domain_ids of those that were
+    to go and do not.
+    """
 
     host_id: int
     now_ns: int
@@ -768,6 +913,8 @@ class HostReport:
     events: tuple[EventRow, ...] = ()
     samples: SampleBlock = NO_SAMPLES
     host: HostRow | None = None
+    departed: tuple[GuestState, ...] = ()
+    stayed: tuple[int, ...] = ()
 
 
 class Sink(Protocol):

@@ -39,7 +39,8 @@ WRONG = {
     ),
     "unknown choice": (
         ["workload=bitbrain"],
-        "workload must be one of alike, bitbrains, one, synthetic, got bitbrain: did you mean workload=bitbrains?",
+        "workload must be one of alibaba_pods, alike, azure_v1, bitbrains, churn, one, synthetic, got bitbrain: "
+        "did you mean workload=bitbrains?",
     ),
     "group set to a number": (["guest=3"], "guest must be one of installer, linux, "),
     "key taken out": (["~seed"], "seed must be given, got nothing: "),

@@ -18,9 +18,12 @@ from podcluster.errors import ConfigError, InvariantError, PodclusterError
 
 NEEDS = {
     "experiment=controllers": ["workload.path=somewhere"],
+    "experiment=churn_azure": ["workload.path=somewhere"],
     "workload=one": ["workload.maxmem_mib=512"],
     "workload=alike": ["workload.memory_mib=256"],
     "workload=bitbrains": ["workload.path=somewhere"],
+    "workload=azure_v1": ["workload.path=somewhere"],
+    "workload=alibaba_pods": ["workload.path=somewhere"],
 }
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 EXPERIMENTS = groups()["experiment"]
@@ -35,6 +38,13 @@ MISTAKES = [
     ("cluster.hosts=2.5", "cluster.hosts must be 'auto' or a whole number"),
     ("cluster.host_mem_gib=0", "cluster.host_mem_gib must be between 1 and"),
     ("cluster.host_cpus=0", "cluster.host_cpus must be between 1 and"),
+    ("cluster.host_mem_gib=[64,0]", "cluster.host_mem_gib must be between 1 and"),
+    ("cluster.host_mem_gib=[]", "cluster.host_mem_gib must be a list of 1 to 100000 hosts"),
+    ("cluster.host_mem_gib=many", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_mem_gib=1.5", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_mem_gib=true", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_mem_gib=[0x64]", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_mem_gib=[2x]", "cluster.host_mem_gib must be whole GiB, or a list"),
     ("cluster.epoch_s=0", "cluster.epoch_s must be between 1 and"),
     ("host.toolstack=vm", "host.toolstack must be one of xl, xapi"),
     ("host.era=2008", "host.era must be one of today"),
@@ -116,9 +126,23 @@ MISTAKES = [
     ("workload.hold_s=-2", "workload.hold_s must be >= -1"),
     ("workload.resample=all", "workload.resample must be one of"),
     ("workload.start_s=-1", "workload.start_s must be >= 0"),
+    ("study.warmup_s=-1", "study.warmup_s must be from 0 to below study.duration_s (86400)"),
+    ("study.warmup_s=86400", "study.warmup_s must be from 0 to below study.duration_s (86400)"),
+    ("failure.rate_per_host_year=-1", "failure.rate_per_host_year must be between 0 and"),
+    ("failure.repair_s=0", "failure.repair_s must be >= 1"),
+    ("failure.restart_delay_s=-1", "failure.restart_delay_s must be >= 0"),
+    ("failure.retry_s=0", "failure.retry_s must be >= 1"),
+    ("failure.best_effort_share=2", "failure.best_effort_share must be between 0 and 1"),
+    ("failure.unprotected_share=-1", "failure.unprotected_share must be between 0 and 1"),
+    ("migration.mib_per_s=0", "migration.mib_per_s must be >= 0.01"),
+    ("migration.wait_s=-1", "migration.wait_s must be >= 0"),
+    ("workload.share=0", "workload.share must be above 0 and at most 1"),
+    ("workload.share=1.5", "workload.share must be above 0 and at most 1"),
+    ("workload.arrivals_per_day=0", "workload.arrivals_per_day must be between 0.001 and"),
     ("workload=one", "workload.maxmem_mib must be given for workload=one"),
     ("workload=alike", "workload.maxmem_mib must be given for workload=alike"),
     ("workload=bitbrains", "workload.path must be the trace's folder"),
+    ("workload=azure_v1", "workload.path must be the trace's folder for workload=azure_v1"),
     ("placement.policy=worst", "placement.policy must be one of first_fit, next_fit, best_fit, worst_fit, random_fit"),
     ("placement.by=size", "placement.by must be one of dynamic_min, target, maxmem, blend, demand"),
     ("placement.maxmem_percent=101", "placement.maxmem_percent must be between 0 and 100"),
@@ -251,6 +275,14 @@ def test_target_above_maxmem_is_refused() -> None:
     compose(["workload=one", "workload.memory_mib=512", "workload.maxmem_mib=512"])
 
 
+def test_a_number_of_hosts_beside_a_list_of_them_must_agree() -> None:
+    """cluster.hosts may be left out or say the same."""
+    with pytest.raises(ConfigError, match=r"^cluster.hosts must be auto or 3, as cluster.host_mem_gib lists, got 4: "):
+        compose(["cluster.host_mem_gib=[2x64,128]", "cluster.hosts=4"])
+    for hosts in ("auto", "3"):
+        assert compose(["cluster.host_mem_gib=[2x64,128]", f"cluster.hosts={hosts}"]).cluster.host_count == 3
+
+
 def test_actors_and_hosts_per_actor_exclude_each_other() -> None:
     """Two answers to one question are refused."""
     with pytest.raises(ConfigError, match=r"engine.actors must be null where engine.hosts_per_actor is given"):
@@ -294,7 +326,7 @@ def test_a_dom0_that_squeezed_manages() -> None:
 def test_usable_memory_of_the_default_host() -> None:
     """U of a 128 GiB host: RAM less RAM/128 + 64 MiB for Xen and 2048 MiB for dom0."""
     config = compose()
-    assert config.host_ram_pages == 128 * 262_144
+    assert config.cluster.mem_gib_of(0) == 128
     assert config.usable_pages == (131_072 - (1024 + 64) - 2048) * 256
     assert compose(["host.xen_mib=512"]).usable_pages == (131_072 - 512 - 2048) * 256
 

@@ -73,14 +73,16 @@ class _Hosts:
 
 
 def packing(rows: Sequence[DomainRow], plan: Plan) -> Packing:
-    """Of the domains that were built, in the order of their rows."""
-    built = [row for row in rows if row.boot_start_ns is not None]
+    """Of the domains that were built, in the order of their rows, after the warm-up."""
+    since_ns = plan.warmup_ns
+    built = [row for row in rows if row.boot_start_ns is not None and row.end_ns >= since_ns]
     sizes = [(plan.need_pages[row.domain_id], row.vcpus) for row in built]
-    changes = [_Change(row.boot_start_ns or 0, 1, i) for i, row in enumerate(built)]
+    changes = [_Change(max(row.boot_start_ns or 0, since_ns), 1, i) for i, row in enumerate(built)]
     # The end of the run ends nobody: what starts at that instant stands beside it.
     changes += [_Change(row.end_ns + (row.fate == "running"), -1, i) for i, row in enumerate(built)]
     hosts = _Hosts(plan, min(sizes)[1] if sizes else 0)
-    now_ns = committed = used_room = used = stranded = 0
+    now_ns, span_ns = since_ns, plan.duration_ns - since_ns
+    committed = used_room = used = stranded = 0
     used_max = fullest = 0
     here: set[int] = set()
     there: list[int] = []
@@ -104,8 +106,8 @@ def packing(rows: Sequence[DomainRow], plan: Plan) -> Packing:
         hosts_used_max=used_max,
         hosts_bound=_bound([sizes[i] for i in there], plan),
         density_mean=committed / used_room if used_room else None,
-        empty_mean=1 - used / (len(plan.specs) * plan.duration_ns),
-        stranded_mean=stranded / (room * plan.duration_ns),
+        empty_mean=1 - used / (len(plan.specs) * span_ns),
+        stranded_mean=stranded / (room * span_ns),
     )
 
 

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from podcluster.cluster.asks import Forecasts
+from podcluster.cluster.failures import draw_failures
 from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.pool import HostPlan
-from podcluster.config import Config, EngineConfig, PlacementConfig
+from podcluster.config import Config, EngineConfig, FailureConfig, MigrationConfig, PlacementConfig
 from podcluster.errors import ConfigError
 from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
 from podcluster.records import HostSpec, Workload
-from podcluster.units import NS_PER_S, PAGES_PER_GIB, s_to_ns
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, gib_to_pages, s_to_ns
 
 RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written
 
@@ -59,6 +60,10 @@ class Plan:
     orders: tuple[Order, ...] = ()  # the operator's, in order of time
     placement: PlacementConfig = field(default_factory=lambda: PlacementConfig(policy="first_fit"))
     restarts: bool = False
+    failures: tuple[Order, ...] = ()  # of hosts, by themselves
+    failure: FailureConfig = field(default_factory=FailureConfig)
+    migration: MigrationConfig = field(default_factory=MigrationConfig)
+    warmup_ns: int = 0
 
     @property
     def view_age_ns(self) -> int:
@@ -93,7 +98,10 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         why = f", which leave {count.unplaced} over" if count.unplaced else ""
         noun = "host" if hosts == 1 else "hosts"
         notes.append(f"cluster.hosts=auto took {hosts} {noun} of {config.cluster.host_mem_gib} GiB{why}")
-    specs = tuple(HostSpec(host_id, config.host_ram_pages, config.usable_pages, cpus) for host_id in range(hosts))
+    sizes_gib = [config.cluster.mem_gib_of(host_id) for host_id in range(hosts)]
+    specs = tuple(
+        HostSpec(host_id, gib_to_pages(gib), config.usable_pages_of(gib), cpus) for host_id, gib in enumerate(sizes_gib)
+    )
     telemetry_s = config.study.telemetry_s
     # A run shorter than the grid is looked at once, at its end: ratios need a peak.
     grid_s = min(telemetry_s or RATIO_SAMPLES_S, config.study.duration_s)
@@ -102,7 +110,11 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         hosts=HostPlan(config.host, config.guests, seed, s_to_ns(grid_s), config.controller),
         need_pages=need,
         reserve_pages=reserve_pages,
-        orders=parse(config.workload.orders, need, s_to_ns(config.study.duration_s)),
+        orders=parse(config.workload.orders, need, hosts, s_to_ns(config.study.duration_s)),
+        failures=tuple(draw_failures(config.failure, specs, seed, s_to_ns(config.study.duration_s))),
+        failure=config.failure,
+        migration=config.migration,
+        warmup_ns=s_to_ns(config.study.warmup_s),
         duration_ns=s_to_ns(config.study.duration_s),
         epoch_ns=s_to_ns(config.cluster.epoch_s),
         write_samples=telemetry_s > 0,

@@ -17,16 +17,16 @@ import numpy as np
 from podcluster.records import NO_HOST, SAMPLE_COLUMNS, DomainRow, Int64Array, SampleBlock
 
 
-def peak_of(rows: Sequence[DomainRow], name: str) -> int:
+def peak_of(rows: Sequence[DomainRow], name: str, since_ns: int = 0) -> int:
     """Most that column `name` [pages] sums to over the domains alive at one instant; one that ends where another
-    starts is gone by then.
+    starts is gone by then. Instants before `since_ns` do not count.
     """
     steps: list[tuple[int, int]] = []
     for row in rows:
         if row.boot_start_ns is None:
             continue
         pages = int(getattr(row, name))
-        steps.append((row.boot_start_ns, pages))
+        steps.append((max(row.boot_start_ns, since_ns), pages))
         # The end of the run ends nobody: what starts at that instant stands beside it.
         steps.append((row.end_ns + (row.fate == "running"), -pages))
     return _highest(steps)
@@ -41,17 +41,22 @@ def _highest(steps: list[tuple[int, int]]) -> int:
     return peak
 
 
-def placed_peak(rows: Sequence[DomainRow], departures_ns: Mapping[int, int | None], end_ns: int) -> int:
+def placed_peak(
+    rows: Sequence[DomainRow], departures_ns: Mapping[int, int | None], end_ns: int, since_ns: int = 0
+) -> int:
     """Most maxmem [pages] that was promised at one instant if every machine that a host took had stayed until it was
     to leave: what an operator set out to run, whatever became of it. `departures_ns` by domain_id; None: at the end.
+    Instants before `since_ns` do not count.
     """
     steps: list[tuple[int, int]] = []
     for row in rows:
         if row.boot_start_ns is None:
             continue
         leaves_ns = departures_ns[row.domain_id]
-        steps.append((row.boot_start_ns, row.maxmem_pages))
-        steps.append((end_ns + 1 if leaves_ns is None else leaves_ns, -row.maxmem_pages))
+        gone_ns = end_ns + 1 if leaves_ns is None else leaves_ns
+        if gone_ns > since_ns:
+            steps.append((max(row.boot_start_ns, since_ns), row.maxmem_pages))
+            steps.append((gone_ns, -row.maxmem_pages))
     return _highest(steps)
 
 
@@ -83,15 +88,17 @@ def _firsts(samples: SampleBlock) -> Int64Array:
 
 
 class SamplePeaks:
-    """Running maxima of the cluster's samples [pages]."""
+    """Running maxima of the cluster's samples [pages], from `since_ns` on."""
 
-    def __init__(self) -> None:
+    def __init__(self, since_ns: int = 0) -> None:
+        self._since_ns = since_ns
         self.owned_pages = 0
         self.target_pages = 0
         self.demanded_pages = 0
 
     def take(self, samples: SampleBlock) -> None:
         """Look at samples of the whole cluster."""
+        samples = SampleBlock(samples.columns[:, samples.column("t_ns") >= self._since_ns])
         self.owned_pages = max(self.owned_pages, int(samples.column("owned_pages").max(initial=0)))
         self.target_pages = max(self.target_pages, int(samples.column("target_pages").max(initial=0)))
         self.demanded_pages = max(self.demanded_pages, int(samples.column("demanded_pages").max(initial=0)))

@@ -1,48 +1,70 @@
 """One run: the epochs in which hosts and scheduler meet, from the first arrival to the end.
 
-What        `run` turns a workload into rows. Each epoch: what arrives is placed on the hosts' last views, the commands
-            go out by host, the pool advances, the reports are folded.
+What        `run` turns a workload into rows. Each epoch: what is due is done (machines arrive and are placed on the
+            hosts' last views, others leave, hosts fail and come back, what they took is started again), the commands go
+            out by host, the pool advances, the reports are folded.
 Units       Pages of 4 KiB; simulated time in ns.
-Symbols     U usable_pages of all hosts   epoch k is the time (k epoch_ns, (k + 1) epoch_ns]
-Invariants  [EP-1] epochs without arrival or departure are merged, which changes no row: a host is a function of its
-                   commands, and a scheduler looks at views only in an epoch with arrivals, whose beginning is never
-                   merged away.
-            [EP-2] a placement keeps committed + need_memory <= U and maxmem <= U of its host, counting what the same
-                   epoch placed before (`scheduler.py`).
-            [EP-3] every request has a `domains` row for each of its attempts, which count from 1 without gaps; only a
-                   crash with `host.on_crash=restart` and a reboot with `host.on_reboot=restart` have a next one.
-            [EP-4] commit_ratio <= 1.
-Departs     A scheduler counts its own placements of the running epoch at once, though no host has reported them: real
-            ones do too. Time begins just after 0: what arrives at 0 is started at 1 ns.
+Symbols     epoch k is the time (k epoch_ns, (k + 1) epoch_ns]
+Invariants  [EP-1] epochs in which nothing is due are merged, which changes no row: a host is a function of its
+                   commands, a scheduler looks at views only in an epoch with something due, whose beginning is never
+                   merged away, what hosts report of a failure is known at the end of its epoch, which is not either,
+                   and while a domain is on its way to another host no epochs are merged.
+            [EP-3] every request has a `domains` row for each of its attempts, which count from 1 without gaps; a next
+                   one has only who crashed, with `host.on_crash=restart`, rebooted, with `host.on_reboot=restart`, or
+                   lost its host.
+Departs     Time begins just after 0: what arrives at 0 is started at 1 ns.
 """
 
 from __future__ import annotations
 
-import heapq
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from podcluster.cluster.packing import packing
+from podcluster.cluster.agenda import (
+    NEVER,
+    Agenda,
+    Arrival,
+    Departure,
+    Enabling,
+    Evacuation,
+    Failure,
+    Item,
+    Landing,
+    Migration,
+    Operation,
+    Recovery,
+    Rescue,
+    Warmed,
+)
+from podcluster.cluster.failures import priority_of
+from podcluster.cluster.ledger import Ledger, check_attempts, rejection, run_row
 from podcluster.cluster.plan import Plan
-from podcluster.cluster.pool import Pool
+from podcluster.cluster.pool import CommandsByHost, Pool
 from podcluster.cluster.progress import Progress
-from podcluster.cluster.ratios import SamplePeaks, add_hosts, by_instant, peak_of, placed_peak, put_before
+from podcluster.cluster.ratios import SamplePeaks, add_hosts, by_instant, put_before
+from podcluster.cluster.rescue import Lost, restart_order
 from podcluster.cluster.scheduler import Outcome, Scheduler
 from podcluster.errors import InvariantError
+from podcluster.placement.ha import evacuation
 from podcluster.placement.policy import Policy
 from podcluster.records import (
-    FATES,
+    NO_DOMAIN,
     NO_HOST,
     Close,
     Command,
     DomainRow,
+    EndWarmup,
+    EventKind,
     EventRow,
+    FailHost,
+    GuestState,
     HostReport,
-    HostRow,
     MachineRequest,
+    MigrateIn,
+    MigrateOut,
     Rejected,
     RunRow,
     Sink,
@@ -50,7 +72,7 @@ from podcluster.records import (
     StopDomain,
     Workload,
 )
-from podcluster.units import NS_PER_S, pages_to_mib
+from podcluster.units import NS_PER_S, mib_to_pages, pages_to_mib, s_to_ns
 
 MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long; in long runs,
 MERGED_SHARE = 100  # a hundredth of the run
@@ -64,104 +86,28 @@ class RunOutcome:
     steps: int
 
 
-class Ledger:
-    """Everything the driver remembers of a run: what runs where, and what has ended how."""
-
-    def __init__(self) -> None:
-        self.host_of: dict[int, int] = {}  # domain_id -> host_id of those that a host took
-        self.running = 0  # domains alive at the end of the last step
-        self.rows: list[DomainRow] = []
-        self.hosts: list[HostRow] = []
-        self.fates: Counter[str] = Counter()
-        self.lost_races = 0
-        self.departures: list[tuple[int, int]] = []  # heap of (departure_ns, domain_id)
-
-    def end(self, rows: Iterable[DomainRow]) -> None:
-        """Take the rows of domains that ended."""
-        for row in rows:
-            self.fates[row.fate] += 1
-            self.rows.append(row)
-
-
 def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, progress: Progress) -> RunOutcome:
     """Simulate one run and write its tables, `runs` included."""
     started_s = time.monotonic()
     end_ns = plan.duration_ns
-    arrivals = sorted(workload.requests, key=lambda request: (request.arrival_ns, request.domain_id))
-    late = [request.domain_id for request in arrivals if request.arrival_ns > end_ns]
+    late = [request.domain_id for request in workload.requests if request.arrival_ns > end_ns]
     if late:
         raise InvariantError(f"[EP-3] arrivals within the run violated: domains {late[:5]} arrive after {end_ns} ns")
-    ledger = Ledger()
-    peaks = SamplePeaks()
-    scheduler = Scheduler(plan, policy)
-    looks = scheduler.looks(arrivals, plan.epoch_ns)
-    orders = [order for order in plan.orders if order.at_ns <= end_ns]
-    now_ns, next_arrival, next_order, steps = 0, 0, 0, 0
+    driver = Driver(plan, workload, policy, sink)
+    now_ns, steps = 0, 0
     while now_ns < end_ns:
-        due_ns = _due(arrivals, next_arrival, ledger, end_ns)
-        if next_order < len(orders):
-            due_ns = min(due_ns, orders[next_order].at_ns)
-        until_ns = _until(now_ns, due_ns, plan.epoch_ns, end_ns)
-        look = bisect_right(looks, now_ns)
-        if look < len(looks):
-            until_ns = min(until_ns, looks[look])  # [EP-6]
-        commands: dict[int, list[Command]] = {}
-        first = next_arrival
-        while next_arrival < len(arrivals) and max(1, arrivals[next_arrival].arrival_ns) <= until_ns:
-            next_arrival += 1
-        requests = arrivals[first:next_arrival]
-        for request, outcome in zip(requests, scheduler.place(requests, now_ns), strict=True):
-            _start(request, outcome, plan, ledger, commands, sink)
-        while ledger.departures and ledger.departures[0][0] <= until_ns:
-            at_ns, domain_id = heapq.heappop(ledger.departures)
-            # Also to a domain that has crashed: it may have been, or be about to be, built again.
-            commands.setdefault(ledger.host_of[domain_id], []).append(StopDomain(at_ns, domain_id))
-            scheduler.leaves(domain_id, at_ns)
-        while next_order < len(orders) and orders[next_order].at_ns <= until_ns:
-            order = orders[next_order]
-            if order.domain_id in ledger.host_of:  # else no host took it
-                commands.setdefault(ledger.host_of[order.domain_id], []).append(order)
-            next_order += 1
-        if until_ns == end_ns:
-            for spec in plan.specs:
-                commands.setdefault(spec.host_id, []).append(Close(end_ns))
-        ordered = {host_id: sorted(commands[host_id], key=_command_order) for host_id in sorted(commands)}
-        reports = pool.advance(until_ns, ordered)
-        scheduler.report(until_ns, reports)
-        _take(reports, plan, ledger, peaks, sink)
+        due_ns = now_ns + 1 if driver.awaits else min(driver.agenda.due_ns, end_ns)
+        until_ns = min(_until(now_ns, due_ns, plan.epoch_ns, end_ns), driver.look_after(now_ns))
+        commands = driver.commands(now_ns, until_ns)
+        driver.take(pool.advance(until_ns, commands), until_ns)
         now_ns = until_ns
         steps += 1
-        progress.update(now_ns, ledger.running, ledger.fates)
-    scheduler.audit()
-    _check_attempts(arrivals, ledger.rows)
-    row = run_row(plan, workload, ledger, peaks, pool, time.monotonic() - started_s)
+        progress.update(now_ns, driver.ledger.running, driver.ledger.fates)
+    driver.audit()
+    check_attempts(workload.requests, driver.ledger.rows)
+    row = run_row(plan, workload, driver.ledger, driver.peaks, pool, time.monotonic() - started_s)
     sink.write("runs", [row])
     return RunOutcome(row, steps)
-
-
-def _check_attempts(arrivals: Sequence[MachineRequest], rows: Sequence[DomainRow]) -> None:
-    """Every request has come to its end, and every attempt is accounted for [EP-3]."""
-    last = Counter[int]()
-    for domain_id, attempt in sorted((row.domain_id, row.attempt) for row in rows):
-        last[domain_id] += 1
-        if attempt != last[domain_id]:
-            raise InvariantError(f"[EP-3] attempts without gaps violated: domain {domain_id}, attempt {attempt}")
-    missing = [request.domain_id for request in arrivals if request.domain_id not in last]
-    if missing or len(last) != len(arrivals):
-        raise InvariantError(
-            f"[EP-3] a row for every request violated: {len(arrivals)} requests, {len(last)} domains in rows, none of "
-            f"{missing[:5]}"
-        )
-
-
-def _due(arrivals: Sequence[MachineRequest], next_arrival: int, ledger: Ledger, end_ns: int) -> int:
-    """When something must be done next: an arrival, a departure, the end."""
-    due_ns = end_ns
-    if next_arrival < len(arrivals):
-        due_ns = min(due_ns, max(1, arrivals[next_arrival].arrival_ns))
-    if ledger.departures:
-        due_ns = min(due_ns, ledger.departures[0][0])
-    return due_ns
 
 
 def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int) -> int:
@@ -175,145 +121,367 @@ def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int) -> int:
     return min(boundary_ns, now_ns + most_ns)
 
 
+class Driver:
+    """The cluster's side of a run: it does what is due, and takes what hosts report."""
+
+    def __init__(self, plan: Plan, workload: Workload, policy: Policy, sink: Sink) -> None:
+        self.agenda = Agenda()
+        self.ledger = Ledger()
+        self.peaks = SamplePeaks(plan.warmup_ns)
+        self._plan = plan
+        self._sink = sink
+        self._scheduler = Scheduler(plan, policy)
+        self._looks = self._scheduler.looks(workload.requests, plan.epoch_ns)
+        self._troubled = bool(plan.failures) or any(not isinstance(order.item, Operation) for order in plan.orders)
+        self._begin_ns = 0  # of the step at hand
+        self._waiting: list[MachineRequest] = []  # have arrived in it, and are to be placed together
+        self._leaving: list[tuple[int, int]] = []  # (at, domain_id), after these
+        self._requests = {request.domain_id: request for request in workload.requests}
+        self._host_of: dict[int, int] = {}  # domain_id -> host_id of those that a host took
+        self._down: dict[int, int] = {}  # host_id -> when it failed
+        self._lost: dict[int, Lost] = {}  # by domain_id
+        self._rescues: set[int] = set()  # instants at which they are due
+        self._evacuated: set[int] = set()  # hosts that are given no more domains
+        self._landings: dict[int, int] = {}  # domain_id -> when it lands
+        self._ended: set[int] = set()  # domain_ids of those that are on no host any more, as far as is known
+        self._commands: dict[int, list[Command]] = {}
+        for request in sorted(workload.requests, key=lambda request: (request.arrival_ns, request.domain_id)):
+            self.agenda.add(max(1, request.arrival_ns), Arrival(request))
+        for order in (*plan.failures, *plan.orders):
+            if order.at_ns <= plan.duration_ns:
+                self.agenda.add(order.at_ns, order.item)
+        if plan.warmup_ns:
+            self.agenda.add(plan.warmup_ns, Warmed())
+
+    @property
+    def awaits(self) -> bool:
+        """Something may come of the next epoch that nobody knows yet: then it is a step of its own [EP-1].
+
+        A host may report of a domain on its way; and where views have an age, starts after a failure look at reports of
+        instants that are not known beforehand [EP-6].
+        """
+        return self._scheduler.expects or (self._troubled and self._plan.view_age_ns > 0)
+
+    def look_after(self, now_ns: int) -> int:
+        """The next instant of which reports will be wanted [EP-6]."""
+        at = bisect_right(self._looks, now_ns)
+        return self._looks[at] if at < len(self._looks) else NEVER
+
+    def audit(self) -> None:
+        """Check what is known of the hosts, at the end."""
+        self._scheduler.audit()
+
+    def commands(self, begin_ns: int, until_ns: int) -> CommandsByHost:
+        """Do all that is due after `begin_ns` and up to `until_ns`; what hosts are to do, each in order of time."""
+        self._commands, self._begin_ns = {}, begin_ns
+        while self.agenda.due_ns <= until_ns:
+            for at_ns, item in self.agenda.until(until_ns):
+                self._do(at_ns, item)
+            self._settle()  # which may find that somebody leaves again by then
+        self._scheduler.place((), begin_ns)
+        if until_ns == self._plan.duration_ns:
+            for lost in self._lost.values():
+                self._give_up(lost, until_ns)
+            self._command_all(Close(until_ns))
+        return {host_id: sorted(self._commands[host_id], key=_command_order) for host_id in sorted(self._commands)}
+
+    def take(self, reports: Sequence[HostReport], until_ns: int) -> None:
+        """Fold one step's reports, which come in host_id order [CL-1]."""
+        self.ledger.running = sum(report.view.domains for report in reports)
+        self._scheduler.report(until_ns, reports)
+        for report in reports:
+            self.ledger.end(report.domains)
+            for table, rows in (("domains", report.domains), ("events", report.events)):
+                if rows:
+                    self._sink.write(table, rows)
+            for row in report.domains:
+                if row.fate == "host_failed":
+                    self._mourn(row, until_ns)
+                if row.fate in ("shut_down", "build_failed") or not self._plan.restarts:
+                    self._ended.add(row.domain_id)
+            for domain_id in report.stayed:
+                if self._scheduler.expected_on(domain_id) is not None:
+                    self._scheduler.give_up(domain_id)
+            for state in report.departed:
+                self._landings[state.request.domain_id] = until_ns + 1
+                self.agenda.add(until_ns + 1, Landing(state), state.request.domain_id)
+            if report.host is not None:
+                self.ledger.hosts.append(report.host)
+                self._sink.write("hosts", [report.host])
+        blocks = [report.samples for report in reports if report.samples]
+        if blocks:
+            samples = by_instant(blocks)
+            cluster = add_hosts(samples)
+            self.peaks.take(cluster)
+            if self._plan.write_samples:
+                self._sink.write("samples", put_before(cluster, samples))
+
+    # -- what is due -------------------------------------------------------------------------------------------------
+
+    def _do(self, at_ns: int, item: Item) -> None:
+        if isinstance(item, Arrival):
+            self._waiting.append(item.request)
+        elif isinstance(item, Departure):
+            self._leaving.append((at_ns, item.domain_id))
+        elif isinstance(item, Operation):
+            if item.order.domain_id in self._host_of:  # else no host took it
+                self._command(self._host_of[item.order.domain_id], item.order)
+        else:
+            self._settle()  # before it changes where domains may go
+            self._change(at_ns, item)
+
+    def _change(self, at_ns: int, item: Item) -> None:
+        if isinstance(item, Failure):
+            self._fail(at_ns, item.host_id)
+        elif isinstance(item, Recovery):
+            self._recover(at_ns, item)
+        elif isinstance(item, Rescue):
+            self._rescue(at_ns)
+        elif isinstance(item, Landing):
+            self._land(at_ns, item.state)
+        elif isinstance(item, Evacuation):
+            self._evacuate(at_ns, item.host_id)
+        elif isinstance(item, Migration):
+            self._migrate(at_ns, item)
+        elif isinstance(item, Enabling):
+            self._enable(at_ns, item.host_id)
+        elif isinstance(item, Warmed):
+            self._command_all(EndWarmup(at_ns))
+
+    def _settle(self) -> None:
+        """Place what has arrived, all together, and let those leave that are to."""
+        arrived, self._waiting = self._waiting, []
+        if arrived:
+            for request, outcome in zip(arrived, self._scheduler.place(arrived, self._begin_ns), strict=True):
+                self._arrive(request, outcome)
+        leaving, self._leaving = self._leaving, []
+        for at_ns, domain_id in leaving:
+            self._depart(at_ns, domain_id)
+
+    def _arrive(self, request: MachineRequest, outcome: Outcome) -> None:
+        """Start a request where it was placed, or write its rejection; and which hosts refused it."""
+        at_ns = max(1, request.arrival_ns)
+        if not self._accept(at_ns, request, outcome, "place"):
+            return
+        if request.departure_ns is not None and request.departure_ns <= self._plan.duration_ns:
+            self.agenda.add(max(request.departure_ns, at_ns + 1), Departure(request.domain_id), request.domain_id)
+
+    def _accept(self, at_ns: int, request: MachineRequest, outcome: Outcome, kind: EventKind) -> bool:
+        """Whether a host took it."""
+        answer, refused = outcome
+        self._count_races(at_ns, request, refused)
+        if isinstance(answer, Rejected):
+            self._reject(at_ns, request, answer)
+            return False
+        self._start(at_ns, request, answer, kind)
+        return True
+
+    def _count_races(self, at_ns: int, request: MachineRequest, refused: Sequence[int]) -> None:
+        self.ledger.lost_races += len(refused)
+        for host_id in refused:
+            self._event(at_ns, host_id, request, "lost_race", "it had less than was known of it")
+
+    def _start(self, at_ns: int, request: MachineRequest, host_id: int, kind: EventKind) -> None:
+        self._host_of[request.domain_id] = host_id
+        self._ended.discard(request.domain_id)
+        self._command(host_id, StartDomain(at_ns, request))
+        text = f"{request.name}: {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
+        self._event(at_ns, host_id, request, kind, text)
+
+    def _reject(self, at_ns: int, request: MachineRequest, answer: Rejected) -> None:
+        self.ledger.end([rejection(request, at_ns, answer.cause)])
+        self._sink.write("domains", self.ledger.rows[-1:])
+        self._event(at_ns, NO_HOST, request, "reject", answer.reason)
+
+    def _depart(self, at_ns: int, domain_id: int) -> None:
+        lost = self._lost.pop(domain_id, None)
+        if lost is not None:
+            self._give_up(lost, at_ns)
+            return
+        if domain_id in self._landings:  # it is between two hosts, and leaves when it has landed
+            self.agenda.add(self._landings[domain_id] + 1, Departure(domain_id), domain_id)
+            return
+        # Also to a domain that has crashed: it may have been, or be about to be, built again.
+        if domain_id in self._host_of:
+            self._command(self._host_of[domain_id], StopDomain(at_ns, domain_id))
+        self._scheduler.leaves(domain_id, at_ns)
+
+    # -- hosts that fail, and what becomes of their domains ----------------------------------------------------------
+
+    def _fail(self, at_ns: int, host_id: int) -> None:
+        if host_id in self._down:
+            return
+        self._down[host_id] = at_ns
+        self.ledger.host_failures += at_ns >= self._plan.warmup_ns
+        self._scheduler.close(host_id)
+        self._command(host_id, FailHost(at_ns))
+        self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "host_failed", "the host is down")])
+        repair_s = self._plan.failure.repair_s
+        if repair_s is not None:
+            self.agenda.add(at_ns + s_to_ns(repair_s), Recovery(host_id, at_ns))
+
+    def _recover(self, at_ns: int, item: Recovery) -> None:
+        failed_ns = self._down.get(item.host_id)
+        if failed_ns is None or item.failed_ns not in (None, failed_ns):
+            return
+        del self._down[item.host_id]
+        self._evacuated.discard(item.host_id)
+        self._scheduler.open(item.host_id)
+        text = f"back after {(at_ns - failed_ns) / NS_PER_S:,.0f} s, empty"
+        self._sink.write("events", [EventRow(at_ns, item.host_id, NO_DOMAIN, 0, "host_recovered", text)])
+
+    def _mourn(self, row: DomainRow, until_ns: int) -> None:
+        """A domain was lost with its host: unless it was about to leave, or nobody wants it back, it is to be started
+        again, not before this epoch is over: until then nobody knows.
+        """
+        failure, seed = self._plan.failure, self._plan.hosts.seed
+        request = self._requests[row.domain_id]
+        priority = priority_of(failure, seed, row.domain_id)
+        due_ns = max(row.end_ns + s_to_ns(failure.restart_delay_s), until_ns + 1)
+        gone = request.departure_ns is not None and request.departure_ns <= due_ns
+        if not failure.ha or priority == "unprotected" or gone:
+            return
+        # By its row: it may have installed another system than it was asked for with.
+        again = replace(request, os_class=row.os_class, attempt=row.attempt + 1, origin="ha", arrival_ns=due_ns)
+        self._lost[row.domain_id] = Lost(again, self._scheduler.ask(again), priority, due_ns)
+        self._rescue_at(due_ns)
+
+    def _rescue(self, at_ns: int) -> None:
+        """Start again whoever is due and has a place; the others are tried again, or given up."""
+        self._rescues.discard(at_ns)
+        due = [lost for lost in self._lost.values() if lost.due_ns <= at_ns]
+        for lost, planned in restart_order(due, self._scheduler.open_views()):
+            request = lost.request
+            if planned is not None and self._scheduler.place_on(planned, request):
+                outcome = Outcome(planned)
+            else:
+                (outcome,) = self._scheduler.place([request], self._begin_ns)
+            if isinstance(outcome.answer, Rejected):
+                self._wait(at_ns, lost, outcome)
+            else:
+                del self._lost[request.domain_id]
+                self._accept(at_ns, request, outcome, "ha_restart")
+
+    def _rescue_at(self, at_ns: int) -> None:
+        if at_ns not in self._rescues:
+            self._rescues.add(at_ns)
+            self.agenda.add(at_ns, Rescue())
+
+    def _wait(self, at_ns: int, lost: Lost, outcome: Outcome) -> None:
+        retry_s, answer = self._plan.failure.retry_s, outcome.answer
+        assert isinstance(answer, Rejected)
+        if retry_s is None:
+            del self._lost[lost.request.domain_id]
+            self._accept(at_ns, lost.request, outcome, "ha_restart")
+            return
+        self._count_races(at_ns, lost.request, outcome.refused)
+        if not lost.tried:
+            self._event(at_ns, NO_HOST, lost.request, "ha_waits", answer.reason)
+        lost.tried = True
+        lost.due_ns = at_ns + s_to_ns(retry_s)
+        self._rescue_at(lost.due_ns)
+
+    def _give_up(self, lost: Lost, at_ns: int) -> None:
+        """Nobody waits for it any more; an attempt that had no try yet has no row."""
+        if lost.tried:
+            self._reject(at_ns, lost.request, Rejected("there was no room for it while it was wanted"))
+
+    # -- migration ---------------------------------------------------------------------------------------------------
+
+    def _evacuate(self, at_ns: int, host_id: int) -> None:
+        """Give a host no more domains, and send those it has elsewhere, at their dynamic minimum (D7.8)."""
+        if host_id in self._down or host_id in self._evacuated:
+            return
+        self._evacuated.add(host_id)
+        self._scheduler.close(host_id)
+        self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "evacuate", "no more domains, those out")])
+        there = [self._requests[domain_id] for domain_id in sorted(self._host_of) if self._is_on(domain_id, host_id)]
+        asks = [self._scheduler.ask(request) for request in there]
+        free = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
+        places = evacuation(host_id, free, [ask.need_pages for ask in asks])
+        going: list[tuple[MachineRequest, int]] = []
+        for request, place in zip(there, places, strict=True):
+            if self._scheduler.expected_on(request.domain_id) is not None:
+                continue
+            if place is None or not self._scheduler.expect(place, request):
+                self._event(at_ns, host_id, request, "migrate_refused", "no other host has room for it")
+            else:
+                going.append((request, place))
+        self._send(at_ns, host_id, going)
+
+    def _is_on(self, domain_id: int, host_id: int) -> bool:
+        """Whether a domain is, as far as is known, on this host, and not on its way."""
+        away = domain_id in self._lost or domain_id in self._landings or domain_id in self._ended
+        return self._host_of[domain_id] == host_id and not away
+
+    def _migrate(self, at_ns: int, item: Migration) -> None:
+        """One domain is to go to a host, if that has room."""
+        request = self._requests[item.domain_id]
+        host_id = self._host_of.get(item.domain_id)
+        if host_id is None or host_id == item.host_id or not self._is_on(item.domain_id, host_id):
+            return
+        if self._scheduler.expected_on(item.domain_id) is not None:
+            return
+        if not self._scheduler.is_open(item.host_id) or not self._scheduler.expect(item.host_id, request):
+            self._event(at_ns, host_id, request, "migrate_refused", f"host {item.host_id} has no room for it")
+            return
+        self._send(at_ns, host_id, [(request, item.host_id)])
+
+    def _send(self, at_ns: int, host_id: int, going: Sequence[tuple[MachineRequest, int]]) -> None:
+        """Let these leave a host for those that expect them; what a receiver has left besides is for all who come."""
+        migration = self._plan.migration
+        pages_per_s = max(1, mib_to_pages(migration.mib_per_s))
+        left = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
+        guests = Counter(place for _, place in going)
+        for request, place in going:
+            most_pages = request.memory_pages + left[place] // guests[place]
+            order = MigrateOut(at_ns, request.domain_id, s_to_ns(migration.wait_s), pages_per_s, most_pages)
+            self._command(host_id, order)
+
+    def _land(self, at_ns: int, state: GuestState) -> None:
+        """Let a domain go on where there is room kept for it; if that host has failed meanwhile, on any other."""
+        domain_id = state.request.domain_id
+        del self._landings[domain_id]
+        host_id = self._scheduler.expected_on(domain_id)
+        assert host_id is not None
+        here = replace(state.request, attempt=state.request.attempt + 1, origin="migration", arrival_ns=at_ns)
+        if self._scheduler.is_open(host_id):
+            self._scheduler.land(here)
+        else:
+            self._scheduler.give_up(domain_id)
+            (outcome,) = self._scheduler.place([here], self._begin_ns)
+            self._count_races(at_ns, here, outcome.refused)
+            if isinstance(outcome.answer, Rejected):
+                self._reject(at_ns, here, outcome.answer)
+                return
+            host_id = outcome.answer
+        self._host_of[domain_id] = host_id
+        self._ended.discard(domain_id)
+        self._command(host_id, MigrateIn(at_ns, state))
+
+    def _enable(self, at_ns: int, host_id: int) -> None:
+        """Give a host domains again."""
+        if host_id in self._evacuated and host_id not in self._down:
+            self._evacuated.discard(host_id)
+            self._scheduler.open(host_id)
+            self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "enabled", "domains are welcome")])
+
+    # -- what goes out -----------------------------------------------------------------------------------------------
+
+    def _command(self, host_id: int, command: Command) -> None:
+        self._commands.setdefault(host_id, []).append(command)
+
+    def _command_all(self, command: Command) -> None:
+        for spec in self._plan.specs:
+            self._command(spec.host_id, command)
+
+    def _event(self, at_ns: int, host_id: int, request: MachineRequest, kind: EventKind, text: str) -> None:
+        self._sink.write("events", [EventRow(at_ns, host_id, request.domain_id, request.attempt, kind, text)])
+
+
 def _command_order(command: Command) -> tuple[int, int]:
-    """Time, then stops before starts and Close last; the sort is stable, so arrival order breaks the rest."""
-    rank = {StopDomain: 0, StartDomain: 1, Close: 3}.get(type(command), 2)
+    """Time; then the host's death before all else, stops before starts and Close last; the sort is stable, so the order
+    in which things were due breaks the rest.
+    """
+    rank = {FailHost: 0, EndWarmup: 0, StopDomain: 1, StartDomain: 2, Close: 4}.get(type(command), 3)
     return command.at_ns, rank
-
-
-def _start(
-    request: MachineRequest,
-    outcome: Outcome,
-    plan: Plan,
-    ledger: Ledger,
-    commands: dict[int, list[Command]],
-    sink: Sink,
-) -> None:
-    """Command the start of one request, or write its rejection; and which hosts refused it."""
-    at_ns = max(1, request.arrival_ns)
-    answer, refused = outcome
-    ledger.lost_races += len(refused)
-    who = request.domain_id, request.attempt
-    if refused:
-        text = "it had less than was known of it"
-        sink.write("events", [EventRow(at_ns, host_id, *who, "lost_race", text) for host_id in refused])
-    if isinstance(answer, Rejected):
-        ledger.end([rejection(request, at_ns, answer.cause)])
-        sink.write("domains", ledger.rows[-1:])
-        sink.write("events", [EventRow(at_ns, NO_HOST, *who, "reject", answer.reason)])
-        return
-    ledger.host_of[request.domain_id] = answer
-    commands.setdefault(answer, []).append(StartDomain(at_ns, request))
-    if request.departure_ns is not None and request.departure_ns <= plan.duration_ns:
-        heapq.heappush(ledger.departures, (max(request.departure_ns, at_ns + 1), request.domain_id))
-    text = f"{request.name}: {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
-    sink.write("events", [EventRow(at_ns, answer, *who, "place", text)])
-
-
-def rejection(request: MachineRequest, at_ns: int, cause: str) -> DomainRow:
-    """The row of a request that no host took: it never had a page."""
-    return DomainRow(
-        domain_id=request.domain_id, attempt=request.attempt, name=request.name, host_id=NO_HOST,
-        os_class=request.os_class, vcpus=request.vcpus, maxmem_pages=request.maxmem_pages,
-        memory_pages=request.memory_pages, start_pages=0, arrival_ns=request.arrival_ns, boot_start_ns=None,
-        boot_done_ns=None, boot_delay_ns=None, end_ns=at_ns, fate="rejected", cause=cause, oom_line="", tot_pages=0,
-        entry_count=0,
-        cache_count=0, nonzero_pages_peak=0, margin_pages=0, working_pages_peak=0, ballooned_pages=0, balloon_gave_up=0,
-        populated_4k=0, populated_2m=0, reclaimed_4k=0, reclaimed_2m=0, splintered_2m=0, sweeps=0, sweep_looks=0,
-        hypervisor_ns=0, debt_ns=0, swap_ns=0, swap_in_pages=0, swap_out_pages=0, swapped_pages_peak=0, oom_kills=0,
-        slowdown=1.0,
-    )  # fmt: skip
-
-
-def _take(reports: Sequence[HostReport], plan: Plan, ledger: Ledger, peaks: SamplePeaks, sink: Sink) -> None:
-    """Fold one step's reports, which come in host_id order [CL-1]."""
-    ledger.running = sum(report.view.domains for report in reports)
-    for report in reports:
-        ledger.end(report.domains)
-        for table, rows in (("domains", report.domains), ("events", report.events)):
-            if rows:
-                sink.write(table, rows)
-        if report.host is not None:
-            ledger.hosts.append(report.host)
-            sink.write("hosts", [report.host])
-    blocks = [report.samples for report in reports if report.samples]
-    if blocks:
-        samples = by_instant(blocks)
-        cluster = add_hosts(samples)
-        peaks.take(cluster)
-        if plan.write_samples:
-            sink.write("samples", put_before(cluster, samples))
-
-
-def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, pool: Pool, wall_s: float) -> RunRow:
-    """The `runs` row: ratios from the hosts' means and the samples' peaks, counts from the domains."""
-    usable_pages = sum(spec.usable_pages for spec in plan.specs)
-    booted = [row for row in ledger.rows if row.boot_start_ns is not None]
-    first = [row for row in booted if row.attempt == 1]
-    departures_ns = {request.domain_id: request.departure_ns for request in workload.requests}
-    delays = [row.boot_delay_ns for row in booted if row.boot_delay_ns is not None]
-    domain_ns = sum(row.end_ns - row.boot_start_ns for row in booted if row.boot_start_ns is not None)
-    swap_ns = sum(row.swap_ns for row in booted)
-    packed = packing(booted, plan)
-    fates: Mapping[str, int] = {f"fate_{fate}": ledger.fates[fate] for fate in FATES}
-
-    def mean_ratio(name: str) -> float:
-        return float(sum(getattr(host, name) for host in ledger.hosts)) / usable_pages
-
-    def peak_ratio(name: str, sampled_pages: int) -> float:
-        # One host knows its own peak; of several, the sum is known on the grid, and no peak is below its mean.
-        if len(ledger.hosts) == 1:
-            return float(getattr(ledger.hosts[0], f"{name}_peak")) / usable_pages
-        return max(sampled_pages / usable_pages, mean_ratio(f"{name}_mean"))
-
-    owned_peak = peaks.owned_pages
-    if owned_peak > usable_pages:
-        raise InvariantError(
-            f"[EP-4] commit_ratio <= 1 violated: {owned_peak} pages owned, U {usable_pages} (seed {plan.hosts.seed})"
-        )
-    return RunRow(
-        hosts=len(plan.specs),
-        ram_pages=sum(spec.ram_pages for spec in plan.specs),
-        usable_pages=usable_pages,
-        duration_ns=plan.duration_ns,
-        resample=workload.resample,
-        conditional_on=workload.conditional_on,
-        machines_left_out=sum(workload.left_out.values()),
-        requests=len(workload.requests),
-        restarts=sum(row.attempt > 1 for row in ledger.rows),
-        boots_started=len(booted),
-        boots_done=sum(row.boot_done_ns is not None for row in booted),
-        static_ratio_mean=mean_ratio("promised_pages_mean"),
-        static_ratio_max=peak_of(booted, "maxmem_pages") / usable_pages,
-        placed_ratio=placed_peak(first, departures_ns, plan.duration_ns) / usable_pages,
-        target_ratio_mean=mean_ratio("target_pages_mean"),
-        target_ratio_max=max(peak_of(booted, "memory_pages"), peaks.target_pages) / usable_pages,
-        commit_ratio_mean=mean_ratio("owned_pages_mean"),
-        commit_ratio_max=peak_ratio("owned_pages", owned_peak),
-        demand_ratio_mean=mean_ratio("demanded_pages_mean"),
-        demand_ratio_max=peak_ratio("demanded_pages", peaks.demanded_pages),
-        hosts_used_max=packed.hosts_used_max,
-        hosts_bound=packed.hosts_bound,
-        packing_density_mean=packed.density_mean,
-        empty_hosts_mean=packed.empty_mean,
-        stranded_mean=packed.stranded_mean,
-        lost_races=ledger.lost_races,
-        domain_s=domain_ns / NS_PER_S,
-        debt_s=sum(row.debt_ns for row in booted) / NS_PER_S,
-        boot_delay_ns_mean=sum(delays) / len(delays) if delays else None,
-        swap_ns=swap_ns,
-        swap_share=swap_ns / domain_ns if domain_ns else 0.0,
-        swapped_domains=sum(row.swap_ns > 0 for row in booted),
-        oom_kills=sum(row.oom_kills for row in booted),
-        balloon_gave_up=sum(row.balloon_gave_up for row in booted),
-        target_changes=sum(host.target_changes for host in ledger.hosts),
-        moved_pages=sum(host.moved_pages for host in ledger.hosts),
-        uncooperative=sum(host.uncooperative for host in ledger.hosts),
-        starts_waited_ns=sum(host.starts_waited_ns for host in ledger.hosts),
-        sweeps=sum(row.sweeps for row in booted),
-        margin_pages_min=min((row.margin_pages for row in booted if row.fate != "build_failed"), default=None),
-        wall_s=wall_s,
-        engine_kind=pool.kind,
-        engine_actors=pool.actors,
-        **fates,
-    )

@@ -9,6 +9,8 @@ Age         0: there is one scheduler, which knows the last reports and all that
             decides: it stakes the memory or refuses (H1), and who is refused tries again without that host.
 Units       ns; pages.
 Symbols     U usable_pages
+Down        A host that is closed is given no domains. Room is kept on a host for a domain that is on its way to it
+            (`expect`), whatever the host reports, until it has landed or does not come.
 Invariants  [EP-2] committed + need <= U in the book, whatever was seen.
             [EP-6] what is seen at the beginning of an epoch does not depend on how the epochs before it were merged:
                    `looks` are the instants that must be reported.
@@ -91,6 +93,8 @@ class Scheduler:
         self._reported = {view.host_id: view for view in views}
         self._sampled = {view.host_id: _Sampled() for view in views} if cfg.by in ("target", "demand") else {}
         self._where: dict[int, tuple[MachineRequest, int, Ask]] = {}
+        self._expected: dict[int, Placed] = {}  # by domain_id: on their way to that host, which knows nothing of it
+        self._closed: set[int] = set()
         self._step = _Step(0)
         self._unseen: deque[_Step] = deque()
 
@@ -111,6 +115,8 @@ class Scheduler:
             _learn(step, self._seen, self._seen_groups)
         if not requests:
             return []
+        if len(self._closed) == len(self._reported):
+            return [Outcome(Rejected("no host is up")) for _ in requests]
         asks = [self._forecasts.ask(request) for request in requests]
         if self._one_by_one or len(asks) == 1:  # a batch costs as much as ten requests
             outcomes = [self._place_one(ask) for ask in asks]
@@ -118,12 +124,74 @@ class Scheduler:
             outcomes = [Outcome(answer) for answer in place_batch(self._policy, Batch.of(asks), self._book)]
         for request, ask, (answer, _) in zip(requests, asks, outcomes, strict=True):
             if not isinstance(answer, Rejected):
-                self._where[request.domain_id] = request, answer, ask
-                self._step.placed.append((answer, ask))
-                if self._sampled:
-                    added = max(1, request.arrival_ns), request.memory_pages, ask.mean_pages
-                    self._sampled[answer].since.append(added)
+                self._note(request, answer, ask)
         return outcomes
+
+    def place_on(self, host_id: int, request: MachineRequest) -> bool:
+        """Book a choice that was made elsewhere, if the host may take it [EP-2]."""
+        ask = self._forecasts.ask(request)
+        if not self._book.fits(ask, self._book.position(host_id)):
+            return False
+        self._enter(host_id, ask)
+        self._note(request, host_id, ask)
+        return True
+
+    def ask(self, request: MachineRequest) -> Ask:
+        """What placement is told of a machine now."""
+        return self._forecasts.ask(request)
+
+    # -- hosts that are down, and domains on their way ---------------------------------------------------------------
+
+    def open_views(self) -> list[HostView]:
+        """What is known by now of the hosts that are given domains, in host_id order."""
+        return self._book.views()
+
+    def is_open(self, host_id: int) -> bool:
+        """Whether the host is given domains."""
+        return host_id not in self._closed
+
+    def close(self, host_id: int) -> None:
+        """Give this host no more domains."""
+        self._closed.add(host_id)
+        self._book.close(host_id)
+        self._seen.close(host_id)
+
+    def open(self, host_id: int) -> None:
+        """Give this host domains again."""
+        self._closed.discard(host_id)
+        self._book.open(host_id)
+        self._seen.open(host_id)
+
+    @property
+    def expects(self) -> bool:
+        """Whether any domain is on its way."""
+        return bool(self._expected)
+
+    def expected_on(self, domain_id: int) -> int | None:
+        """The host that keeps room for a domain; None: none does."""
+        return self._expected[domain_id][0] if domain_id in self._expected else None
+
+    def expect(self, host_id: int, request: MachineRequest) -> bool:
+        """Keep room on this host for a domain that is on its way, if it may take it."""
+        ask = self._forecasts.ask(request)
+        if not self._book.fits(ask, self._book.position(host_id)):
+            return False
+        self._enter(host_id, ask)
+        self._expected[request.domain_id] = host_id, ask
+        return True
+
+    def give_up(self, domain_id: int) -> None:
+        """A domain that was expected does not come."""
+        host_id, ask = self._expected.pop(domain_id)
+        self._book.leave(host_id, ask)
+        self._groups.leave(host_id, ask)
+
+    def land(self, request: MachineRequest) -> None:
+        """A domain that was expected is there."""
+        host_id, ask = self._expected.pop(request.domain_id)
+        self._note(request, host_id, ask)
+
+    # -- what hosts say ----------------------------------------------------------------------------------------------
 
     def leaves(self, domain_id: int, at_ns: int) -> None:
         """A domain is told to leave; that is known when the step has been reported."""
@@ -135,7 +203,8 @@ class Scheduler:
         """Take in what the hosts said, in host_id order."""
         step = self._step
         step.at_ns = now_ns
-        took = {host_id for host_id, _ in step.placed}  # their views may be as before, the book is not
+        # Their views may be as before, the book is not.
+        took = {host_id for host_id, _ in (*step.placed, *self._expected.values())}
         for report in reports:
             for row in report.domains:
                 if not (self._restarts and row.fate in CRASHES):
@@ -145,6 +214,9 @@ class Scheduler:
                 self._reported[report.host_id] = view
                 step.views.append(view)
         _learn(step, self._book, self._groups)
+        for host_id, ask in self._expected.values():  # which the views do not have; what else is booked stays
+            self._book.place(host_id, ask)
+            self._book.strike(host_id, ask)
         if self._age_ns:
             self._unseen.append(step)
         self._step = _Step(now_ns)
@@ -169,9 +241,20 @@ class Scheduler:
         for host_id in refused:
             self._seen.open(host_id)
         if not isinstance(answer, Rejected):
-            self._book.place(answer, ask)  # [EP-2]
-            self._groups.enter(answer, ask)
+            self._enter(answer, ask)
         return Outcome(answer, tuple(refused))
+
+    def _enter(self, host_id: int, ask: Ask) -> None:
+        self._book.place(host_id, ask)  # [EP-2]
+        self._groups.enter(host_id, ask)
+
+    def _note(self, request: MachineRequest, host_id: int, ask: Ask) -> None:
+        """A domain is on its host, or about to be started there."""
+        self._where[request.domain_id] = request, host_id, ask
+        self._step.placed.append((host_id, ask))
+        if self._sampled:
+            added = max(1, request.arrival_ns), request.memory_pages, ask.mean_pages
+            self._sampled[host_id].since.append(added)
 
     def _forget(self, domain_id: int) -> None:
         """The domain will have left its host when the step is reported."""

@@ -260,6 +260,19 @@ class Balloon:
         self._phase = WORK if self.need else FINISH
         self._again(at_ns)
 
+    @property
+    def faulty(self) -> bool:
+        """Its fault, if it has one, has set in."""
+        return self._faulty
+
+    def resume(self, at_ns: int, *, faulty: bool) -> None:
+        """It is up, on another host, and looks at the target it finds there."""
+        if faulty and not self._faulty:
+            self._pages_per_s = self._fault.rate(self._pages_per_s)
+        self._faulty = faulty
+        self._start_ns = self._progress_ns = at_ns
+        self._begin(at_ns)
+
     def target_changed(self, at_ns: int) -> None:
         """The xenstore watch fired: look at the new target at once, if the driver runs yet."""
         if self._phase not in (START, STUCK):

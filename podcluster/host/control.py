@@ -262,7 +262,7 @@ class Control:
                     domid,
                     request.domain_id,
                     request.memory_pages,
-                    request.maxmem_pages,
+                    request.memory_pages if resident.pinned else request.maxmem_pages,
                     request.maxmem_pages,
                     books.target_kib,
                     owned_of[domid],

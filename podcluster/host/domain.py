@@ -29,7 +29,7 @@ from podcluster.host import build_2009, xapi
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.written import DATA
 from podcluster.host.xl import SLACK_KIB, VGA_HOLE_PAGES, Numbers, refusal
-from podcluster.records import Cause, MachineRequest
+from podcluster.records import Cause, GuestState, MachineRequest
 from podcluster.units import (
     PAGES_PER_GIB,
     PAGES_PER_MIB,
@@ -275,6 +275,66 @@ def build(
         short_of_tables=numbers.tables_may_run_short,
         toolstack=host.toolstack,
     )
+
+
+def restore(
+    machine: Mechanism, domid: int, state: GuestState, host: HostConfig, guest: GuestConfig
+) -> Domain | BuildFailed:
+    """Make a domain for one that comes from another host: the pages it has there and no others, as single pages, and
+    nothing promised (A6.4). The host reserves what it owned, or may own (D4.7).
+    """
+    numbers = numbers_of(state.request, host, guest)
+    layout = Layout.of(numbers, host.extra_ram_pages)
+    machine.create(
+        domid,
+        maxmem_pages=numbers.maxmem_pages,
+        max_pages=max(state.limit_pages, state.tot_pages),
+        paging=host.paging,
+        p2m="pt" if host.paging == "shadow" else host.p2m,
+        sp_1g=host.superpages_1g,
+        sp_2m=host.superpages_2m,
+    )
+    pool = machine.set_aside(numbers.aside_pages)
+    if pool < 0:
+        text = POOL_SHORT.format(pages=numbers.aside_pages, free=machine.free_pages)
+        machine.destroy(domid)
+        machine.forget(domid)
+        return BuildFailed("paging_pool", text)
+    failure = None if _receive(machine, domid, layout, state) else BuildFailed("no_memory", LOW_MEMORY)
+    failure = failure or _device_model(machine, domid, layout)
+    if failure is not None:
+        machine.destroy(domid)
+        machine.forget(domid)
+        machine.release(pool)
+        return failure
+    machine.set_max_pages(domid, state.limit_pages)
+    machine.end_build(domid)
+    return Domain(
+        domid=domid,
+        numbers=numbers,
+        layout=layout,
+        pool=pool,
+        target_pages=state.target_pages,
+        xenstore_target_kib=state.xenstore_target_kib,
+        static_max_kib=state.static_max_kib,
+        limit_pages=state.limit_pages,
+        short_of_tables=numbers.tables_may_run_short,
+        toolstack=host.toolstack,
+    )
+
+
+def _receive(machine: Mechanism, domid: int, layout: Layout, state: GuestState) -> bool:
+    """Memory for all RAM that is not in the balloon, and its contents."""
+    holes = sorted(state.balloon)
+    for first, count in layout.ram:
+        at, end = first, first + count
+        for hole, pages in [*(run for run in holes if first <= run[0] < end), (end, 0)]:
+            if machine.populate_range(domid, at, hole - at) != hole - at:
+                return False
+            at = hole + pages
+    for first, count in state.data:
+        machine.touch_range(domid, first, count, content=DATA)
+    return True
 
 
 def _populate(machine: Mechanism, domid: int, numbers: Numbers, layout: Layout, *, claim: bool) -> BuildFailed | None:

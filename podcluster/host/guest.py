@@ -23,8 +23,8 @@ Departs     W counts the guest as a whole, so what services and applications wan
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import astuple, dataclass, replace
+from typing import Any, Final
 
 from podcluster.config import GuestConfig
 from podcluster.host import merged
@@ -48,7 +48,7 @@ from podcluster.host.streams import (
     Stream,
 )
 from podcluster.host.written import PATTERN
-from podcluster.records import Cause, Demand, EventKind, Fate
+from podcluster.records import Cause, Demand, EventKind, Fate, GuestState
 from podcluster.units import NS_PER_S
 
 MERGED: Final = (Stage, Balloon, FillStream)
@@ -91,6 +91,7 @@ class Guest:
         self.boot_done_ns: int | None = None
         self.boot_delay_ns: int | None = None
         self.end: End | None = None
+        self._up_ns = NEVER  # since when its services are up, on whatever host
         self._lock = memory.lock
         self._demand = demand
         self._on_event = on_event
@@ -282,6 +283,34 @@ class Guest:
         assert self.end is not None
         self.end = replace(self.end, fate="pod_oom_by_other")
 
+    # -- on its way to another host ----------------------------------------------------------------------------------
+
+    @property
+    def may_move(self) -> bool:
+        """It is up, and no installer that is going to leave."""
+        return self.end is None and self.boot_done_ns is not None and not self.leaves_by_itself
+
+    def settle(self, at_ns: int) -> None:
+        """Somebody looks at its memory at `at_ns`: all that it does before is done."""
+        self._wants.settle(at_ns - 1)
+
+    def pack(self, at_ns: int) -> dict[str, Any]:
+        """What it is, all that it does before `at_ns` done, as fields of a GuestState."""
+        assert self.boot_done_ns is not None
+        self.settle(at_ns)
+        return {"up_ns": self._up_ns, "boot": astuple(self.boot), **self.memory.pack(), **self.held.pack()}
+
+    def resume(self, state: GuestState, at_ns: int) -> None:
+        """Go on where it was on another host; what it was doing to its memory there begins anew here."""
+        self._sequence.skip(at_ns)
+        self.boot_done_ns, self.boot_delay_ns, self._up_ns = at_ns, 0, state.up_ns
+        self.memory.unpack(state)
+        self.held.unpack(state, at_ns)
+        self._wants.resume(state.up_ns, at_ns)
+        if self._dirties:
+            self._dirty.start(at_ns)
+        self._cache.start(at_ns)
+
     # -- its stages --------------------------------------------------------------------------------------------------
 
     def _cannot_boot(self, at_ns: int) -> None:
@@ -291,7 +320,7 @@ class Guest:
     def _booted(self, at_ns: int) -> None:
         """The services are up."""
         boot = self.boot
-        self.boot_done_ns = at_ns
+        self.boot_done_ns = self._up_ns = at_ns
         self.boot_delay_ns = at_ns - self.boot_start_ns - self._sequence.unhindered_ns
         self.held.floor = boot.services_pages
         self._on_event(at_ns, "boot_done", f"up {(at_ns - self.boot_start_ns) / NS_PER_S:.3f} s after its build")

@@ -86,6 +86,11 @@ class DemandStream:
         self._held.want_from(at_ns)
         self._plan(at_ns)
 
+    def resume(self, up_ns: int, at_ns: int) -> None:
+        """Go on at `at_ns` on another host, up since `up_ns`: what it held since then counts as before."""
+        self._window = DemandWindow(self._demand, up_ns, self._hold_ns, self._pages_per_s)
+        self._plan(at_ns)
+
     def touches_heap(self) -> bool:
         """Only where it would rather take from the balloon than see an application killed (C1.10)."""
         pages = min(BATCH_PAGES, self._growth - self._grown)

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -41,11 +41,12 @@ from podcluster.host.mechanism import Mechanism
 from podcluster.host.merged import NOTHING
 from podcluster.host.shares import Share
 from podcluster.host.written import DATA, PATTERN, ZERO
-from podcluster.records import Cause, Int64Array
+from podcluster.records import Cause, GuestState, Int64Array
 from podcluster.units import SUPERPAGE_PAGES
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
 NEXT_RUNS: Final = 64  # of the pool that a kernel is told of at once
+PROMISED: Final = 2  # kinds of gfn from here on are populate-on-demand entries (`Mechanism.query`)
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
 
 
@@ -144,6 +145,19 @@ class Allocator:
         self.pool_pages -= got
         self.taken_pages += got
         return runs
+
+    @property
+    def runs(self) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+        """The pool and what was taken from it, as runs."""
+        return tuple(self._pool), tuple(self._taken)
+
+    @classmethod
+    def of(cls, pool: Iterable[Run], taken: Iterable[Run]) -> Allocator:
+        """One that has given `taken` and has `pool` left."""
+        found = cls(pool)
+        found._taken = list(taken)
+        found.taken_pages = sum(count for _, count in found._taken)
+        return found
 
     def copy(self) -> Allocator:
         """The same, to go back to."""
@@ -808,6 +822,53 @@ class GuestMemory:
                 break
         self.refresh()
         return done
+
+    # -- on its way to another host ----------------------------------------------------------------------------------
+
+    @property
+    def backed_runs(self) -> list[Run]:
+        """RAM that the guest has, ballooned pages left out, ascending."""
+        return [gap for run in self.ram for gap in self._away.gaps(*run)]
+
+    def map_all(self, domid: int) -> None:
+        """Another domain maps every page there is, which populates all that is promised (A6.4), until the guest dies of
+        it.
+        """
+        for first, count in self.backed_runs:
+            gfn, end = first, first + count
+            while gfn < end and self.entry_count and not self.crashed:
+                if self._machine.query(self._domid, gfn)[0] >= PROMISED:
+                    self.map_for(gfn, domid)
+                order = self._machine.query(self._domid, gfn)[1]
+                gfn = (gfn >> order) + 1 << order
+
+    def pack(self) -> dict[str, Any]:
+        """These books as fields of a GuestState."""
+        pool, taken = self._allocator.runs
+        return {
+            "tot_pages": self.owned,
+            "data": tuple(self._nonzero.runs()),
+            "balloon": tuple(self._balloon),
+            "pool": pool,
+            "taken": taken,
+            "kernel_allocated": self.kernel_allocated,
+            "resident": self.resident,
+            "cache": self.cache,
+        }
+
+    def unpack(self, state: GuestState) -> None:
+        """Take over the books of the same guest on another host; its pages are there already."""
+        self._allocator = Allocator.of(state.pool, state.taken)
+        for run in state.data:
+            self._nonzero.add(*run)
+        for run in state.balloon:
+            self._away.add(*run)
+        self._balloon = list(state.balloon)
+        self.kernel_allocated = state.kernel_allocated
+        self.resident, self.cache = state.resident, state.cache
+        self.refresh()
+        self.nonzero_peak = self.nonzero_pages
+        self.margin = self.owned - self.nonzero_pages
 
     def _refused(self, done: int, asked: int) -> str:
         """What Xen logs when the host has no more (A2.5); nothing where the quota is in the way (E8), which whoever

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.shares import Part
 from podcluster.host.swap import Rows, SwapDevice, Thrashing
-from podcluster.records import Demand, Int64Array
+from podcluster.records import Demand, GuestState, Int64Array
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 
 
@@ -246,6 +246,24 @@ class HeldBooks:
             self.swapped_peak = max(self.swapped_peak, self.swapped)
             self._device.request(pages, at_ns)
         self._settle(at_ns)
+
+    # -- on its way to another host ----------------------------------------------------------------------------------
+
+    def pack(self) -> dict[str, Any]:
+        """These books as fields of a GuestState."""
+        return {
+            "held": self.held,
+            "floor": self.floor,
+            "killed": self.killed,
+            "swap_free_ns": self._device.free_ns,
+        }
+
+    def unpack(self, state: GuestState, at_ns: int) -> None:
+        """Go on with what is held, the swap device where it was; what swap has cost is counted anew."""
+        self.held, self.floor, self.killed = state.held, state.floor, state.killed
+        self.swapped_peak = self.swapped
+        self._device.free_ns = state.swap_free_ns
+        self.want_from(at_ns)
 
     # -- what it costs -----------------------------------------------------------------------------------------------
 

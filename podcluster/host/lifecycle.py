@@ -4,13 +4,14 @@ What        `Lifecycle`, the toolstack's side of a host: what it was asked for a
 Units       Pages of 4 KiB; ns of simulated time.
 Invariants  [HM-5] a domain that is built again after a crash or a reboot is a new domain with the next attempt: a build
                    like any other, at its own instant, with its full debt (G14).
-Departs     A build and a destruction take no simulated time.
+Departs     A build and a destruction take no simulated time. A host that has failed comes back with dom0 as large as it
+            was, where xl shrinks it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -24,12 +25,12 @@ from podcluster.host.failures import death
 from podcluster.host.host_audit import HostAudit
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.own import Starts, Turn
-from podcluster.host.power_on import power_on
+from podcluster.host.power_on import power_on, resume
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.xl import NOT_FREED
-from podcluster.records import Cause, EventKind, Fate, HostSpec, MachineRequest
-from podcluster.units import pages_to_mib, s_to_ns
+from podcluster.records import Cause, EventKind, Fate, GuestState, HostSpec, MachineRequest
+from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
 
 class Lifecycle:
@@ -68,8 +69,9 @@ class Lifecycle:
         self._starts = starts
         self._ahead = ahead
         self._next_domid = 1
-        self._restarts: dict[int, int] = {}  # domain_id -> stamp of the build that is to follow its end
+        self._restarts: dict[int, tuple[int, MachineRequest]] = {}  # domain_id -> stamp, what is built after its end
         self._crashes: Counter[int] = Counter()  # by domain_id
+        self._incoming: dict[int, GuestState] = {}  # by domain_id: let in, or waiting for it
         self.committed_pages = self.overhead_pages = kept_free_pages  # what placement counts on, and all but memory
 
     # -- starts ------------------------------------------------------------------------------------------------------
@@ -111,6 +113,9 @@ class Lifecycle:
 
     def build(self, at_ns: int, request: MachineRequest, memory_pages: int) -> Resident | None:
         """Build and boot a guest with this target."""
+        state = self._incoming.pop(request.domain_id, None)
+        if state is not None:
+            return self._resume(at_ns, request, state)
         cfg = self._guests[request.os_class]
         domid, self._next_domid = self._next_domid, self._next_domid + 1
         built = toolstack.build(self._machine, domid, replace(request, memory_pages=memory_pages), self._cfg, cfg)
@@ -118,27 +123,74 @@ class Lifecycle:
             self.turn_away(at_ns, request, built.cause, built.text, domid=domid)
             return None
 
-        def event(t_ns: int, kind: EventKind, text: str) -> None:
-            self._recorder.event(t_ns, request, domid, kind, text)
-
+        event = self._events_of(request, domid)
         resident = power_on(
             self._machine, self._cfg, cfg, request, built, self._seed, at_ns, ahead=self._ahead, on_event=event
         )
-        self._residents.running[domid] = resident
-        self._residents.domid_of[request.domain_id] = domid
-        self._attention.unsettle(domid)
-        self._recorder.built(at_ns, resident)
-        self._recorder.heap_changed(at_ns, resident)
+        self._move_in(at_ns, resident)
         event(
             at_ns, "build_done", f"Dom{domid} {pages_to_mib(memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
         )
-        self._recorder.acted(resident)
-        self._audit.acted(domid)
-        self._agenda.put_guest(resident)
+        self._acted(resident)
         return resident
+
+    def _resume(self, at_ns: int, asked: MachineRequest, state: GuestState) -> Resident | None:
+        """Let a guest from another host go on here; `asked` is what it was let in with."""
+        request = replace(asked, memory_pages=state.request.memory_pages)
+        self._commit(asked, -self._need_pages(asked))
+        self._commit(request, self._need_pages(request))
+        cfg = self._guests[request.os_class]
+        domid, self._next_domid = self._next_domid, self._next_domid + 1
+        built = toolstack.restore(self._machine, domid, state, self._cfg, cfg)
+        if isinstance(built, toolstack.BuildFailed):
+            self.turn_away(at_ns, request, built.cause, built.text, domid=domid)
+            return None
+        event = self._events_of(request, domid)
+        resident = resume(
+            self._machine, self._cfg, cfg, request, built, state, self._seed, at_ns, ahead=self._ahead, on_event=event
+        )
+        self._move_in(at_ns, resident)
+        away_s = (at_ns - state.left_ns) / NS_PER_S
+        event(at_ns, "migrate_done", f"Dom{domid} with {pages_to_mib(state.tot_pages)} MiB, {away_s:.3f} s away")
+        self._acted(resident)
+        return resident
+
+    def _events_of(self, request: MachineRequest, domid: int) -> Callable[[int, EventKind, str], None]:
+        def event(t_ns: int, kind: EventKind, text: str) -> None:
+            self._recorder.event(t_ns, request, domid, kind, text)
+
+        return event
+
+    def _move_in(self, at_ns: int, resident: Resident) -> None:
+        """A domain is there, with its guest."""
+        domid = resident.domain.domid
+        self._residents.running[domid] = resident
+        self._residents.domid_of[resident.request.domain_id] = domid
+        self._attention.unsettle(domid)
+        self._recorder.built(at_ns, resident)
+        self._recorder.heap_changed(at_ns, resident)
+
+    def _acted(self, resident: Resident) -> None:
+        self._recorder.acted(resident)
+        self._audit.acted(resident.domain.domid)
+        self._agenda.put_guest(resident)
+
+    def land(self, at_ns: int, state: GuestState) -> None:
+        """A domain comes from another host: it is let in as a start is that asks for what it owns (D4.1)."""
+        own = state.request
+        asked = replace(
+            own,
+            attempt=own.attempt + 1,
+            origin="migration",
+            arrival_ns=at_ns,
+            memory_pages=min(max(own.memory_pages, state.tot_pages), own.maxmem_pages),
+        )
+        self._incoming[own.domain_id] = state
+        self.start(at_ns, asked)
 
     def turn_away(self, at_ns: int, request: MachineRequest, cause: Cause, text: str, *, domid: int = 0) -> None:
         """A start came to nothing."""
+        self._incoming.pop(request.domain_id, None)
         self._commit(request, -self._need_pages(request))
         self._recorder.not_built(at_ns, request, domid, cause, text)
 
@@ -153,7 +205,7 @@ class Lifecycle:
     def stop(self, at_ns: int, domain_id: int) -> None:
         """Stop a machine, whatever has become of it. One that is not here has ended by itself before anybody knew."""
         if domain_id in self._restarts:
-            self._agenda.call_off(self._restarts.pop(domain_id))
+            self._agenda.call_off(self._restarts.pop(domain_id)[0])
         elif self._withdraw(at_ns, domain_id):
             pass
         elif self._control and domain_id in self._control.waiting:
@@ -214,7 +266,7 @@ class Lifecycle:
         debt is whole again (G14).
         """
         at_ns = end_ns + s_to_ns(self._cfg.restart_delay_s)
-        again = replace(request, attempt=request.attempt + 1, arrival_ns=at_ns)
+        again = replace(request, attempt=request.attempt + 1, arrival_ns=at_ns, origin="restart")
 
         def build(now_ns: int) -> None:
             del self._restarts[request.domain_id]
@@ -222,7 +274,7 @@ class Lifecycle:
             self._recorder.event(now_ns, again, TOOLSTACK, "restart", text)
             self.start(now_ns, again, at_once=False)
 
-        self._restarts[request.domain_id] = self._agenda.later(at_ns, build)
+        self._restarts[request.domain_id] = self._agenda.later(at_ns, build), again
 
     def _retire(self, resident: Resident, at_ns: int, fate: Fate, cause: str, *, preserve: bool = False) -> None:
         """Write a domain's row, and give back all that it had unless it is to be preserved."""
@@ -245,6 +297,41 @@ class Lifecycle:
         self._commit(resident.request, -self._need_pages(resident.request))
         self._recorder.destroyed(at_ns, resident)
         self._audit.destroyed()
+
+    def let_go(self, at_ns: int, resident: Resident) -> GuestState:
+        """A domain leaves for another host: what goes with it; here nothing of it is left."""
+        domain, balloon = resident.domain, resident.balloon
+        state = GuestState(
+            request=resident.request,
+            left_ns=at_ns,
+            target_pages=domain.target_pages,
+            xenstore_target_kib=domain.xenstore_target_kib,
+            static_max_kib=domain.static_max_kib,
+            limit_pages=domain.limit_pages,
+            driver_faulty=balloon is not None and balloon.faulty,
+            **resident.guest.pack(at_ns),
+        )
+        self._retire(resident, at_ns, "migrated", "")
+        return state
+
+    def fail(self, at_ns: int) -> None:
+        """The host dies, and with it all that runs, waits for memory or is about to be built again: a row for each."""
+        for resident in list(self._residents.running.values()):
+            self._retire(resident, at_ns, "host_failed", "")
+        for domain_id in list(self._residents.preserved):
+            self._destroy(self._residents.preserved.pop(domain_id), at_ns)
+        for stamp, request in self._restarts.values():
+            self._agenda.call_off(stamp)
+            self._recorder.ended(at_ns, request, None, None, "host_failed", "")
+        self._restarts.clear()
+        self._incoming.clear()
+        waiting = [self._starts.withdraw(one.domain_id) for one in self._starts.waiting] if self._starts else []
+        if self._control is not None:
+            waiting += [self._control.withdraw(at_ns, domain_id) for domain_id in list(self._control.waiting)]
+        for asked in waiting:
+            assert asked is not None
+            self._commit(asked, -self._need_pages(asked))
+            self._recorder.ended(at_ns, asked, None, None, "host_failed", "")
 
     def close(self, at_ns: int) -> None:
         """The run ends: what comes of starts that still wait."""

@@ -201,6 +201,9 @@ class Mechanism(Protocol):
     def map_page(self, dom: int, gfn: int, by: int) -> int:
         """Domain `by` maps a page, which populates it: 0, or a status below 0."""
 
+    def query(self, dom: int, gfn: int) -> list[int]:
+        """[kind, order] of the entry that a gfn is in, without populating: 0 empty, 1 RAM, 2 and 3 promised."""
+
     def table_pages(self, dom: int) -> int:
         """Pages of the domain's own page table (A3.9)."""
 

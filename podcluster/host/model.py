@@ -26,6 +26,7 @@ Departs     A balloon hypercall takes no time but what `host.costs` says.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
@@ -37,6 +38,7 @@ from podcluster.host.guest import End
 from podcluster.host.host_audit import HostAudit
 from podcluster.host.lifecycle import Lifecycle
 from podcluster.host.mechanism import Mechanism
+from podcluster.host.migration import Migrations
 from podcluster.host.operator import HostLook
 from podcluster.host.overview import overview
 from podcluster.host.own import OwnMemory, Starts
@@ -47,9 +49,13 @@ from podcluster.records import (
     AttachDevice,
     Close,
     Command,
+    EndWarmup,
+    FailHost,
     HostReport,
     HostSpec,
     HostView,
+    MigrateIn,
+    MigrateOut,
     SetMaxMem,
     StartDomain,
     StopDomain,
@@ -154,6 +160,15 @@ class HostModel:
             control=self._control,
             starts=starts,
         )
+        self._migrations = Migrations(
+            self._residents,
+            agenda=self._agenda,
+            recorder=self._recorder,
+            audit=self._audit,
+            attention=self._attention,
+            lifecycle=self._lifecycle,
+            targets=self._targets,
+        )
         if self._control is not None:
             self._control.hands = Hands(
                 self._lifecycle.build,
@@ -178,7 +193,9 @@ class HostModel:
         self._run_to(until_ns + 1)
         self._now_ns = until_ns
         self._audit.end_epoch()
-        return self._recorder.report(until_ns, self._viewed())
+        report = self._recorder.report(until_ns, self._viewed())
+        departed, stayed = self._migrations.take()
+        return replace(report, departed=departed, stayed=stayed) if departed or stayed else report
 
     def look(self) -> HostLook:
         """What its operator sees of the host now."""
@@ -203,6 +220,13 @@ class HostModel:
     # -- the clock ---------------------------------------------------------------------------------------------------
 
     def _run_to(self, before_ns: int) -> None:
+        """Everything before `before_ns`, steps of migrations included: at an instant they come before all else."""
+        while (step_ns := self._migrations.due_ns) < before_ns:
+            self._run_up_to(step_ns)
+            self._migrations.act(step_ns)
+        self._run_up_to(before_ns)
+
+    def _run_up_to(self, before_ns: int) -> None:
         """Everything before `before_ns`, samples and a controller's looks that are due there included: those at an
         instant come before its guests, in this order.
         """
@@ -267,6 +291,14 @@ class HostModel:
             self._close(command.at_ns)
         elif isinstance(command, StopDomain):
             self._lifecycle.stop(command.at_ns, command.domain_id)
+        elif isinstance(command, MigrateOut):
+            self._migrations.leave(command)
+        elif isinstance(command, MigrateIn):
+            self._lifecycle.land(command.at_ns, command.state)
+        elif isinstance(command, FailHost):
+            self._lifecycle.fail(command.at_ns)
+        elif isinstance(command, EndWarmup):
+            self._recorder.begin_anew(command.at_ns, self._control)
         elif command.domain_id in self._residents.domid_of:  # else it ended by itself before the cluster could know
             resident = self._residents.running[self._residents.domid_of[command.domain_id]]
             if isinstance(command, SetMaxMem):

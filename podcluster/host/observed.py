@@ -29,6 +29,7 @@ class Level:
     least: int = 1 << 62
     area: int = 0
     since_ns: int = 0
+    begun_ns: int = 0
 
     def at(self, t_ns: int, value: int) -> None:
         """It has been as it was until `t_ns`, and is `value` from there."""
@@ -48,9 +49,15 @@ class Level:
             self.peak = max(self.peak, int(values.max()))
             self.least = min(self.least, int(values.min()))
 
+    def begin(self, t_ns: int) -> None:
+        """Forget what was before `t_ns`."""
+        self.peak = self.least = self.now
+        self.area, self.since_ns, self.begun_ns = 0, t_ns, t_ns
+
     def mean(self, t_ns: int) -> float:
-        """Its mean from 0 to `t_ns`."""
-        return (self.area + self.now * (t_ns - self.since_ns)) / t_ns if t_ns else float(self.now)
+        """Its mean from 0, or where it began anew, to `t_ns`."""
+        passed_ns = t_ns - self.begun_ns
+        return (self.area + self.now * (t_ns - self.since_ns)) / passed_ns if passed_ns else float(self.now)
 
 
 @dataclass(frozen=True, slots=True)

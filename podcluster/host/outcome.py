@@ -34,6 +34,7 @@ def outcome(
     return DomainRow(
         domain_id=request.domain_id,
         attempt=request.attempt,
+        origin=request.origin,
         name=request.name,
         host_id=host_id,
         os_class=request.os_class,

@@ -1,6 +1,6 @@
 """A domain that is built gets its guest: its kernel, its memory, its driver, and what visits it from outside.
 
-What        `power_on`, from a domain to a resident that boots.
+What        `power_on`, from a domain to a resident that boots; `resume`, to one that comes from another host.
 Units       Pages of 4 KiB; ns of simulated time.
 Draws       Streams "domain", domain_id, attempt: "boot", "pending", "allocator", "visits"; a fault is the machine's
             own and the same at each attempt.
@@ -22,7 +22,7 @@ from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.own import Visits
 from podcluster.host.resident import Resident
-from podcluster.records import EventKind, MachineRequest
+from podcluster.records import EventKind, GuestState, MachineRequest
 from podcluster.rng import key, stream
 
 RECLAIM_FOR_DEBT: Final = ("today", "xen2012")  # eras in which nothing is reclaimed of a guest that owes nothing
@@ -41,8 +41,47 @@ def power_on(
     on_event: Callable[[int, EventKind, str], None],
 ) -> Resident:
     """Let a domain start to boot; `ahead`: nothing minds what its guest does before its next act of the heap."""
+    boot = Boot.draw(cfg, seed, request.domain_id, request.attempt)
+    return _assemble(machine, host, cfg, request, built, boot, seed, at_ns, ahead=ahead, on_event=on_event)
+
+
+def resume(
+    machine: Mechanism,
+    host: HostConfig,
+    cfg: GuestConfig,
+    request: MachineRequest,
+    built: Domain,
+    state: GuestState,
+    seed: int,
+    at_ns: int,
+    *,
+    ahead: bool,
+    on_event: Callable[[int, EventKind, str], None],
+) -> Resident:
+    """Let a guest that comes from another host go on; its driver looks at the target it finds here."""
+    boot = Boot(*state.boot)
+    resident = _assemble(machine, host, cfg, request, built, boot, seed, at_ns, ahead=ahead, on_event=on_event)
+    resident.guest.resume(state, at_ns)
+    if resident.balloon is not None:
+        resident.balloon.resume(at_ns, faulty=state.driver_faulty)
+    return resident
+
+
+def _assemble(
+    machine: Mechanism,
+    host: HostConfig,
+    cfg: GuestConfig,
+    request: MachineRequest,
+    built: Domain,
+    boot: Boot,
+    seed: int,
+    at_ns: int,
+    *,
+    ahead: bool,
+    on_event: Callable[[int, EventKind, str], None],
+) -> Resident:
+    """A guest with all its parts, about to start its firmware."""
     domid, domain_id, attempt = built.domid, request.domain_id, request.attempt
-    boot = Boot.draw(cfg, seed, domain_id, attempt)
     known_pattern = host.scrubbed_pod and cfg.scrubber == "pattern"
     if known_pattern:
         machine.set_scrub_pattern(domid, True)

@@ -11,6 +11,7 @@ Departs     `populated` and `demanded` are observed on a grid (telemetry, or 300
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
@@ -78,6 +79,7 @@ class Recorder:
         self._host: HostRow | None = None
         self._started = self._not_built = self._died = self._domains_peak = self._target_changes = 0
         self._moved_pages = 0
+        self._before: Counter[str] = Counter()  # counts at the end of the warm-up
         self.promised, self._target, self.owned = Level(), Level(), Level()
         self._populated, self._demanded, self._free = Level(), Level(), Level()
         self.owned_of: dict[int, int] = {}  # by domid
@@ -255,12 +257,12 @@ class Recorder:
         superpages = self._superpage_share()
         for resident in self._running.values():
             self.ended(at_ns, resident.request, resident, resident.guest.boot_start_ns, "running", "")
+        counts = self._counts(control)
+        counts.subtract(self._before)
         self._host = HostRow(
             host_id=self._spec.host_id,
             ram_pages=self._spec.ram_pages,
             usable_pages=self._spec.usable_pages,
-            domains_started=self._started,
-            domains_died=self._died + self._not_built,
             domains_peak=self._domains_peak,
             promised_pages_peak=self.promised.peak,
             promised_pages_mean=self.promised.mean(at_ns),
@@ -275,12 +277,27 @@ class Recorder:
             free_pages_min=self._free.least,
             free_pages_mean=self._free.mean(at_ns),
             superpage_share=superpages,
+            **counts,
+        )
+
+    def _counts(self, control: Control | None) -> Counter[str]:
+        """What has happened so often since the run began, by column of the host's row."""
+        return Counter(
+            domains_started=self._started,
+            domains_died=self._died + self._not_built,
             controller_actions=control.actions if control is not None else 0,
             target_changes=self._target_changes,
             moved_pages=self._moved_pages,
             uncooperative=control.uncooperative if control is not None else 0,
             starts_waited_ns=control.waited_ns if control is not None else 0,
         )
+
+    def begin_anew(self, at_ns: int, control: Control | None) -> None:
+        """The warm-up is over: the host's row is of what comes from here on."""
+        self._before = self._counts(control)
+        self._domains_peak = len(self._running)
+        for level in (self.promised, self._target, self.owned, self._populated, self._demanded, self._free):
+            level.begin(at_ns)
 
     def _superpage_share(self) -> float | None:
         large = populated = 0

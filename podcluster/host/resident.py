@@ -27,6 +27,7 @@ class Resident:
     linux: bool  # whose balloon driver it has
     queued: int = 0  # stamp of its entry in the queue; older entries are void
     moved: bool = False  # a controller has changed its target
+    pinned: bool = False  # its dynamic range is its minimum alone: it is about to migrate (D4.7)
 
     @property
     def can_balloon(self) -> bool:

@@ -41,7 +41,7 @@ def standings(runs: Sequence[dict[str, Any]], overcommit: float) -> list[Standin
         def total(column: str, group: Sequence[dict[str, Any]] = group) -> float:
             return float(sum(run[column] for run in group))
 
-        asked = total("requests") + total("restarts")
+        asked = total("requests") + total("restarts") + total("ha_restarts")
         host_days = sum(run["hosts"] * run["duration_ns"] for run in group) / DAY_NS
         found.append(
             Standing(

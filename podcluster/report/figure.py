@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from podcluster.io import load
-from podcluster.report import dataset, field_crashes, hazards, phase, swapping
+from podcluster.report import dataset, evacuated, field_crashes, hazards, phase, starts, swapping
 from podcluster.report.paired import paired_figure, pooled
 from podcluster.units import PAGES_PER_GIB
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME: Final = "figure"
+STARTS: Final[dict[str, tuple[list[str], str]]] = {
+    "boot_storm": (["controller", "overcommit", "workload.boot_spread_s"], "boot"),
+    "host_failure": (["controller", "overcommit"], "ha"),
+}
+"""By experiment: the axes of its starts, and which starts they are."""
 PAIRED: Final = {
     "eras": (("died", "sweeps", "splintered_2m", "boot_s"), ("guest",)),
     "scrubbed": (("died", "sweeps", "splintered_2m"), ("guest", "overcommit")),
@@ -81,6 +86,16 @@ def sweep_figures(folder: Path, origin: dict[str, Any]) -> dict[str, Figure]:
     if {swapping.DEVICE, swapping.RATIO} == axes:
         prices = swapping.prices_of(dataset.columns(folder, "domains"), origin["config"]["study"]["confidence"])
         return {NAME: swapping.swap_figure(prices, note=note)}
+    if experiment in STARTS and set(STARTS[experiment][0]) <= axes | {"overcommit"}:
+        by, origin_of = STARTS[experiment]
+        found = starts.starts_of(
+            dataset.columns(folder, "domains"), by, origin["config"]["study"]["confidence"], origin=origin_of
+        )
+        return {NAME: starts.starts_figure(found, by, note=note)}
+    if experiment == "evacuation":
+        by = list(axes_of(origin))
+        left = evacuated.evacuations(dataset.columns(folder, "events"), dataset.columns(folder, "domains"), by)
+        return {NAME: evacuated.evacuation_figure(left, by, note=note)}
     if experiment in PAIRED and origin["config"]["study"]["baseline"] is not None:
         return {NAME: experiment_figure(folder, origin, note)}
     return {NAME: sweep_figure(folder, origin)}

@@ -81,7 +81,7 @@ def ratio_table(runs: Sequence[dict[str, Any]]) -> Table:
 def fate_table(runs: Sequence[dict[str, Any]]) -> Table:
     """How many ended how."""
     table = new_table("", "fate", "machines", "share")
-    requests = sum(run["requests"] + run["restarts"] for run in runs)
+    requests = sum(run["requests"] + run["restarts"] + run["ha_restarts"] + run["migrations"] for run in runs)
     for fate in FATES:
         count = sum(run[f"fate_{fate}"] for run in runs)
         if count or fate in ("running", "pod_oom"):

@@ -32,7 +32,7 @@ from podcluster.cluster.progress import Progress, Silent
 from podcluster.config import Cell, Config, EngineConfig, plain
 from podcluster.errors import InvariantError, PodclusterError
 from podcluster.io import load, provenance, results
-from podcluster.records import MachineTable, PairRow, RunRow, Sink
+from podcluster.records import LifeTable, MachineTable, PairRow, RunRow, Sink
 from podcluster.study.pairs import machines_of, pair_rows, partners
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class _Study:
     def __init__(self, command: str, progress: Progress) -> None:
         self._command = shlex.split(command)
         self._progress = progress
-        self._tables: dict[str, MachineTable | None] = {}
+        self._tables: dict[str, MachineTable | LifeTable | None] = {}
         self._ray: RayEngine | None = None
         self._said: set[str] = set()
         self._compiled = False

@@ -177,12 +177,12 @@ def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
 
     boots = [run.boots_started for run in runs]
     requests = [run.requests for run in runs]
-    asked = [run.requests + run.restarts for run in runs]
+    asked = [run.requests + run.restarts + run.ha_restarts for run in runs]
     crashes = [run.fate_pod_oom for run in runs]
     refused = [run.fate_rejected + run.fate_build_failed for run in runs]
-    days = [run.domain_s / DAY_S for run in runs]
+    days = [run.after_warmup_s / DAY_S for run in runs]
     crash = proportion(crashes, boots, confidence)
-    daily = rate_over_time(crashes, days, confidence)
+    daily = rate_over_time([run.crashes for run in runs], days, confidence)
     refusal = proportion(refused, asked, confidence)
     static, static_low, static_high = mean_interval([run.placed_ratio for run in runs], confidence)
     swap, swap_low, swap_high = 0.0, None, None

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from podcluster.config import GuestConfig, WorkloadConfig
-from podcluster.errors import ConfigError, InvariantError
-from podcluster.records import MachineTable, Workload
-from podcluster.workloads import alike, bitbrains, one, synthetic
+from podcluster.errors import InvariantError
+from podcluster.records import LifeTable, MachineTable, Workload
+from podcluster.workloads import alike, arrivals, bitbrains, churn, one, synthetic
 from podcluster.workloads.classes import class_of
 
 __all__ = ["requests"]
@@ -25,7 +25,7 @@ def requests(
     cfg: WorkloadConfig,
     guest: GuestConfig,
     overcommit: float,
-    table: MachineTable | None,
+    table: MachineTable | LifeTable | None,
     seed: int,
     duration_s: int,
     *,
@@ -52,9 +52,11 @@ def requests(
         return synthetic.requests(
             cfg, guests, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
         )
-    if cfg.family == "bitbrains":
-        if table is None:
-            raise InvariantError("[WL-0] workload=bitbrains needs a table: read it with io.traces.read_machines first")
+    if cfg.family == "churn":
+        return churn.requests(
+            cfg, guests, overcommit, seed, duration_s, usable_pages=usable_pages, replication=replication
+        )
+    if cfg.family == "bitbrains" and isinstance(table, MachineTable):
         return bitbrains.requests(
             cfg,
             guests,
@@ -66,6 +68,18 @@ def requests(
             replication=replication,
             replications=replications,
         )
-    raise ConfigError(
-        f"workload.family must be one of one, alike, synthetic, bitbrains, got {cfg.family}: try workload=synthetic"
+    if cfg.family in ("azure_v1", "alibaba_pods") and isinstance(table, LifeTable):
+        return arrivals.requests(
+            cfg,
+            guests,
+            overcommit,
+            table,
+            seed,
+            duration_s,
+            usable_pages=usable_pages,
+            replication=replication,
+            replications=replications,
+        )
+    raise InvariantError(
+        f"[WL-0] workload={cfg.family} is given its table violated: read it with io.traces.read_machines first"
     )

@@ -241,19 +241,40 @@ def draw_machine(
         kind, size = sizes[int(np.searchsorted(bounds, draws.integers(bounds[-1]), side="right"))]
         if least_mib <= size.maxmem_mib <= most_mib:
             break
+    return _drawn(draws, kind, size.maxmem_mib, size.vcpus, pools)
+
+
+def machine_of(
+    seed: int, path: Sequence[str | int], maxmem_mib: int, vcpus: int, pools: int, fit: Fit = FITTED
+) -> Machine:
+    """A machine of a given size, for whom only its use has to be drawn: it is of a kind that has sizes within a factor
+    of two of its own, as often as the trace has such machines; of the nearest kind where none has.
+    """
+    distance = [(abs(math.log2(size.maxmem_mib / maxmem_mib)), kind, size) for kind in fit.kinds for size in kind.sizes]
+    near = [(kind, size) for far, kind, size in distance if far <= 1]
+    if not near:
+        near = [min(((far, kind, size) for far, kind, size in distance), key=lambda one: one[0])[1:]]
+    draws = stream(seed, *path, "machine")
+    bounds = np.cumsum([size.machines for _, size in near])
+    kind, _ = near[int(np.searchsorted(bounds, draws.integers(bounds[-1]), side="right"))]
+    return _drawn(draws, kind, maxmem_mib, vcpus, pools)
+
+
+def _drawn(draws: np.random.Generator, kind: Kind, maxmem_mib: int, vcpus: int, pools: int) -> Machine:
+    """How a machine of this kind and size uses its memory."""
     z = draws.standard_normal(6)
     bursty, pool = draws.random(), int(draws.integers(pools))
     level = min(
         HIGHEST_LEVEL,
-        math.exp(kind.level_ln + kind.level_slope * math.log2(size.maxmem_mib / 1024) + kind.level_sd * z[0]),
+        math.exp(kind.level_ln + kind.level_slope * math.log2(maxmem_mib / 1024) + kind.level_sd * z[0]),
     )
     # Machines that burst higher burst longer, and those that burst longer burst more often (correlations .47, .39).
     longer = 0.39 * z[3] + 0.92 * z[4]
     higher = 0.47 * longer + 0.88 * z[5]
     return Machine(
         kind=kind,
-        maxmem_mib=size.maxmem_mib,
-        vcpus=size.vcpus,
+        maxmem_mib=maxmem_mib,
+        vcpus=vcpus,
         level=level,
         noise=math.exp(kind.noise_ln + kind.noise_slope * math.log(level) + kind.noise_sd * z[1]),
         drift=math.exp(kind.drift_ln + kind.drift_sd * z[2]),

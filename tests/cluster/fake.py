@@ -6,19 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from podcluster import rng
+from podcluster.cluster.ledger import rejection
 from podcluster.cluster.pool import HostPlan
-from podcluster.cluster.run import rejection
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.records import (
     Close,
     Command,
     DomainRow,
+    EndWarmup,
     EventRow,
+    FailHost,
+    GuestState,
     HostReport,
     HostRow,
     HostSpec,
     HostView,
     MachineRequest,
+    MigrateIn,
+    MigrateOut,
     SampleBlock,
     SampleRow,
     StartDomain,
@@ -34,7 +39,7 @@ class FakeHost:
 
     def __init__(self, spec: HostSpec, seed: int, telemetry_ns: int) -> None:
         self.spec, self.seed, self.telemetry_ns = spec, seed, telemetry_ns
-        self.now_ns = 0
+        self.now_ns = self.since_ns = 0
         self.living: dict[int, tuple[MachineRequest, int]] = {}
         self.deaths: dict[int, int] = {}
         self.dead = self.started = 0
@@ -48,6 +53,8 @@ class FakeHost:
         events: list[EventRow] = []
         samples: list[SampleRow] = []
         host: HostRow | None = None
+        departed: list[GuestState] = []
+        stayed: list[int] = []
         instants = {command.at_ns for command in commands} | {until_ns}
         while self.now_ns < until_ns:
             sample_ns = (self.now_ns // self.telemetry_ns + 1) * self.telemetry_ns
@@ -68,12 +75,24 @@ class FakeHost:
                     self.start(command.request)
                 elif isinstance(command, StopDomain) and command.domain_id in self.living:
                     rows.append(self.end(command.domain_id, "shut_down", ""))
+                elif isinstance(command, MigrateOut) and command.domain_id in self.living:
+                    departed.append(state_of(self.living[command.domain_id][0], at_ns))
+                    rows.append(self.end(command.domain_id, "migrated", ""))
+                elif isinstance(command, MigrateOut):
+                    stayed.append(command.domain_id)
+                elif isinstance(command, MigrateIn):
+                    own = command.state.request
+                    self.start(replace(own, attempt=own.attempt + 1, origin="migration", arrival_ns=at_ns))
+                elif isinstance(command, FailHost):
+                    rows += [self.end(domain_id, "host_failed", "") for domain_id in sorted(self.living)]
+                elif isinstance(command, EndWarmup):
+                    self.since_ns, self.area = at_ns, dict.fromkeys(self.area, 0)
+                    self.peak = {name: self.sum(name) for name in self.peak}
                 elif isinstance(command, Close):
                     rows += [self.end(domain_id, "running", "") for domain_id in sorted(self.living)]
                     host = self.host_row()
-        return HostReport(
-            self.spec.host_id, until_ns, self.view(), tuple(rows), tuple(events), SampleBlock.of(samples), host
-        )
+        told = tuple(rows), tuple(events), SampleBlock.of(samples), host, tuple(departed), tuple(stayed)
+        return HostReport(self.spec.host_id, until_ns, self.view(), *told)
 
     def start(self, request: MachineRequest) -> None:
         """Own the memory at once; draw whether and when it dies."""
@@ -118,13 +137,22 @@ class FakeHost:
 
     def host_row(self) -> HostRow:
         """Means are integrals over the run."""
-        promised, owned = (area / self.now_ns for area in self.area.values())
+        promised, owned = (area / (self.now_ns - self.since_ns) for area in self.area.values())
         usable = self.spec.usable_pages
         ids = (self.spec.host_id, self.spec.ram_pages, usable, self.started, self.dead, self.started)
         owned_columns = (self.peak["memory_pages"], owned) * 4  # target, owned, populated, demanded: peak and mean
         return HostRow(
             *ids, self.peak["maxmem_pages"], promised, *owned_columns, 0, usable - owned, None, 0, 0, 0, 0, 0
         )
+
+
+def state_of(request: MachineRequest, at_ns: int) -> GuestState:
+    """What a fake guest takes with it: its request."""
+    none: tuple[tuple[int, int], ...] = ()
+    return GuestState(
+        request, at_ns, 0, (), request.memory_pages, 0, 0, 0, request.memory_pages, none, none, none, none,
+        0, 0, 0, 0, 0, False, 0, False,
+    )  # fmt: skip
 
 
 def fake_model(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from podcluster.cli import compose
-from podcluster.cluster.orders import parse
+from podcluster.cluster.agenda import Enabling, Evacuation, Failure, Migration, Operation, Recovery
+from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.plan import make_plan
 from podcluster.cluster.pool import InlinePool
 from podcluster.cluster.progress import Silent
@@ -24,13 +25,25 @@ ONE = ["workload=one", "workload.memory_mib=256", "workload.maxmem_mib=512", "cl
 def test_orders_are_sorted_by_time() -> None:
     """Four verbs, seconds and MiB with fractions; equal times keep their order."""
     lines = ["90.5 destroy 1", "60 mem-set 0 512", "60 mem-max 0 600.5", "60 pci-attach 1"]
-    assert parse(lines, {0, 1}, 100 * NS_PER_S) == (
-        SetTarget(60 * NS_PER_S, 0, 512 * MIB),
-        SetMaxMem(60 * NS_PER_S, 0, 153_728),
-        AttachDevice(60 * NS_PER_S, 1),
-        StopDomain(90_500_000_000, 1),
+    assert [order.item for order in parse(lines, {0, 1}, 1, 100 * NS_PER_S)] == [
+        Operation(SetTarget(60 * NS_PER_S, 0, 512 * MIB)),
+        Operation(SetMaxMem(60 * NS_PER_S, 0, 153_728)),
+        Operation(AttachDevice(60 * NS_PER_S, 1)),
+        Operation(StopDomain(90_500_000_000, 1)),
+    ]
+    assert parse([], {0}, 1, 1) == ()
+
+
+def test_orders_about_hosts() -> None:
+    """A host fails and is brought back, another is emptied and enabled; a domain is sent to a host."""
+    lines = ["30 host-recover 2", "10.5 host-fail 2", "40 host-evacuate 1", "50 host-enable 1", "45 migrate 0 2"]
+    assert parse(lines, {0}, 3, 100 * NS_PER_S) == (
+        Order(10_500_000_000, Failure(2)),
+        Order(30 * NS_PER_S, Recovery(2)),
+        Order(40 * NS_PER_S, Evacuation(1)),
+        Order(45 * NS_PER_S, Migration(0, 2)),
+        Order(50 * NS_PER_S, Enabling(1)),
     )
-    assert parse([], {0}, 1) == ()
 
 
 @pytest.mark.parametrize(
@@ -43,6 +56,13 @@ def test_orders_are_sorted_by_time() -> None:
         ("60 pause 0", "'SECONDS"),
         ("60 pci-attach 0 1", "'SECONDS"),
         ("", "'SECONDS"),
+        ("60 host-fail", "'SECONDS"),
+        ("60 host-fail 1 2", "'SECONDS"),
+        ("60 migrate 0", "'SECONDS"),
+        ("60 migrate 7 1", "about a domain of the workload, which has no 7"),
+        ("60 migrate 0 3", "about one of the hosts 0 to 2"),
+        ("60 host-fail 3", "about one of the hosts 0 to 2"),
+        ("60 host-recover -1", "about one of the hosts 0 to 2"),
         ("60 mem-set 7 512", "about a domain of the workload, which has no 7"),
         ("0 mem-set 0 512", "at a time within the run"),
         ("100 mem-set 0 512", "at a time within the run"),
@@ -51,7 +71,7 @@ def test_orders_are_sorted_by_time() -> None:
 def test_orders_that_make_no_sense(line: str, rule: str) -> None:
     """One line with key, rule, value and remedy."""
     with pytest.raises(ConfigError, match=r"^workload\.orders must be .*, got '.*': try '.*'$") as caught:
-        parse([line], {0}, 100 * NS_PER_S)
+        parse([line], {0}, 3, 100 * NS_PER_S)
     assert str(caught.value).startswith(f"workload.orders must be {rule}")
 
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from podcluster.cluster.ledger import rejection
 from podcluster.cluster.packing import packing
 from podcluster.cluster.plan import Plan
-from podcluster.cluster.run import rejection
 from podcluster.config import PlacementConfig
 from podcluster.placement.metrics import density, empty_share, stranded_pages
 from podcluster.placement.policy import rules_of

@@ -16,6 +16,9 @@ from podcluster.cluster.plan import (
     make_plan,
     work_s,
 )
+from podcluster.cluster.pool import InlinePool
+from podcluster.cluster.progress import Silent
+from podcluster.cluster.run import run
 from podcluster.config import Config
 from podcluster.errors import ConfigError
 from podcluster.host.domain import need_memory_pages
@@ -24,7 +27,7 @@ from podcluster.placement.policy import make_policy
 from podcluster.records import Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import requests
-from tests.cluster.story import machine
+from tests.cluster.story import ListSink, machine
 
 MakeConfig = Callable[..., Config]
 GIB = 1024**3
@@ -55,6 +58,32 @@ def test_auto_takes_as_many_hosts_as_the_policy_needs(make_config: MakeConfig) -
     assert hosts == least or unplaced(stays, hosts - 1, config.usable_pages, policy) > 0
     assert plan.notes == (f"cluster.hosts=auto took {hosts} host{'s' if hosts != 1 else ''} of 64 GiB",)
     assert {spec.usable_pages for spec in plan.specs} == {config.usable_pages}
+
+
+def test_hosts_may_be_of_different_sizes(make_config: MakeConfig) -> None:
+    """Two groups: as many hosts as they have, each with its own RAM and U; the largest says which take part."""
+    config = make_config("workload.machines=30", "cluster.host_mem_gib=[2x64,3x128,256]")
+    plan = make_plan(config, machines_of(config), 1)
+    assert [spec.ram_pages // PAGES_PER_GIB for spec in plan.specs] == [64, 64, 128, 128, 128, 256]
+    assert [spec.usable_pages for spec in plan.specs] == [
+        config.usable_pages_of(g) for g in (64, 64, 128, 128, 128, 256)
+    ]
+    assert config.usable_pages == config.usable_pages_of(256)
+    assert plan.notes == ()
+
+
+def test_machines_too_large_for_a_small_host_go_to_a_large_one(make_config: MakeConfig) -> None:
+    """A machine of 12 GiB beside hosts of 8 and 16: [PLACE-2] sends it past the first, run on real hosts."""
+    config = make_config(
+        "workload=alike", "workload.memory_mib=2048", "workload.maxmem_mib=12288", "workload.machines=3",
+        "cluster.host_mem_gib=[8,16]", "study.duration_s=60",
+    )  # fmt: skip
+    workload = machines_of(config)
+    plan = make_plan(config, workload, 1)
+    sink = ListSink()
+    run(plan, workload, make_policy("first_fit"), InlinePool(plan.specs, plan.hosts), sink, Silent())
+    assert {row.host_id for row in sink.tables["domains"]} == {1}
+    assert [row.ram_pages for row in sink.tables["hosts"]] == [8 * PAGES_PER_GIB, 16 * PAGES_PER_GIB]
 
 
 def test_a_given_number_of_hosts_is_taken(make_config: MakeConfig) -> None:

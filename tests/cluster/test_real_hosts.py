@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from podcluster.cluster.ray_pool import RayEngine
 from podcluster.config import Cell, Config, EngineConfig
 from podcluster.io.digest import digest
 from podcluster.io.load import load_results
-from podcluster.records import StartDomain
+from podcluster.records import NO_SAMPLES, HostReport, StartDomain
 from podcluster.study.runner import run_study
 from podcluster.units import NS_PER_S
 from podcluster.workloads import requests
@@ -79,6 +80,104 @@ def test_merging_empty_epochs_changes_no_byte(
     assert digest(tmp_path) == inline_digest
 
 
+# Machines come and go, hosts die and come back, some of what they took finds no room for a while.
+STORMY = (
+    "workload=churn",
+    "workload.arrivals_per_day=3000",
+    "workload.boot_spread_s=30",
+    "guest=linux",
+    "study.duration_s=1800",
+    "study.warmup_s=300",
+    "study.telemetry_s=60",
+    "cluster.host_mem_gib=[2x24,64]",
+    "overcommit=2",
+    "host.on_crash=restart",
+    "failure.rate_per_host_year=40000",
+    "failure.repair_s=150",
+    "failure.restart_delay_s=20",
+    "failure.best_effort_share=0.2",
+    "workload.orders=[400 host-fail 2]",
+)
+
+
+@pytest.fixture(scope="module")
+def stormy_digest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digest of the stormy study computed in this process."""
+    from podcluster.cli import compose
+
+    folder = tmp_path_factory.mktemp("stormy")
+    run_study([Cell(config=compose([*STORMY, "engine=inline"]))], out_dir=folder)
+    tables = load_results(folder)
+    assert {"running", "shut_down", "host_failed", "rejected"} <= set(tables["domains"]["fate"])
+    assert {"boot", "ha"} <= set(tables["domains"]["origin"])
+    assert {"host_failed", "host_recovered", "ha_restart", "ha_waits"} <= set(tables["events"]["kind"])
+    return digest(folder)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("where", ["engine.actors=2", "engine.hosts_per_actor=1"])
+def test_ray_gives_the_digest_of_this_process_through_failures(
+    make_config: MakeConfig, ray_cluster: None, stormy_digest: dict[str, str], tmp_path: Path, where: str
+) -> None:
+    """Every table of the stormy study, byte for byte."""
+    run_study([Cell(config=make_config(*STORMY, "engine=ray", where))], out_dir=tmp_path)
+    assert digest(tmp_path) == stormy_digest
+
+
+def test_merging_empty_epochs_changes_no_byte_through_failures(
+    make_config: MakeConfig, stormy_digest: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[EP-1] of the stormy study: every epoch of 10 s on its own."""
+    monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
+    monkeypatch.setattr(run_module, "MERGED_SHARE", 10**18)
+    run_study([Cell(config=make_config(*STORMY, "engine=inline"))], out_dir=tmp_path)
+    assert digest(tmp_path) == stormy_digest
+
+
+# Two hosts are emptied one after the other, by guests that are up; the controller has to make room for who comes.
+MOVING = (
+    "workload=alike",
+    "workload.maxmem_mib=1024",
+    "workload.machines=14",
+    "workload.boot_spread_s=120",
+    "guest=linux",
+    "study.duration_s=1200",
+    "study.telemetry_s=60",
+    "cluster.host_mem_gib=6",
+    "cluster.hosts=3",
+    "overcommit=1.8",
+    "host.toolstack=xapi",
+    "workload.orders=[400 host-evacuate 0, 700 host-enable 0, 800 host-evacuate 1, 801 migrate 0 0, 1100 host-fail 2]",
+)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("controller", ["static", "squeezed"])
+def test_moving_domains_changes_no_byte_wherever_hosts_live(
+    make_config: MakeConfig,
+    ray_cluster: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    controller: str,
+) -> None:
+    """[EP-1] [CL-1] migrations between real hosts: this process, an actor a host, and every epoch on its own."""
+    story = (*MOVING, f"controller={controller}")
+    run_study([Cell(config=make_config(*story, "engine=inline"))], out_dir=tmp_path / "here")
+    table = load_results(tmp_path / "here")["domains"]
+    assert {"migrated", "running"} <= set(table["fate"]) and (table["origin"] == "migration").sum() >= 4
+    run_study([Cell(config=make_config(*story, "engine=ray", "engine.hosts_per_actor=1"))], out_dir=tmp_path / "ray")
+    assert digest(tmp_path / "ray") == digest(tmp_path / "here")
+    monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
+    monkeypatch.setattr(run_module, "MERGED_SHARE", 10**18)
+    run_study([Cell(config=make_config(*story, "engine=inline"))], out_dir=tmp_path / "apart")
+    assert digest(tmp_path / "apart") == digest(tmp_path / "here")
+
+
+def said(reports: list[HostReport]) -> list[tuple[HostReport, list[list[int]]]]:
+    """Reports so that they compare: their samples, which are arrays, as lists."""
+    return [(replace(report, samples=NO_SAMPLES), report.samples.columns.tolist()) for report in reports]
+
+
 @pytest.mark.ray
 def test_a_killed_actor_comes_back_to_the_same_reports(make_config: MakeConfig, engine: RayEngine) -> None:
     """[CL-2] SIGKILL after 60 s of boots: the rebuilt shard reports what a shard that never died does, page for
@@ -99,8 +198,8 @@ def test_a_killed_actor_comes_back_to_the_same_reports(make_config: MakeConfig, 
     }
     here = InlinePool(plan.specs, plan.hosts)
     there = engine.pool(EngineConfig(kind="ray", actors=2), plan.specs, plan.hosts, "killed")
-    assert there.advance(60 * NS_PER_S, commands) == here.advance(60 * NS_PER_S, commands)
+    assert said(there.advance(60 * NS_PER_S, commands)) == said(here.advance(60 * NS_PER_S, commands))
     os.kill(engine.pids()[0], signal.SIGKILL)
     for until_s in (120, 400):
-        assert there.advance(until_s * NS_PER_S, {}) == here.advance(until_s * NS_PER_S, {})
+        assert said(there.advance(until_s * NS_PER_S, {})) == said(here.advance(until_s * NS_PER_S, {}))
     there.close()

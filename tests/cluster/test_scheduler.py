@@ -12,9 +12,9 @@ import pytest
 
 from podcluster.cluster import run as run_module
 from podcluster.cluster.asks import Forecasts
+from podcluster.cluster.ledger import rejection
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import HostPlan, InlinePool
-from podcluster.cluster.run import rejection
 from podcluster.cluster.scheduler import Scheduler
 from podcluster.config import POLICIES, PlacementConfig
 from podcluster.placement.policy import make_policy

@@ -13,5 +13,6 @@ _PLAIN: dict[str, Any] = {
 
 
 def run_row(**values: Any) -> RunRow:
-    """A run of one host and a day in which nothing happened, but for `values`."""
-    return RunRow(**_PLAIN | values)
+    """A run of one host and a day in which nothing happened, but for `values`; without a warm-up."""
+    row = _PLAIN | values
+    return RunRow(**row | {"after_warmup_s": row["domain_s"], "crashes": row["fate_pod_oom"]} | values)

@@ -200,3 +200,9 @@ def test_a_cell_without_replications_is_our_mistake() -> None:
     """There is no mean of nothing."""
     with pytest.raises(InvariantError):
         cell_row([], CONFIDENCE)
+
+
+def test_deaths_per_day_are_those_after_the_warmup() -> None:
+    """Five of whoever was there died in two days after it, three of those asked for then: each rate has its own."""
+    cell = cell_row([run_row(boots_started=10, fate_pod_oom=3, crashes=5, after_warmup_s=2.0 * DAY_S)], CONFIDENCE)
+    assert (cell.crash_per_boot, cell.crash_per_domain_day, cell.domain_days) == (0.3, 2.5, 2.0)

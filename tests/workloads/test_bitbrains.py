@@ -240,7 +240,7 @@ def test_the_real_trace_leaves_out_47_and_1_of_250(make_config: Callable[..., Co
     path = shared_dir / "traces" / "bitbrains_rnd"
     config = make_config("workload=bitbrains", f"workload.path={path}", "overcommit=1.5")
     machines = read_machines(config.workload)
-    assert machines is not None
+    assert isinstance(machines, MachineTable)
     made = make(config, machines, DAY_S, usable_pages=USABLE_128_GIB)
     assert made.left_out == {
         "smaller than workload.min_maxmem_mib=512": 47,

@@ -17,16 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from podcluster.errors import ConfigError
+from podcluster.io.traces.columns import read_columns
 from podcluster.records import Int64Array, MachineTable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 VMS_COLUMNS: Final = ("vm_id", "maxmem_kib", "vcpus")
 USAGE_COLUMNS: Final = ("vm_id", "t_s", "mem_used_kib")
@@ -37,8 +35,8 @@ REMEDY: Final = "point workload.path at a folder in the Bitbrains Parquet form"
 def read(folder: Path) -> MachineTable:
     """Read every month of the folder."""
     months = _months(folder)
-    vms = [_read(folder / f"vms_{month}.parquet", VMS_COLUMNS) for month in months]
-    usage = [_read(folder / f"usage_{month}.parquet", USAGE_COLUMNS) for month in months]
+    vms = [read_columns(folder / f"vms_{month}.parquet", VMS_COLUMNS, REMEDY) for month in months]
+    usage = [read_columns(folder / f"usage_{month}.parquet", USAGE_COLUMNS, REMEDY) for month in months]
     machine_id, maxmem_kib, vcpus = _machines(vms)
     row_machine, t_s, used_kib = (np.concatenate([part[i] for part in usage]) for i in range(3))
     notes: list[str] = []
@@ -91,52 +89,6 @@ def _months(folder: Path) -> list[str]:
         lack = f" ({unpaired[0]} lacks one of the two)" if months else ""
         raise ConfigError(f"workload.path must be a folder with {FORM}, got {folder} with {listed}{lack}: {REMEDY}")
     return months
-
-
-def _read(file: Path, columns: Sequence[str]) -> list[Int64Array]:
-    """These integer columns of one file [BB-4]."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as parquet:
-            schema = parquet.schema_arrow
-            missing = [name for name in columns if name not in schema.names]
-            if missing:
-                raise ConfigError(
-                    f"{file}: must have columns {', '.join(columns)}, lacks {', '.join(missing)} "
-                    f"(it has {', '.join(schema.names)}): {REMEDY}"
-                )
-            for name in columns:
-                if not pa.types.is_integer(schema.field(name).type):
-                    raise ConfigError(
-                        f"{file}: column {name} must be an integer, got {schema.field(name).type}: {REMEDY}"
-                    )
-            table = parquet.read(columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{file}: must be a whole Parquet file, got {_size(file)} that cannot be read ({reason}): copy it again"
-        ) from error
-    return [_column(file, table, name) for name in columns]
-
-
-def _column(file: Path, table: pa.Table, name: str) -> Int64Array:
-    column = table.column(name)
-    if column.null_count:
-        raise ConfigError(f"{file}: column {name} must be complete, got {column.null_count} missing values: {REMEDY}")
-    values: Int64Array = column.to_numpy().astype(np.int64)
-    if len(values) and values.min() < 0:
-        row = int(np.argmax(values < 0))
-        raise ConfigError(f"{file}: column {name} must be >= 0, got {values[row]} in row {row}: correct or drop it")
-    return values
-
-
-def _size(file: Path) -> str:
-    try:
-        return f"{file.stat().st_size} bytes"
-    except OSError:
-        return "a file"
 
 
 def _machines(vms: Sequence[Sequence[Int64Array]]) -> tuple[Int64Array, Int64Array, Int64Array]:

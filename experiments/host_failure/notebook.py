@@ -1,0 +1,42 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %%
+# A host of ten dies: who of its guests is started again, how soon, and what does overcommit change?
+from IPython.display import Image, Markdown
+
+from podcluster.report import dataset
+from podcluster.report.figure import STARTS, sweep_note
+from podcluster.report.starts import in_words, starts_figure, starts_of
+from podcluster.report.style import png
+
+folder = dataset.of_experiment("host_failure")
+origin = dataset.provenance(folder)
+confidence = origin["config"]["study"]["confidence"]
+by, how = STARTS["host_failure"]
+starts = starts_of(dataset.columns(folder, "domains"), by, confidence, origin=how)
+Markdown(in_words(starts, by, confidence))
+
+# %% [markdown]
+# Left the domains of the dead host that did not come back, right how long the others were away, from its failure until
+# they were up on another host: half of them, and 95 of 100 (dashed).
+
+# %%
+Image(png(starts_figure(starts, by, note=sweep_note(folder, origin))))
+
+# %% [markdown]
+# What became of all boot attempts.
+
+# %%
+fates = dataset.columns(folder, "domains")["fate"]
+Markdown("\n".join(f"- {fate}: {(fates == fate).sum():,}" for fate in sorted(set(fates))))

@@ -1,0 +1,174 @@
+"""Domains that leave for another host while they run: down to their minimum, copied, gone.
+
+What        `Migrations`: what `MigrateOut` sets off on the sending host, step by step.
+Units       Pages of 4 KiB; ns of simulated time.
+Order       The steps of an instant come after its commands and before its samples and guests, like commands: they are
+            barriers [HM-1].
+Rules       docs/model.md A6.4, D4.7. The target is set to the dynamic minimum, and a controller sees no range above;
+            once the driver is at rest, or after the wait, what the guest then has is copied. Copying maps every page,
+            which populates what was promised: a guest in debt may die of it here, by dom0's access, and one that lives
+            does not go: the receiver has no promises, and its quota does not allow so many pages.
+Departs     Copies of one host go one after another over one link; pages that are written meanwhile are not sent again.
+            What dom0 has mapped may be reclaimed at once, where Xen cannot take a page as long as it is mapped: fewer
+            die of a copy here. Only a guest that is up moves; others stay.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from podcluster.host.agenda import Agenda
+from podcluster.host.attention import Attention
+from podcluster.host.host_audit import HostAudit
+from podcluster.host.lifecycle import Lifecycle
+from podcluster.host.own import DOM0
+from podcluster.host.recorder import Recorder
+from podcluster.host.resident import Resident, Residents
+from podcluster.host.streams import NEVER
+from podcluster.host.targets import Targets
+from podcluster.records import GuestState, MigrateOut, SetTarget
+from podcluster.units import NS_PER_S, pages_to_mib
+
+POLL_NS: Final = NS_PER_S  # how often a toolstack looks whether a driver is at rest
+
+Step = Callable[["Leaving", int], None]
+
+
+@dataclass(slots=True)
+class Leaving:
+    """One domain on its way out."""
+
+    resident: Resident
+    command: MigrateOut
+    step: Step
+
+
+class Migrations:
+    """Those of one host."""
+
+    def __init__(
+        self,
+        residents: Residents,
+        *,
+        agenda: Agenda,
+        recorder: Recorder,
+        audit: HostAudit,
+        attention: Attention,
+        lifecycle: Lifecycle,
+        targets: Targets,
+    ) -> None:
+        self._residents = residents
+        self._agenda = agenda
+        self._recorder = recorder
+        self._audit = audit
+        self._attention = attention
+        self._lifecycle = lifecycle
+        self._targets = targets
+        self._queue: list[tuple[int, int, Leaving]] = []  # (instant, domid, what)
+        self._leaving: set[int] = set()  # domids
+        self._link_free_ns = 0
+        self._departed: list[GuestState] = []
+        self._stayed: list[int] = []
+
+    @property
+    def due_ns(self) -> int:
+        """When the next step is."""
+        return self._queue[0][0] if self._queue else NEVER
+
+    def take(self) -> tuple[tuple[GuestState, ...], tuple[int, ...]]:
+        """Who has gone and who has stayed since this was last asked."""
+        found = tuple(self._departed), tuple(self._stayed)
+        if self._departed or self._stayed:
+            self._departed, self._stayed = [], []
+        return found
+
+    def leave(self, command: MigrateOut) -> None:
+        """A domain is to go."""
+        domid = self._residents.domid_of.get(command.domain_id)
+        if domid is None:
+            self._stayed.append(command.domain_id)
+            return
+        if domid in self._leaving:
+            return
+        at_ns, resident = command.at_ns, self._residents.running[domid]
+        if not resident.guest.may_move:
+            self._event(at_ns, resident, "it is not up yet, or about to leave")
+            self._stayed.append(command.domain_id)
+            return
+        least_pages = resident.request.memory_pages
+        if resident.domain.target_pages > least_pages:
+            self._targets.set_target(resident, SetTarget(at_ns, command.domain_id, least_pages))
+        self._leaving.add(domid)
+        resident.pinned = True
+        self._later(at_ns, Leaving(resident, command, self._wait))
+
+    def act(self, at_ns: int) -> None:
+        """Take the steps that are due at `at_ns`, everything before it being done."""
+        while self._queue and self._queue[0][0] <= at_ns:
+            _, domid, leaving = heapq.heappop(self._queue)
+            if self._residents.running.get(domid) is leaving.resident and leaving.resident.guest.end is None:
+                self._attention.wake(at_ns - 1)
+                leaving.step(leaving, at_ns)
+            else:
+                self._stay(leaving)
+
+    def _stay(self, leaving: Leaving) -> None:
+        """It does not go after all."""
+        leaving.resident.pinned = False
+        self._leaving.discard(leaving.resident.domain.domid)
+        self._stayed.append(leaving.command.domain_id)
+
+    def _later(self, at_ns: int, leaving: Leaving) -> None:
+        heapq.heappush(self._queue, (at_ns, leaving.resident.domain.domid, leaving))
+
+    def _wait(self, leaving: Leaving, at_ns: int) -> None:
+        """Look whether the driver is at rest."""
+        balloon, command = leaving.resident.balloon, leaving.command
+        if balloon is not None and not balloon.idle and at_ns < command.at_ns + command.wait_ns:
+            self._later(min(at_ns + POLL_NS, command.at_ns + command.wait_ns), leaving)
+        else:
+            self._copy(leaving, at_ns)
+
+    def _copy(self, leaving: Leaving, at_ns: int) -> None:
+        """Map all there is, and send it."""
+        resident, guest, memory = leaving.resident, leaving.resident.guest, leaving.resident.memory
+        most_pages = leaving.command.most_pages
+        if memory.owned > most_pages:
+            text = f"it has {memory.owned} pages, and the receiver no more than {most_pages} for it"
+            self._event(at_ns, resident, text)
+            self._stay(leaving)
+            return
+        began_ns = memory.lock.enter(at_ns, interrupts=False)
+        guest.settle(at_ns)
+        memory.map_all(DOM0)
+        memory.lock.leave()
+        if memory.crashed:
+            guest.die_by_other(began_ns)
+            self._stay(leaving)
+        elif memory.debt > 0:
+            # All that it was promised would have to be real there, beyond its quota.
+            self._event(at_ns, resident, f"it owes {memory.debt} pages, and keeps its promises here")
+            self._stay(leaving)
+        else:
+            first_ns = max(at_ns, self._link_free_ns)
+            self._link_free_ns = first_ns + memory.owned * NS_PER_S // leaving.command.pages_per_s
+            leaving.step = self._go
+            self._later(max(self._link_free_ns, at_ns + 1), leaving)
+        self._recorder.acted(resident)
+        self._audit.acted(resident.domain.domid)
+        self._agenda.put_guest(resident)
+
+    def _go(self, leaving: Leaving, at_ns: int) -> None:
+        """It is copied."""
+        resident = leaving.resident
+        after_s = (at_ns - leaving.command.at_ns) / NS_PER_S
+        text = f"{pages_to_mib(resident.memory.owned)} MiB, {after_s:.1f} s after the order"
+        self._recorder.event(at_ns, resident.request, resident.domain.domid, "migrate", text)
+        self._leaving.discard(resident.domain.domid)
+        self._departed.append(self._lifecycle.let_go(at_ns, resident))
+
+    def _event(self, at_ns: int, resident: Resident, text: str) -> None:
+        self._recorder.event(at_ns, resident.request, resident.domain.domid, "migrate_refused", text)

@@ -1,0 +1,117 @@
+"""Hosts that are emptied, and domains that move: where to, when, whether there is room, and who has to stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from podcluster.cluster import run as run_module
+from podcluster.cluster.agenda import Enabling, Evacuation, Failure, Migration
+from podcluster.cluster.orders import Order
+from podcluster.records import EventRow, Workload
+from podcluster.units import NS_PER_S
+from tests.cluster.story import USABLE, machine, machines, physics, play, small_plan
+from tests.cluster.test_failures import at, immortal, kinds, plan_with, rows_of
+
+
+def test_a_host_is_emptied() -> None:
+    """Ten on host 0, which is emptied at 1,000 s: migrated there, running elsewhere just after the end of the epoch."""
+    workload = immortal(12)
+    outcome, sink = play(plan_with(workload, at(1000, Evacuation(0))), workload)
+    rows = rows_of(sink)
+    moved = [row for row in rows.values() if row.fate == "migrated"]
+    assert len(moved) == 10 and {row.host_id for row in moved} == {0}
+    for row in moved:
+        again = rows[row.domain_id, 2]
+        assert (again.fate, again.origin, again.host_id > 0) == ("running", "migration", True)
+        assert again.boot_start_ns == row.end_ns + 1 == 1000 * NS_PER_S + 1
+    run = outcome.row
+    assert (run.migrations, run.fate_migrated, run.boots_started, run.restarts) == (10, 10, 12, 0)
+
+
+def test_it_gets_no_more_domains_until_it_is_enabled() -> None:
+    """Arrivals go past it from the order on, and to it again after host-enable."""
+    first = immortal(1).requests[0]
+    arrivals = [machine(first.domain_id + k, s) for k, s in enumerate((900.0, 1100.0, 2100.0))]
+    workload = Workload(tuple(arrivals))
+    orders = at(1000, Evacuation(0)), at(2000, Enabling(0))
+    _, sink = play(plan_with(workload, *orders), workload)
+    placed: list[EventRow] = [event for event in sink.tables["events"] if event.kind == "place"]
+    assert [event.host_id for event in placed] == [0, 1, 0]
+    assert (kinds(sink)["evacuate"], kinds(sink)["enabled"]) == (1, 1)
+
+
+def test_who_has_no_room_elsewhere_stays() -> None:
+    """D7.2, D7.8: two hosts with ten and eight of 1,000 pages: two go, eight stay, and are told so."""
+    workload = immortal(18)
+    _, sink = play(plan_with(workload, at(1000, Evacuation(0)), hosts=2), workload)
+    fates = Counter(row.fate for row in sink.tables["domains"])
+    assert fates == {"migrated": 2, "running": 18}
+    assert kinds(sink)["migrate_refused"] == 8
+
+
+def test_one_domain_is_sent_to_a_host() -> None:
+    """To one with room it goes; to a full one, or where it is, it does not."""
+    workload = immortal(11)
+    ids = [one.domain_id for one in workload.requests]
+    orders = (
+        Order(1000 * NS_PER_S, Migration(ids[0], 2)), Order(1000 * NS_PER_S, Migration(ids[10], 1)),
+        Order(1000 * NS_PER_S, Migration(ids[10], 1)),
+    )  # fmt: skip
+    _, sink = play(plan_with(workload, *orders), workload)
+    assert rows_of(sink)[ids[0], 2].host_id == 2
+    assert Counter(row.fate for row in sink.tables["domains"])["migrated"] == 1
+    full = immortal(20)
+    last = full.requests[19].domain_id
+    _, sink = play(plan_with(full, Order(1000 * NS_PER_S, Migration(last, 0)), hosts=2), full)
+    assert kinds(sink)["migrate_refused"] == 1 and kinds(sink)["migrate"] == 0
+
+
+def test_a_target_that_dies_meanwhile_is_replaced() -> None:
+    """Sent to host 1 at 1,001 s, which dies at 1,005: it lands where a start would; with no host left: rejected."""
+    workload = immortal(1)
+    domain_id = workload.requests[0].domain_id
+    for hosts, fate, host_id in ((3, "running", 0), (2, "rejected", -1)):
+        orders = [Order(1001 * NS_PER_S, Migration(domain_id, 1)), at(1005, Failure(1))]
+        if hosts == 2:
+            orders.append(at(1005.5, Failure(0)))
+        _, sink = play(plan_with(workload, *orders, hosts=hosts), workload)
+        row = rows_of(sink)[domain_id, 2]
+        assert (row.fate, row.origin, row.host_id) == (fate, "migration", host_id)
+
+
+def test_who_leaves_while_it_moves_leaves_when_it_has_landed() -> None:
+    """To leave at 1,004 s, on its way from 1,001 to 1,010: it is shut down 1 ns after it landed, on the other host."""
+    workload = immortal(1, departure_s=1004.0)
+    domain_id = workload.requests[0].domain_id
+    _, sink = play(plan_with(workload, Order(1001 * NS_PER_S, Migration(domain_id, 1))), workload)
+    rows = rows_of(sink)
+    assert rows[domain_id, 1].fate == "migrated"
+    assert (domain_id, 2) in rows and rows[domain_id, 2].host_id == 1
+
+
+def test_merging_changes_nothing_while_domains_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[EP-1] the story of 41 machines with every host emptied in turn: each epoch on its own gives the same rows."""
+    workload = machines()
+    orders = tuple(
+        Order(int(s * NS_PER_S), item)
+        for host_id in range(3)
+        for s, item in ((700 + 600 * host_id, Evacuation(host_id)), (1000 + 600 * host_id, Enabling(host_id)))
+    )
+    plan = plan_with(workload, *orders)
+    outcome, merged = play(plan, workload)
+    assert outcome.row.migrations > 5
+    monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
+    monkeypatch.setattr(run_module, "MERGED_SHARE", 10**18)
+    single, apart = play(plan, workload)
+    assert single.steps > outcome.steps
+    assert physics(apart) == physics(merged)
+    samples = merged.tables["samples"]
+    assert max(sample.owned_pages for sample in samples if sample.host_id >= 0) <= USABLE
+
+
+def test_small_plans_have_orders_of_their_own() -> None:
+    """A plan without orders moves nobody."""
+    workload = machines()
+    assert play(small_plan(workload), workload)[0].row.migrations == 0
