@@ -31,7 +31,10 @@ class DemandWindow:
         if hold_ns > 0:
             leaving = self.t + hold_ns
             self.t = np.union1d(self.t, leaving)
-        self.w: Int64Array = values_at(demand, self.t)
+        if hold_ns > 0:
+            self.w: Int64Array = values_at(demand, self.t)
+        else:  # the samples themselves
+            self.w = np.concatenate((np.array([demand.at(start_ns)], np.int64), demand.pages[after:]))
         """W at each."""
         self.h: Int64Array = self._most(demand, start_ns, hold_ns)
         """H at each; what is held for ever depends on more than W, so there it is W again."""

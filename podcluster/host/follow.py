@@ -557,6 +557,7 @@ def follow_demand(
     """
     r = g.rec[0]
     s[HOW] = DONE
+    cache = s[CACHE]  # who sleeps until memory is released wakes by it, too: once it is dropped, MATTERS is out of date
     if d[SETTLE]:
         if s[QUIET]:
             _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, rate, d[LAST])
@@ -572,12 +573,13 @@ def follow_demand(
         if s[GROWN] >= s[GROWTH] or _mark(s, d) != s[BASE] + s[GROWN]:  # at its end, or somebody else moved pages
             s[ACTS] += 1
             if _plan(s, d, t, high, td, wd, short, now):
-                cares = d[MATTERS] < NEVER and d[ROOM] - s[RESIDENT] >= d[MATTERS]
+                cares = d[MATTERS] < NEVER and (d[ROOM] - s[RESIDENT] >= d[MATTERS] or s[CACHE] != cache)
                 if cares or d[ZEROES]:
                     s[HOW] = RELEASED
                     s[AT] = now
                     return
-            _look_ahead(s, d, t, w, high, lags)
+            if s[CACHE] == cache:
+                _look_ahead(s, d, t, w, high, lags)
             continue
         began = max(now, s[FREE]) if d[TIMED] else now
         if s[ACTS] and s[FAULTS] and began > d[LAST]:
@@ -608,5 +610,7 @@ def follow_demand(
         _next_batch(s, d, td, wd, began)
         if s[HOW] == KILLED_ONE:
             return
+        if s[CACHE] == cache:
+            _look_ahead(s, d, t, w, high, lags)
+    if s[CACHE] == cache:
         _look_ahead(s, d, t, w, high, lags)
-    _look_ahead(s, d, t, w, high, lags)

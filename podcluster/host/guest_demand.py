@@ -108,14 +108,14 @@ class DemandStream:
         while self.next_ns <= last_ns:
             if self._quiet:
                 self.settle(self.next_ns - 1)
-            done = self._grown >= self._growth
+            done, shrank = self._grown >= self._growth, False
             if done or self._mark() != self._base + self._grown:  # at its end, or somebody else moved pages
-                self._plan(self.next_ns)
+                shrank = self._plan(self.next_ns)
             elif not single and self.touches_heap():
                 return
             else:
                 self._grow()
-            if single or self._memory.crashed or self._lock.faults:
+            if single or shrank or self._memory.crashed or self._lock.faults:
                 return
 
     def _grow(self) -> None:
@@ -143,7 +143,8 @@ class DemandStream:
 
     def relax(self) -> None:
         """Plan the next act for when it matters to anybody [GD-4]."""
-        if self._ahead and not self._quiet and self._window is not None and self.next_ns < NEVER:
+        ahead = self._ahead and self._memory.paces
+        if ahead and not self._quiet and self._window is not None and self.next_ns < NEVER:
             self._follow(-1)
 
     def settle(self, at_ns: int) -> None:
@@ -193,8 +194,8 @@ class DemandStream:
     def _mark(self) -> int:
         return self._held.mark + self._memory.kernel_pages
 
-    def _plan(self, now_ns: int) -> None:
-        """Begin the piece that `now_ns` is in."""
+    def _plan(self, now_ns: int) -> bool:
+        """Begin the piece that `now_ns` is in; whether held memory shrank."""
         assert self._window is not None
         held, kernel_pages = self._held, self._memory.kernel_pages
         piece = self._window.piece(now_ns)
@@ -207,6 +208,7 @@ class DemandStream:
         self._next_batch(now_ns)
         if shrank:
             self._on_release(now_ns)
+        return shrank
 
     def _begin(self, piece: int, now_ns: int) -> None:
         window = self._window

@@ -128,7 +128,8 @@ class Thrashing:
         low, high = spans[0, 2], spans[-1, 3]
         t = demand.t_ns
         turns = [edge[(low < edge) & (edge < high)] for edge in (t, busy.ravel())]
-        instants = np.unique(np.concatenate((spans[:, 2:].ravel(), *turns)))
+        instants = np.sort(np.concatenate((spans[:, 2:].ravel(), *turns)))
+        instants = instants[np.flatnonzero(np.diff(instants, prepend=-1))]
         # Of each stretch between two instants: the span that it lies in, whether it is in one, whether it is waited in.
         begins = instants[:-1]
         span = np.searchsorted(spans[:, 2], begins, side="right") - 1
