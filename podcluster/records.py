@@ -669,6 +669,12 @@ class SampleBlock(Sequence[SampleRow]):
         found: Int64Array = self.columns[SAMPLE_COLUMNS.index(name)]
         return found
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SampleBlock) and np.array_equal(self.columns, other.columns)
+
+    def __hash__(self) -> int:
+        return hash(self.columns.tobytes())
+
     def __len__(self) -> int:
         return int(self.columns.shape[1])
 
