@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba import types
@@ -30,6 +31,9 @@ KEPT_CACHES = 3
 
 SCALARS: dict[Any, Any] = {int: types.int64, bool: types.boolean, float: types.float64, np.uint64: types.uint64}
 """What the scalar annotations of kernels mean to the compiler."""
+
+OUTLINES: list[Any] = []
+"""What has been compiled by itself."""
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
@@ -59,6 +63,23 @@ def compile_kernel(function: Function, folder: Path) -> Function:
         return _compiled(function, {**OPTIONS, "cache": True})
     finally:
         numba_config.CACHE_DIR = before
+
+
+def compile_outline(function: Function, folder: Path, name: str) -> Function:
+    """Compile `function`, which only kernels call, by itself: their machine code calls it under `name` instead of
+    taking it in, so that what many kernels share is translated once. Its machine code is kept in `folder`.
+    """
+    before = numba_config.CACHE_DIR
+    numba_config.CACHE_DIR = str(folder)
+    try:
+        returns = SCALARS[function.__annotations__["return"]]
+        kind = returns(*signature(function))
+        compiled = numba.cfunc(kind, cache=True, **OPTIONS)(function)
+    finally:
+        numba_config.CACHE_DIR = before
+    OUTLINES.append(compiled)  # as long as it is there, so is its machine code
+    llvm.add_symbol(name, compiled.address)
+    return cast(Function, types.ExternalFunction(name, kind))
 
 
 def compile_routine(function: Function) -> Function:
@@ -106,13 +127,14 @@ def signature(function: Any) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def compile_all(kernels: Mapping[str, Any], folder: Path) -> float:
-    """Compile every one of these kernels into `folder` and return the seconds it took.
+def compile_all(kernels: Mapping[str, Any], folder: Path, started: float | None = None) -> float:
+    """Compile every one of these kernels into `folder` and return the seconds it took, since `started` if that is given
+    (`time.perf_counter`).
 
     Of a name such as `placement-0123`, the caches of the latest few states are kept, so that two versions can live side
     by side; names of other kinds are others' caches.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     assert kernels, "no kernel has registered"
     for dispatcher in kernels.values():
         dispatcher.compile(signature(dispatcher.py_func))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.ranges import give_back_range, touch_range
+from podcluster.host.ranges import give_back_range, write_range
 from podcluster.host.state import DomainState, HostState
 from podcluster.host.written import ZERO
 
@@ -64,7 +64,7 @@ def hand_over(
     if scrub:
         for k in range(n):
             first = pieces[2 * k] if ascending else pieces[2 * k] + pieces[2 * k + 1] - 1
-            done = touch_range(h, g, first, pieces[2 * k + 1], step, ZERO)
+            done = write_range(h, g, first, pieces[2 * k + 1], step, ZERO)
             out[B_ZEROED] += done
             if done < pieces[2 * k + 1]:
                 return DIED

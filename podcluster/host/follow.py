@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.merged import muldiv
-from podcluster.host.ranges import touch_range
+from podcluster.host.ranges import write_range
 from podcluster.host.state import DomainState, HostState
 from podcluster.host.written import DATA
 
@@ -167,7 +167,7 @@ def _write_fresh(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pag
         take = min(count - skipped, pages - done)
         n = take
         if not s[INERT]:
-            n = touch_range(h, g, pool[2 * at] + count - skipped - 1, take, -1, DATA)
+            n = write_range(h, g, pool[2 * at] + count - skipped - 1, take, -1, DATA)
         done += n
         if n < take:
             break

@@ -6,6 +6,7 @@ What        `kernel` and `routine` compile a plain function on arrays as `podclu
 
 import importlib
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "clz",
     "ctz",
     "kernel",
+    "outline",
     "popcount",
     "routine",
     "signature",
@@ -84,6 +86,11 @@ def kernel(function: Function) -> Function:
     return dispatcher
 
 
+def outline(function: Function) -> Function:
+    """Compile `function`, which only kernels call, once and by itself (`podcluster.kernels`)."""
+    return kernels.compile_outline(function, _FOLDER, f"podcluster_{source_hash()}_{function.__name__}")
+
+
 def is_compiled() -> bool:
     """Whether the kernels of the present sources have been compiled on this machine."""
     return kernels.is_compiled(cache_folder())
@@ -91,9 +98,10 @@ def is_compiled() -> bool:
 
 def compile_all() -> float:
     """Compile every kernel and return the seconds it took."""
+    started = time.perf_counter()
     import podcluster.host.machine  # noqa: F401  # it uses every kernel, and so makes them register
 
-    return kernels.compile_all(KERNELS, cache_folder())
+    return kernels.compile_all(KERNELS, cache_folder(), started)
 
 
 def main() -> int:

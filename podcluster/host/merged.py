@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from podcluster.host.batches import hand_over
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.ranges import touch_range
+from podcluster.host.ranges import write_range
 from podcluster.host.state import DomainState, HostState
 from podcluster.host.written import DATA
 
@@ -144,7 +144,7 @@ def _scrub_free(
     while gone < pages:
         n = _untaken(c, log, first + gone * step, pages - gone, step)
         if n > 0:
-            done = touch_range(h, g, first + gone * step, n, step, content)
+            done = write_range(h, g, first + gone * step, n, step, content)
             if done < n:
                 return int(gone + done)
         gone += abs(n)
@@ -169,7 +169,7 @@ def _write_strips(h: HostState, g: DomainState, c: Ints, p: Ints, at: int, strip
             if p[at + SCRUBS]:
                 done = _scrub_free(h, g, c, log, begin, take, -1 if down else 1, p[at + CONTENT])
             else:
-                done = touch_range(h, g, begin, take, -1 if down else 1, p[at + CONTENT])
+                done = write_range(h, g, begin, take, -1 if down else 1, p[at + CONTENT])
             if done < take:
                 return int(-1 - (wrote + done))
         wrote += take
@@ -229,7 +229,7 @@ def _take(
     for i in range(n):
         first = pieces[2 * i]
         count = pieces[2 * i + 1]
-        done = touch_range(h, g, first + count - 1, count, -1, DATA)
+        done = write_range(h, g, first + count - 1, count, -1, DATA)
         p[at + DRAWN] += done
         wrote += done
         if done:

@@ -14,7 +14,7 @@ import numpy as np
 
 from podcluster.host.cache import INTERRUPTED, cache_get_single, cache_get_super, set_cache_size
 from podcluster.host.contents import contents_set_bits, contents_uniform, pattern_uniform
-from podcluster.host.kernel import ctz, kernel, routine
+from podcluster.host.kernel import ctz, kernel, outline, routine
 from podcluster.host.p2m import mark_odd, page_kind, set_block, set_pages, set_range
 from podcluster.host.reclaim import eager_reclaim, emergency_sweep, reclaim_super, super_sweep
 from podcluster.host.rows import frame_of, page_bit, row_count
@@ -218,8 +218,7 @@ def _has_survived(g: DomainState) -> bool:
 
 
 @routine
-def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
-    """P6: back the `pod` entry of `order` at `gfn`, or make it smaller; the access then looks again."""
+def _populate_on_demand(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     r = g.rec[0]
     if r.dying:
         return False
@@ -264,6 +263,12 @@ def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     return _has_survived(g)
 
 
+@outline
+def demand_populate(h: HostState, g: DomainState, gfn: int, order: int) -> int:
+    """P6: back the `pod` entry of `order` at `gfn`, or make it smaller: 1, and the access looks again; 0: it cannot."""
+    return 1 if _populate_on_demand(h, g, gfn, order) else 0
+
+
 @routine
 def allocating_lookup(h: HostState, g: DomainState, gfn: int) -> int:
     """T3: the frame at `gfn`, populated if need be; HOLE, CRASHED or NOT_RUNNING."""
@@ -283,5 +288,5 @@ def allocating_lookup(h: HostState, g: DomainState, gfn: int) -> int:
             order = 18
         elif g.blk[gfn >> 9, KIND] == POD:
             order = 9
-        if not demand_populate(h, g, gfn, order):
+        if demand_populate(h, g, gfn, order) == 0:
             return CRASHED

@@ -28,7 +28,7 @@ from podcluster.host.contents import (
 )
 from podcluster.host.frames import run_release
 from podcluster.host.heap import ALL, U0, U1, heap_take_few, span_mask
-from podcluster.host.kernel import clz, ctz, kernel, routine
+from podcluster.host.kernel import clz, ctz, kernel, outline, routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed
 from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import allocating_lookup, demand_populate
@@ -217,8 +217,8 @@ def _populate_run(h: HostState, g: DomainState, gfn: int, most: int, step: int) 
     return n
 
 
-@kernel
-def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int, content: int) -> int:
+@outline
+def write_range(h: HostState, g: DomainState, first: int, count: int, step: int, content: int) -> int:
     """Write whole pages from `first` on; pages done, fewer than `count` only where the domain is dead."""
     r = g.rec[0]
     r.generation += 1
@@ -251,7 +251,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             if faulted != done:
                 faulted = done
                 r.entry_ns = r.now_ns
-            if not demand_populate(h, g, gfn, 18 if slot == G_POD else 9):
+            if demand_populate(h, g, gfn, 18 if slot == G_POD else 9) == 0:
                 return done
             continue
         # A table of 4 KiB entries.
@@ -271,7 +271,7 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             if faulted != done:
                 faulted = done
                 r.entry_ns = r.now_ns
-            if not demand_populate(h, g, (b << 9) + at, 0):
+            if demand_populate(h, g, (b << 9) + at, 0) == 0:
                 return done
             # The page is RAM now: the write comes with the next stretch. What was reclaimed may be this very block.
             _write_span(h, g, b, at, at + 1, content)
@@ -280,6 +280,12 @@ def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             if g.blk[b, KIND] != TABLE:
                 break
     return done
+
+
+@kernel
+def touch_range(h: HostState, g: DomainState, first: int, count: int, step: int, content: int) -> int:
+    """`write_range`, for Python."""
+    return write_range(h, g, first, count, step, content)
 
 
 @routine
@@ -372,14 +378,32 @@ def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, fiel
     return abs(_next_page(h, int(g.blk[gfn >> 9, field]), i, end, step, flip) - i)
 
 
-@kernel
-def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
-    """Give back pages from `first` on, one extent of order 0 each, in one hypercall; extents done before it stops."""
-    g.rec[0].now_ns += h.rec[0].hypercall_ns
-    return give_back_range(h, g, first, count, step)
-
-
 @routine
+def _give_back(h: HostState, g: DomainState, b: int, i: int, n: int, step: int, steal: bool) -> None:
+    """Unmap `n` plain RAM pages of a block: into the cache, or to the host."""
+    ordered = g.blk[b, DETAIL] == 0
+    k = 0
+    while k < n:
+        mfn = frame_of(h, g, b, i + k * step)
+        run = n if ordered else 1
+        along = step
+        if k + run < n:
+            # The host does not mind the order, and a segment of a list may lead either way.
+            along = -1 if frame_of(h, g, b, i + (k + 1) * step) < mfn else 1
+            while k + run < n and frame_of(h, g, b, i + (k + run) * step) == mfn + run * along:
+                run += 1
+        if steal:
+            cache_add_run(h, g, mfn, run, along, False)
+        else:
+            run_release(h, g, mfn if along > 0 else mfn - run + 1, run)
+        k += run
+    low = i if step > 0 else i - n + 1
+    _write_span(h, g, b, low, low + n, ZERO)
+    set_pages(h, g, (b << 9) + low, n, EMPTY, 0)
+    g.rec[0].ballooned_to -= n
+
+
+@outline
 def give_back_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
     """As `balloon_range`, as a part of a hypercall."""
     r = g.rec[0]
@@ -428,29 +452,11 @@ def give_back_range(h: HostState, g: DomainState, first: int, count: int, step: 
     return done
 
 
-@routine
-def _give_back(h: HostState, g: DomainState, b: int, i: int, n: int, step: int, steal: bool) -> None:
-    """Unmap `n` plain RAM pages of a block: into the cache, or to the host."""
-    ordered = g.blk[b, DETAIL] == 0
-    k = 0
-    while k < n:
-        mfn = frame_of(h, g, b, i + k * step)
-        run = n if ordered else 1
-        along = step
-        if k + run < n:
-            # The host does not mind the order, and a segment of a list may lead either way.
-            along = -1 if frame_of(h, g, b, i + (k + 1) * step) < mfn else 1
-            while k + run < n and frame_of(h, g, b, i + (k + run) * step) == mfn + run * along:
-                run += 1
-        if steal:
-            cache_add_run(h, g, mfn, run, along, False)
-        else:
-            run_release(h, g, mfn if along > 0 else mfn - run + 1, run)
-        k += run
-    low = i if step > 0 else i - n + 1
-    _write_span(h, g, b, low, low + n, ZERO)
-    set_pages(h, g, (b << 9) + low, n, EMPTY, 0)
-    g.rec[0].ballooned_to -= n
+@kernel
+def balloon_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
+    """Give back pages from `first` on, one extent of order 0 each, in one hypercall; extents done before it stops."""
+    g.rec[0].now_ns += h.rec[0].hypercall_ns
+    return give_back_range(h, g, first, count, step)
 
 
 @kernel

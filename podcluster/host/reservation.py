@@ -14,7 +14,7 @@ from podcluster.host.cache import cache_add_run, cache_add_super, set_cache_size
 from podcluster.host.contents import contents_set_bits, pattern_set, stale_bits
 from podcluster.host.frames import frame_loosen, frame_release, frames_take
 from podcluster.host.heap import U1
-from podcluster.host.kernel import kernel, routine
+from podcluster.host.kernel import kernel, outline, routine
 from podcluster.host.p2m import entry_order, forget_mapping, mark_odd, page_kind, set_pages, set_range, table_conflict
 from podcluster.host.pod import chunk_order, count_kind
 from podcluster.host.reclaim import reclaim_super
@@ -320,7 +320,7 @@ def _release_whole(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     return True
 
 
-@routine
+@outline
 def decrease_extent(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     """Give one extent back: pages that PoD handled (R10: 1 or 0), | DONE when the request ran to its end."""
     if h.rec[0].whole_extents:
