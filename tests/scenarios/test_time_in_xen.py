@@ -6,6 +6,7 @@ import pytest
 
 from podcluster.cli import compose
 from podcluster.host.lock import Lock
+from podcluster.host.machine import Machine
 from podcluster.records import DomainRow, HostReport
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 from tests.host.lives import FREE, guest_config, host_config, host_model, live, one_life, request, start
@@ -16,8 +17,9 @@ QUIET = {"rate_mib_per_s": 0}
 
 @pytest.fixture
 def unlocked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for anybody: each vCPU has Xen to itself."""
+    """Nobody waits for anybody: each vCPU has Xen to itself, and acts by itself."""
     monkeypatch.setattr(Lock, "ready_ns", lambda self, due_ns: due_ns)
+    monkeypatch.setattr(Machine, "paces", False)
 
 
 def costs(**ns: int) -> Any:
