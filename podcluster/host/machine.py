@@ -516,7 +516,7 @@ class Machine:
         t, w, high, lags, td, wd = curve
         follow.follow_demand(
             self._h, self._changed(dom), books, np.array(d, np.int64), t, w, high, lags, td, wd,
-            np.array(pool, np.int64), self._short, self._busy, pages_per_s,
+            np.array(pool, np.int64), self._short, self._busy, float(pages_per_s),
         )  # fmt: skip
         found = books.tolist()
         short = self._short[: 4 * found[follow.SHORT]].copy()
