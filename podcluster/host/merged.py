@@ -182,15 +182,22 @@ def _write_strips(h: HostState, g: DomainState, c: Ints, p: Ints, at: int, strip
 
 @routine
 def _draw(c: Ints, pool: Ints, pieces: Ints, pages: int) -> int:
-    """Take the next `pages` pages of the pool as (gfn, count) pairs; how many pairs."""
+    """Take the next `pages` pages of the pool as (gfn, count) pairs, runs that lie right below each other as one; how
+    many pairs.
+    """
     n = 0
     while pages > 0:
         k = 2 * c[POOL_AT]
         left = pool[k + 1] - c[POOL_DONE]
         take = min(left, pages)
-        pieces[2 * n] = pool[k] + left - take
-        pieces[2 * n + 1] = take
-        n += 1
+        first = pool[k] + left - take
+        if n > 0 and first + take == pieces[2 * n - 2]:
+            pieces[2 * n - 2] = first
+            pieces[2 * n - 1] += take
+        else:
+            pieces[2 * n] = first
+            pieces[2 * n + 1] = take
+            n += 1
         pages -= take
         c[POOL_DONE] += take
         if take == left:
