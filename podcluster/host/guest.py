@@ -40,19 +40,22 @@ from podcluster.host.held import HeldBooks
 from podcluster.host.shares import Joins, Part, Share
 from podcluster.host.streams import (
     BALLOON,
+    CACHE,
     DEMAND,
+    DIRTY,
     INSTALL,
     NEVER,
     Pace,
     Stage,
     Stream,
 )
-from podcluster.host.written import PATTERN
 from podcluster.records import Cause, Demand, EventKind, Fate, GuestState
 from podcluster.units import NS_PER_S
 
 MERGED: Final = (Stage, Balloon, FillStream)
 """Streams whose batches may be made together."""
+CLAIMS: Final = {DIRTY: 1, BALLOON: 2, CACHE: 3}
+"""Who gives way to whom where several want what is free: the later to the earlier, all to the stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,26 +248,15 @@ class Guest:
         """
         if not (self.memory.paces and self._lock.timed and isinstance(first, MERGED)):
             return False
-        mine = first.join(last_ns, 0)
-        if mine is None:
+        parts, until_ns = self._joined(first, last_ns, alone=not self.memory.merges)
+        places = [k for k, (joiner, _) in enumerate(parts) if joiner is first]
+        if not places or (len(parts) > 1 and any(share.is_pattern for _, share in parts)):
+            # Others want what it needs, or what it writes would count among what they take: its own turn only.
+            parts, until_ns = self._joined(first, last_ns, alone=True)
+            places = [0]
+        if not parts:
             return False
-        joined: dict[int, tuple[Joins, Share]] = {}  # by place in the list
-        claimed = mine.claimed
-        merges = self.memory.merges and mine.part.content != PATTERN
-        for k, one in enumerate(self._streams):
-            if one is first:
-                joined[k] = first, mine
-            if one is first or one.next_ns > last_ns:
-                continue
-            share = one.join(last_ns, claimed) if merges and isinstance(one, MERGED) else None
-            if share is None or share.part.content == PATTERN or share.claimed > self.memory.free - claimed:
-                last_ns = min(last_ns, one.next_ns - 1)
-            else:
-                joined[k] = one, share  # type: ignore[assignment]  # narrowed by MERGED
-                claimed += share.claimed
-        parts = list(joined.values())
-        at = next(k for k, (_, share) in enumerate(parts) if share is mine)
-        how, who, given = self.memory.run_merged([share for _, share in parts], at, last_ns)
+        how, who, given = self.memory.run_merged([share for _, share in parts], places[0], until_ns)
         cut = how in (merged.DIED, merged.CUT_SHORT)
         for k, (joiner, share) in enumerate(parts):
             if not (cut and k == who):
@@ -272,6 +264,30 @@ class Guest:
         if cut:
             parts[who][0].leave(parts[who][1], how, given)
         return True
+
+    def _joined(self, first: Stream, last_ns: int, *, alone: bool) -> tuple[list[tuple[Joins, Share]], int]:
+        """The streams whose batches may be made together, in order of rank, and until when; `alone`: only `first`.
+
+        What each may take of what is free it leaves to those after it in CLAIMS, so that each is as certain as it would
+        be by itself.
+        """
+        found: dict[int, tuple[Joins, Share]] = {}  # by place in the list
+        claimed = 0
+        places = sorted(range(len(self._streams)), key=lambda k: (CLAIMS.get(self._streams[k].rank, 0), k))
+        for k in places:
+            one = self._streams[k]
+            if one.next_ns > last_ns and one is not first:
+                continue
+            share = None
+            if isinstance(one, MERGED) and (one is first or not alone):
+                share = one.join(last_ns, claimed)
+            if share is None or share.claimed > self.memory.free - claimed:
+                if one is not first:
+                    last_ns = min(last_ns, one.next_ns - 1)
+                continue
+            found[k] = one, share  # type: ignore[assignment]  # narrowed by MERGED
+            claimed += share.claimed
+        return [found[k] for k in sorted(found)], last_ns
 
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""

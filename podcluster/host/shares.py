@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from podcluster.host.written import DATA
+from podcluster.host.written import DATA, PATTERN
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class Share:
     def claimed(self) -> int:
         """Of what is free, pages that it may take."""
         return self.part.takes if self.part.claims else 0
+
+    @property
+    def is_pattern(self) -> bool:
+        """It writes a scrub pattern."""
+        return self.part.content == PATTERN
 
 
 def share(
@@ -66,6 +71,10 @@ def share(
 
 class Joins(Protocol):
     """A stream whose batches may be made together with those of others."""
+
+    @property
+    def rank(self) -> int:
+        """As of a stream."""
 
     def join(self, last_ns: int, claimed: int) -> Share | None:
         """Its part, of batches due by `last_ns`; None if each has to be made by itself. Others may take `claimed` pages
