@@ -20,16 +20,18 @@ from podcluster.host.streams import NEVER
 
 
 class Shown(NamedTuple):
-    """What a guest shows of itself: its driver, that it is up, and what it holds."""
+    """What a guest shows of itself: its driver, that it is up, what it holds, and when that may change next."""
 
     can_balloon: bool
     up: bool
     held_pages: int
+    next_use_ns: int
 
     @classmethod
     def by(cls, resident: Resident) -> Shown:
         """A guest now."""
-        return cls(resident.can_balloon, resident.guest.boot_done_ns is not None, resident.guest.held.held)
+        guest = resident.guest
+        return cls(resident.can_balloon, guest.boot_done_ns is not None, guest.held.held, guest.next_use_ns)
 
 
 class Attention:
@@ -100,15 +102,21 @@ class Attention:
         """A guest is new, or has been told a target."""
         self._unquiet.add(domid)
 
-    def acted(self, at_ns: int, resident: Resident, before: Shown, *, heap: bool) -> None:
+    def shown(self, resident: Resident) -> Shown | None:
+        """What a guest shows before it acts; None where nobody looks."""
+        return Shown.by(resident) if self._control is not None else None
+
+    def acted(self, at_ns: int, resident: Resident, before: Shown | None, *, heap: bool) -> None:
         """A guest has acted: it owns other than before (`heap`), or shows other than before."""
         control = self._control
-        if control is None:
+        if control is None or before is None:
             return
         now = Shown.by(resident)
         changed = now.held_pages != before.held_pages if control.wakes == "use" else heap
         if control.wakes == "guests" or now[:2] != before[:2] or changed:
-            self.wake(at_ns)
+            # Of acts that are run together the first may be page cache growing, which wakes nobody.
+            used = control.wakes == "use" and before.next_use_ns < NEVER
+            self.wake(max(at_ns, before.next_use_ns) if used else at_ns)
         domid = resident.domain.domid
         if domid in self._unquiet and resident.quiet:
             self._unquiet.discard(domid)

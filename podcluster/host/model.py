@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.agenda import Agenda
-from podcluster.host.attention import Attention, Shown
+from podcluster.host.attention import Attention
 from podcluster.host.control import Control, Hands, kept_free_pages
 from podcluster.host.guest import End
 from podcluster.host.host_audit import HostAudit
@@ -257,7 +257,7 @@ class HostModel:
                 continue
             touches_heap = guest.next_touches_heap
             balloons = resident.domain.short_of_tables and guest.balloons_next
-            shown = Shown.by(resident)
+            shown = self._attention.shown(resident)
             if self._coalesce and not touches_heap and not resident.domain.short_of_tables:
                 guest.run(before_ns - 1)
             else:
