@@ -15,9 +15,10 @@ from podcluster.host.fault import SOUND, Fault
 from podcluster.host.guest import Guest
 from podcluster.host.guest_boot import Boot
 from podcluster.host.guest_demand import DemandStream
-from podcluster.host.guest_memory import Allocator, GuestMemory, PageSet, shuffled_blocks
+from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.machine import Machine
+from podcluster.host.page_runs import Allocator, PageSet, shuffled_blocks
 from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, Runs, count_instants
 from podcluster.records import Demand, EventKind, SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
