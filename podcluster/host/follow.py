@@ -460,7 +460,7 @@ def _look_ahead(s: Ints, d: Ints, t: Ints, w: Ints, high: Ints, lags: Ints) -> N
 
 @routine
 def _rest(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int) -> None:
-    """`HeldBooks.set_resting`."""
+    """Hold `pages`, all in memory that was in use before (so that nothing is written), nothing on swap."""
     more = pages - s[HELD]
     s[HELD] = pages
     if more > 0:

@@ -249,7 +249,7 @@ class Guest:
         if not (self.memory.paces and self._lock.timed and isinstance(first, MERGED)):
             return False
         parts, until_ns = self._joined(first, last_ns, alone=not self.memory.merges)
-        places = [k for k, (joiner, _) in enumerate(parts) if joiner is first]
+        places = [k for k, (joiner, _) in enumerate(parts) if joiner is first]  # one, or none
         if not places or (len(parts) > 1 and any(share.is_pattern for _, share in parts)):
             # Others want what it needs, or what it writes would count among what they take: its own turn only.
             parts, until_ns = self._joined(first, last_ns, alone=True)

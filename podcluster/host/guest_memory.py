@@ -163,12 +163,6 @@ class GuestMemory:
         """Pages out of the allocator."""
         return self.kernel_allocated + self.resident + self.cache
 
-    @property
-    def reusable(self) -> int:
-        """Most that can be resident without a page being written for the first time or page cache being dropped."""
-        taken = self._allocator.taken_pages - self.kernel_allocated
-        return min(self.room, taken) - self.cache
-
     def refresh(self) -> None:
         """Ask the machine for the counters that decide what may be skipped, and what is owned."""
         self.owned = self._machine.tot_pages(self._domid)

@@ -209,15 +209,6 @@ class HeldBooks:
         self._settle(at_ns)
         return True
 
-    def set_resting(self, pages: int) -> None:
-        """Hold `pages`, all in memory that was in use before (so that nothing is written), nothing on swap."""
-        more = pages - self.held
-        self.held = pages
-        if more > 0:
-            self._memory.hold(more)
-        else:
-            self._memory.release(-more)
-
     def room_changed(self, at_ns: int) -> None:
         """There is more room or less."""
         self._settle(at_ns)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from podcluster.host import merged
 from podcluster.host.written import DATA, PATTERN
 
 
@@ -32,7 +33,11 @@ class Share:
 
     fields: list[int]
     part: Part
-    gives: bool = False
+
+    @property
+    def gives(self) -> bool:
+        """What it takes from the pool it gives to Xen."""
+        return bool(self.fields[merged.GIVES])
 
     @property
     def claimed(self) -> int:
@@ -66,7 +71,7 @@ def share(
         anchor_ns, num, den, batch, upto, done, next_ns, 0, -1, 0, gives, part.content, scrubs, upwards, vcpu,
         interrupts, 0, 0, 0, 0,
     ]  # fmt: skip
-    return Share(fields, part, gives)
+    return Share(fields, part)
 
 
 class Joins(Protocol):
