@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from podcluster.bench import command, placement, trace
+from podcluster.bench import command, placement, storm, trace
 from podcluster.bench.pod import BOUNDS
+from podcluster.cli import conf_dir
 from podcluster.cluster.plan import make_plan
 from podcluster.errors import ConfigError
+from podcluster.host.domain import need_memory_pages
 from podcluster.placement.batch import Batch
 
 
 @pytest.mark.parametrize(
     "argv",
-    [[], ["nothing"], ["pod", "--repeat", "0"], ["pod", "--repeat", "x"], ["pod", "--out", "no/such/folder/f.json"]],
+    [
+        [],
+        ["nothing"],
+        ["pod", "--repeat", "0"],
+        ["pod", "--repeat", "x"],
+        ["pod", "--out", "no/such/folder/f.json"],
+        ["pod", "--hosts", "10"],
+        ["storm", "--hosts", "0"],
+    ],
 )
 def test_a_mistake_is_one_line(argv: list[str]) -> None:
     """Whatever is wrong with the command line is a ConfigError of one line that begins with the verb."""
@@ -64,3 +75,35 @@ def test_a_host_page_by_page_writes_the_same_rows(controller: str) -> None:
     workload, _ = trace.draw(config)
     plan = make_plan(config, workload, config.seed)
     assert trace.equals_page_loop(config, plan, workload)
+
+
+def test_a_storm_is_the_same_whoever_computes_it() -> None:
+    """What `bench storm` prints of hosts in two processes is what this one finds of each of them alone."""
+    config = storm.configure()
+    here = storm.Storm(config)
+    with storm.workers(config, 2) as pool:
+        figures = storm.boot_all(pool, 2 * storm.HOSTS_PER_TASK)
+    tallies = [here.tally([host_id]) for host_id in range(2 * storm.HOSTS_PER_TASK)]
+    rows = hashlib.sha256(b"".join(tally.sha256[host_id] for host_id, tally in enumerate(tallies)))
+    assert figures["rows_sha256"] == rows.hexdigest()
+    assert figures["pages_populated"] == sum(tally.pages_populated for tally in tallies)
+    assert figures["guests"] == 2 * storm.HOSTS_PER_TASK * storm.GUESTS_PER_HOST
+    assert len({tally.sha256[host_id] for host_id, tally in enumerate(tallies)}) == len(tallies)
+
+
+def test_a_storm_is_of_every_class_and_every_machine_is_built() -> None:
+    """Weights name every class that a machine can have, and 40 machines of any classes fit on a host."""
+    config = storm.configure()
+    host = storm.Storm(config)
+    drawn = {machine.os_class for host_id in range(20) for machine in host.machines(host_id)}
+    classes = {file.stem for file in (Path(conf_dir()) / "guest").glob("*.yaml")} - {"mix"}
+    assert drawn == classes
+    for machine in host.one_of_each():
+        need_pages = need_memory_pages(machine, config.host, config.guests[machine.os_class])
+        assert need_pages * storm.GUESTS_PER_HOST <= config.usable_pages
+    assert host.tally([0]).fates["build_failed"] == 0
+
+
+def test_a_storm_page_by_page_writes_the_same_rows() -> None:
+    """What `bench storm` reports as equal: a machine of each class on one host."""
+    assert storm.equals_page_loop(storm.configure())

@@ -15,6 +15,7 @@ from podcluster.errors import ConfigError
 BENCHMARKS = {
     "trace": "whole hosts that follow a month of demand",
     "placement": "best fit and first fit on 100 to 10,000 hosts",
+    "storm": "10,000 hosts of 40 guests that boot all at once",
     "pod": "the page kernels: populates, touches, sweeps, memory, compilation, start-up",
 }
 """By name; the module `podcluster.bench.NAME` has `measure`, `BOUNDS` and `REPEAT`."""
@@ -33,6 +34,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         one = names.add_parser(name, help=text, description=text)
         one.add_argument("--repeat", type=_positive, metavar="N", help="measurements of each figure")
         one.add_argument("--quick", action="store_true", help="leave out what takes long")
+        if name == "storm":
+            one.add_argument("--hosts", type=_positive, metavar="N", help="so many hosts instead")
+            one.add_argument("--curve", action="store_true", help="a hundredth and a tenth of the hosts before them")
         one.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object there too")
     options = parser.parse_args(argv)
     if options.out is not None and not options.out.parent.is_dir():
@@ -62,7 +66,8 @@ def main(argv: Sequence[str]) -> int:
     """`podcluster bench NAME`: figures on standard error, one JSON object as the last line of standard output."""
     options = parse(argv)
     module = import_module(f"podcluster.bench.{options.name}")
-    figures = module.measure(options.repeat or module.REPEAT, quick=options.quick)
+    asked = {name: value for name, value in vars(options).items() if name not in ("name", "repeat", "out")}
+    figures = module.measure(options.repeat or module.REPEAT, **asked)
     sys.stderr.write(show(figures, module.BOUNDS))
     line = json.dumps({"benchmark": options.name, **figures})
     if options.out is not None:
