@@ -14,7 +14,7 @@ Departs     dom0 gives memory back evenly, and takes it as evenly; what it has g
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from podcluster.errors import InvariantError
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.streams import NEVER, VISITS
-from podcluster.host.xl import POLL_S, Dom0, Look, free_memory
+from podcluster.host.xl import POLL_S, Dom0, FreeMemory, Look
 from podcluster.records import HostSpec, MachineRequest
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, kib_to_pages, mib_to_pages, pages_to_kib, pages_to_mib
 
@@ -104,7 +104,7 @@ class Starts:
         self._later = later
         self._freed = freed
         self._queue: deque[Turn] = deque()
-        self._loop: Generator[int | None, Look, bool] | None = None
+        self._loop: FreeMemory | None = None
         self._ticking = False
 
     def ask(self, at_ns: int, turn: Turn) -> None:
@@ -135,8 +135,7 @@ class Starts:
         while self._queue:
             turn = self._queue[0]
             if self._loop is None:
-                self._loop = free_memory(pages_to_kib(turn.need_pages))
-                next(self._loop)
+                self._loop = FreeMemory(pages_to_kib(turn.need_pages))
             verdict = self._look(at_ns)
             if verdict is None:
                 break
@@ -158,13 +157,10 @@ class Starts:
         dom0, loop = self._own.dom0, self._loop
         assert dom0 is not None and loop is not None
         look = Look(pages_to_kib(self._free_pages()), pages_to_kib(dom0.pages), pages_to_kib(dom0.target_pages))
-        try:
-            target_kib = loop.send(look)
-        except StopIteration as done:
-            return bool(done.value)
-        if target_kib is not None:
-            dom0.aim(kib_to_pages(target_kib), at_ns)
-        return None
+        step = loop.see(look)
+        if step.target_kib is not None:
+            dom0.aim(kib_to_pages(step.target_kib), at_ns)
+        return step.fits
 
 
 class Visits:

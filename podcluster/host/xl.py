@@ -1,7 +1,7 @@
 """What xl and libxl compute: from a guest's configuration to numbers, what they refuse, and how dom0 is made to shrink.
 
 What        `Numbers`, what libxl derives before anything is built; `refusal`, what it will not build at all;
-            `free_memory`, xl's loop that shrinks dom0 until a new guest fits; `Dom0`, a dom0 that gives memory back at
+            `FreeMemory`, xl's loop that shrinks dom0 until a new guest fits; `Dom0`, a dom0 that gives memory back at
             a rate. Pure: nothing here touches a machine.
 Units       Pages of 4 KiB; `_kib` where the toolstack counts in KiB, `_mib` and `_s` where it does that.
 Symbols     M maxmem   T memory (the target)   V video RAM
@@ -12,7 +12,6 @@ Departs     Whatever is needed for a guest beside its own memory (paging pool, I
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -177,35 +176,51 @@ class Look(NamedTuple):
     dom0_target_kib: int
 
 
-def free_memory(need_kib: int) -> Generator[int | None, Look, bool]:
+class Step(NamedTuple):
+    """What comes of a look: whether the memory is there, once that is decided, or the target that dom0 is to have."""
+
+    fits: bool | None = None
+    target_kib: int | None = None  # None: only time is to pass
+
+
+@dataclass(slots=True)
+class FreeMemory:
     """The loop of xl before it creates a guest: shrink dom0 until `need_kib` are free, or give up (B3.3, B3.4).
 
-    Yields the target that dom0 is to have from now on, or None where only time is to pass; expects what the host looks
-    like 2 s later, or at once after the first None. Returns whether the memory is there. dom0's hard limit stays.
+    It looks at once, and again 2 s after each look that decided nothing. dom0's hard limit stays.
     """
-    look = yield None
-    credit_s = CREDIT_S
-    while look.free_kib < need_kib:
-        target_kib = look.dom0_target_kib + look.free_kib - need_kib
-        if credit_s <= 0 or target_kib < MIN_DOM0_KIB:
-            return False
-        ask: int | None = target_kib
-        allowance_s = ALLOWANCE_S
-        usage_kib = look.dom0_kib
-        while True:
-            look = yield ask
-            ask = None
-            credit_s -= POLL_S
-            if look.dom0_kib <= target_kib:
-                break
-            if look.dom0_kib > usage_kib:
-                return False
-            if look.dom0_kib == usage_kib:
-                allowance_s -= POLL_S
-                if allowance_s <= 0:
-                    return False
-            usage_kib = look.dom0_kib
-    return True
+
+    need_kib: int
+    credit_s: int = CREDIT_S
+    allowance_s: int = ALLOWANCE_S
+    target_kib: int | None = None  # what dom0 is on its way to
+    usage_kib: int = 0  # what it had at the last look
+
+    def see(self, look: Look) -> Step:
+        """Go on by one look."""
+        if self.target_kib is not None:
+            self.credit_s -= POLL_S
+            if look.dom0_kib > self.target_kib:
+                return self._wait(look)
+            self.target_kib = None
+        if look.free_kib >= self.need_kib:
+            return Step(fits=True)
+        target_kib = look.dom0_target_kib + look.free_kib - self.need_kib
+        if self.credit_s <= 0 or target_kib < MIN_DOM0_KIB:
+            return Step(fits=False)
+        self.target_kib, self.usage_kib, self.allowance_s = target_kib, look.dom0_kib, ALLOWANCE_S
+        return Step(target_kib=target_kib)
+
+    def _wait(self, look: Look) -> Step:
+        """dom0 is not down yet."""
+        if look.dom0_kib > self.usage_kib:
+            return Step(fits=False)
+        if look.dom0_kib == self.usage_kib:
+            self.allowance_s -= POLL_S
+            if self.allowance_s <= 0:
+                return Step(fits=False)
+        self.usage_kib = look.dom0_kib
+        return Step()
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from podcluster.host.domain import Domain, extents
 from podcluster.host.machine import Machine
 from podcluster.host.written import DATA
 from podcluster.host.xapi import Capacity, Constraints, Vm
-from podcluster.host.xl import Dom0, Look, Numbers, free_memory
+from podcluster.host.xl import Dom0, FreeMemory, Look, Numbers
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 from tests.host.lives import guest_config, request
 from tests.host.test_domain import GUEST, built, layout_of
@@ -114,21 +114,19 @@ def test_example_b1_entry_by_entry() -> None:
 
 def shrink(dom0: Dom0, free_kib: int, need_kib: int) -> tuple[bool, list[int], int]:
     """Run the loop against a dom0: whether it succeeded, the targets it set [KiB], the polls it took."""
-    loop = free_memory(need_kib)
-    next(loop)
+    loop = FreeMemory(need_kib)
     targets: list[int] = []
     polls, had = 0, dom0.pages
-    try:
-        while True:
-            now_ns = polls * 2 * NS_PER_S
-            usage = dom0.usage(now_ns)
-            ask = loop.send(Look(free_kib + 4 * (had - usage), 4 * usage, 4 * dom0.target_pages))
-            if ask is not None:
-                targets.append(ask)
-                dom0.aim(ask // 4, now_ns)
-            polls += 1
-    except StopIteration as done:
-        return done.value, targets, polls
+    while True:
+        now_ns = polls * 2 * NS_PER_S
+        usage = dom0.usage(now_ns)
+        step = loop.see(Look(free_kib + 4 * (had - usage), 4 * usage, 4 * dom0.target_pages))
+        if step.fits is not None:
+            return step.fits, targets, polls
+        if step.target_kib is not None:
+            targets.append(step.target_kib)
+            dom0.aim(step.target_kib // 4, now_ns)
+        polls += 1
 
 
 def test_worked_example_of_a_start_that_shrinks_dom0() -> None:
@@ -161,28 +159,22 @@ def test_dom0_is_not_shrunk_below_its_floor() -> None:
 
 def test_memory_that_goes_elsewhere_uses_up_the_credit() -> None:
     """B3.3: dom0 obeys each time, and what it frees is taken at once: the loop ends when 30 s are spent."""
-    loop = free_memory(1036 * KIB)
-    next(loop)
+    loop = FreeMemory(1036 * KIB)
     dom0_kib = 8192 * KIB
     asks = 0
-    with pytest.raises(StopIteration) as done:
-        while True:
-            ask = loop.send(Look(600 * KIB, dom0_kib, dom0_kib))
-            assert ask is not None
-            dom0_kib = ask
-            asks += 1
-    assert done.value.value is False
+    while (step := loop.see(Look(600 * KIB, dom0_kib, dom0_kib))).fits is None:
+        assert step.target_kib is not None
+        dom0_kib = step.target_kib
+        asks += 1
+    assert step.fits is False
     assert asks == 15
 
 
 def test_a_dom0_that_grows_ends_the_attempt() -> None:
     """B3.4: usage that rises is failure at once."""
-    loop = free_memory(1036 * KIB)
-    next(loop)
-    assert loop.send(Look(600 * KIB, 8192 * KIB, 8192 * KIB)) == 7756 * KIB
-    with pytest.raises(StopIteration) as done:
-        loop.send(Look(600 * KIB, 8193 * KIB, 7756 * KIB))
-    assert done.value.value is False
+    loop = FreeMemory(1036 * KIB)
+    assert loop.see(Look(600 * KIB, 8192 * KIB, 8192 * KIB)).target_kib == 7756 * KIB
+    assert loop.see(Look(600 * KIB, 8193 * KIB, 7756 * KIB)).fits is False
 
 
 def test_dom0_without_a_size_of_its_own() -> None:
