@@ -176,10 +176,24 @@ class Machine:
         self._last_handle = 0
         self._touched: set[int] = set()
         self._audited: tuple[int, ...] = ()
-        self._short = np.empty(4 * INTERVALS, np.int64)  # room for what a kernel has to tell
+        self._make_scratch()
+
+    def _make_scratch(self) -> None:
+        """Room for what kernels have to tell; nothing in it outlives a call."""
+        self._short = np.empty(4 * INTERVALS, np.int64)
         self._busy = np.empty(2 * INTERVALS, np.int64)
         self._log = np.empty(merged.LOG_FIELDS * RUNS_LOGGED, np.int64)
         self._out = np.empty(batches.B_FIELDS, np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What makes it the machine that it is: no scratch, no arrays to be used again, no hashes worked out."""
+        passing = {"_short", "_busy", "_log", "_out"}
+        kept = {name: value for name, value in vars(self).items() if name not in passing}
+        return {**kept, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._make_scratch()
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any]) -> "Machine":

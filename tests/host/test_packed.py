@@ -1,0 +1,86 @@
+"""Are numbers and the arrays of a machine the same after packing?"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podcluster.host import packed
+from podcluster.host.machine import Machine
+from podcluster.host.packed import from_numbers, numbers, packed_domain, packed_host
+from podcluster.host.written import DATA
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(st.one_of(st.lists(INT64), st.lists(st.integers(-3, 3), max_size=300)))
+def test_numbers(values: list[int]) -> None:
+    """Any whole numbers of 64 bits, differences that overflow included."""
+    array = np.array(values, np.int64)
+    assert np.array_equal(from_numbers(numbers(array)), array)
+
+
+def test_what_is_regular_is_one_run() -> None:
+    """A million frames one after another take a few bytes."""
+    assert sum(map(len, numbers(np.arange(10**6) + 7))) < 32
+
+
+def whole(machine: Machine) -> Machine:
+    """The same machine of arrays that were packed and unpacked."""
+    make, arguments = packed_host(machine._h)
+    machine._h = make(*arguments)
+    for dom, g in machine._domains.items():
+        make, arguments = packed_domain(g)
+        machine._domains[dom] = make(*arguments)
+    return machine
+
+
+def told(machine: Machine, change: Any) -> list[Any]:
+    """A short life with words, references, special pages and an offlined frame, changed after each operation."""
+    found: list[Any] = []
+
+    def after(result: Any) -> None:
+        change(machine)
+        found.append((result, machine.state_record(1), machine.memory_bytes()))
+
+    machine.create(1, maxmem_pages=4096, max_pages=3000)
+    after(machine.set_pod_target(1, 2048))
+    after(machine.mark_pod_seq(1, 0, 8, 9))
+    after(machine.write_seq(1, 5, 700, 3, 1, 0x1234567890ABCDEF))
+    after(machine.populate_special(1, 5000))
+    after(machine.add_ref(1, 8, 77))
+    after(machine.set_flag(1, 11, "special", True))
+    after(machine.touch_range(1, 2000, 900, content=DATA))
+    after(machine.offline(1, "single", 0))
+    after(machine.write_seq(1, 2000, 100, 1, 0, 0))
+    after(machine.decrease_seq(1, 4000, 60, 0, -1))
+    after(machine.read_seq(1, 0, 4096, 1, 1))
+    after(machine.drop_ref(77, 1))
+    machine.audit()
+    after(machine.destroy(1))
+    machine.forget(1)
+    machine.create(1, maxmem_pages=4096, max_pages=3000)
+    after(machine.populate_seq(1, 0, 100, 0, 1))
+    return found
+
+
+@pytest.mark.parametrize("scrubs", [True, False])
+def test_a_machine_that_keeps_words(scrubs: bool) -> None:
+    """The same answers and the same state, operation by operation."""
+    never = told(Machine(8192, words=True, scrub_on_free=scrubs), lambda machine: machine)
+    assert told(Machine(8192, words=True, scrub_on_free=scrubs), whole) == never
+
+
+def test_what_was_written_is_found_without_the_systems_help(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Where no pagemap is, all of an array is read; the same is found."""
+    machine = Machine(1 << 20)
+    machine.create(1, maxmem_pages=4096, max_pages=4096)
+    machine.populate_seq(1, 0, 4096, 0, 1)
+    for gfn in (3, 700, 4095):
+        assert machine.set_flag(1, gfn, "special", True) == 0
+    quick = packed_host(machine._h)[1]
+    assert np.count_nonzero(machine._h.attr) == 3
+    monkeypatch.setattr(packed, "PAGEMAP", tmp_path / "none")
+    assert packed_host(machine._h)[1] == quick
