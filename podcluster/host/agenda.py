@@ -28,7 +28,7 @@ class Agenda:
         self._place = place
         self._queue: list[tuple[int, int, int]] = []  # (instant, domid, stamp)
         self._stamp = 0
-        self._acts: dict[int, Callable[[int], None]] = {}  # the host's own, by stamp
+        self._acts: dict[int, tuple[int, Callable[[int], None]]] = {}  # the host's own, by stamp
         self.reached_ns = 0  # instant of the latest thing that touched the heap, or of the clock [HM-4]
 
     def reach(self, at_ns: int) -> None:
@@ -43,6 +43,11 @@ class Agenda:
     def has_own(self) -> bool:
         """The host itself is going to act."""
         return bool(self._acts)
+
+    @property
+    def next_own_ns(self) -> int:
+        """When the host itself acts next."""
+        return min((at_ns for at_ns, _ in self._acts.values()), default=NEVER)
 
     @property
     def next_ns(self) -> int:
@@ -63,7 +68,7 @@ class Agenda:
             at_ns, domid, stamp = heapq.heappop(queue)
             if domid == TOOLSTACK:
                 if stamp in self._acts:
-                    self._acts.pop(stamp)(at_ns)
+                    self._acts.pop(stamp)[1](at_ns)
                 continue
             resident = self._running.get(domid)
             if resident is not None and resident.queued == stamp:
@@ -84,7 +89,7 @@ class Agenda:
         It is one more act of the queue, so what it takes from the heap or gives to it comes in order of time [HM-1].
         """
         self._stamp += 1
-        self._acts[self._stamp] = act
+        self._acts[self._stamp] = at_ns, act
         heapq.heappush(self._queue, (at_ns, TOOLSTACK, self._stamp))
         return self._stamp
 

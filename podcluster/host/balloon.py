@@ -12,11 +12,14 @@ Symbols     goal   pages that the balloon is to hold: Linux static-max - target 
 Invariants  [BA-1] batch k after an anchor happens at anchor + k batch / rate, in integers; doing many at once changes
                    nothing.
             [BA-2] a batch of n <= D pages neither takes from the host's heap nor gives to it (P12): only then may it be
-                   done out of turn.
+                   done out of turn as far as the host minds.
             [BA-3] it takes only pages that the guest has free or in page cache, and leaves its OS's reserve: what is
                    held in memory it never takes. (Windows may page some of it out while its driver waits, C2.5.)
             [BA-4] a batch that deflates gets pages of the host's heap or none: never of the domain's cache, however
                    full that is (A2.7).
+            [BA-5] a batch of a guest without debt that inflates gives to the heap and takes nothing, whatever the
+                   order: it, too, may be done out of turn, where nobody takes from the heap or looks at it before
+                   (`calm`).
 Departs     The rate is the driver's own and does not suffer from the guest's other work, but time in Xen makes it later
             (LK-2).
 """
@@ -69,13 +72,14 @@ class BalloonMemory(Protocol):
     def inflate(
         self,
         pages: int,
+        at_ns: int,
         *,
         batch_pages: int,
         scrub: bool,
         ascending: bool,
         contiguous: bool = False,
     ) -> tuple[int, bool]:
-        """Give pages back, a hypercall a batch; pages given, and whether each hypercall did all it was asked."""
+        """Give pages back at `at_ns`, a hypercall a batch; pages given, and whether each did all it was asked."""
 
     def deflate(self, pages: int) -> int:
         """Ask for ballooned pages again; pages got."""
@@ -91,6 +95,10 @@ class BalloonOwner(Protocol):
     @property
     def swaps(self) -> bool:
         """Something of it is on swap, so that each batch matters to it singly."""
+
+    @property
+    def calm(self) -> bool:
+        """Until the end of its run nobody takes from the host's heap or looks at it [BA-5]."""
 
     def barrier_panic_ns(self, cancelled_ns: int, progress_ns: int) -> int:
         """When the barrier gives up on a driver that was cancelled and made no progress since (C1.8)."""
@@ -193,6 +201,16 @@ class Balloon:
         """It is where it was told to be, and does nothing until it is told something else."""
         return self._phase == STUCK or (self._phase == FINISH and self.next_ns == NEVER)
 
+    @property
+    def gives(self) -> bool:
+        """It is up, and does nothing until it is told something else but give pages back."""
+        return self._phase not in (START, STUCK) and self.need >= 0
+
+    @property
+    def inflates(self) -> bool:
+        """Its next act gives pages back."""
+        return self._phase == WORK and self.need > 0
+
     def postpone(self, ns: int) -> None:
         """Begin later than planned, if it is planned and has not begun."""
         if self._phase == START and self.next_ns < NEVER:
@@ -219,8 +237,10 @@ class Balloon:
         """Whether the next act may: a batch that is not all paid out of the debt [BA-2]."""
         if self._phase != WORK:
             return False
-        need = self.need
-        return need < 0 or self._memory.debt < min(need, self._batch_pages, self._reach)
+        need, debt = self.need, self._memory.debt
+        if need > 0 and debt <= 0 and self._owner.calm:
+            return False
+        return need < 0 or debt < min(need, self._batch_pages, self._reach)
 
     def enters_xen(self) -> bool:
         """While it gives or takes pages; its timers are nothing to Xen."""
@@ -337,6 +357,7 @@ class Balloon:
             manner = self._manner
             pages, complete = self._memory.inflate(
                 pages,
+                at_ns,
                 batch_pages=self._batch_pages,
                 scrub=manner.scrub,
                 ascending=self.ascending,
@@ -364,7 +385,10 @@ class Balloon:
     def join(self, last_ns: int, claimed: int) -> Share | None:
         """Its part: batches that are due by `last_ns` and certain, if others take `claimed` pages of what is free."""
         alone = self._manner.contiguous or self._owner.swaps or not self._lock.timed
-        batches = 0 if alone or self._phase != WORK or self.need <= 0 else self._batches_by(last_ns, claimed)
+        calm = self._owner.calm and self._memory.debt <= 0
+        batches = 0
+        if self._phase == WORK and self.need > 0 and not alone:
+            batches = self._batches_by(last_ns, claimed, calm=calm)
         if not batches:
             return None
         size, done = self._batch_pages, self._batches * self._batch_pages
@@ -398,14 +422,16 @@ class Balloon:
             self._progress_ns = began_ns
         self._failed(began_ns + given * NS_PER_S // self._pages_per_s, progress=given > 0)
 
-    def _batches_by(self, last_ns: int, claimed: int = 0) -> int:
+    def _batches_by(self, last_ns: int, claimed: int = 0, *, calm: bool = False) -> int:
         """Whole batches that are due by `last_ns`, certain to succeed, of free pages that nobody has `claimed`, paid
-        out of the debt; 0 if there may be none.
+        out of the debt if not `calm`; 0 if there may be none.
         """
         if self._faulty:
             last_ns = min(last_ns, self._fault.asleep_ns(self.next_ns, self._start_ns) - 1)
         memory = self._memory
-        most = min(memory.debt, self.need, self._certain, memory.free - claimed)
+        most = min(self.need, self._certain, memory.free - claimed)
+        if not calm:
+            most = min(most, memory.debt)
         if claimed:
             most = min(most, memory.available - claimed - 2 * max(self._manner.reserve_pages, self._batch_pages))
         whole = most // self._batch_pages

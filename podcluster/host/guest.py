@@ -144,6 +144,7 @@ class Guest:
             at_once=self.held.fits,
             ahead=lambda _, pages: self._unpack_ahead(pages),
         )
+        self.calm = False  # until the end of its run nobody takes from the host's heap, or looks at it [BA-5]
         self._streams: list[Stream] = [*self._sequence.streams, self._wants, self._dirty, self._install, self._cache]
         self._sequence.start(start_ns)
 
@@ -202,6 +203,13 @@ class Guest:
                 found, found_due_ns, found_ready_ns = one, due_ns, ready_ns
         return found
 
+    def _relaxed_first(self) -> Stream:
+        """The same; demand only where it matters to anybody [GD-4], which is not asked while others come first."""
+        first = self._first()
+        if first is self._wants and self._wants.relax():
+            first = self._first()
+        return first
+
     def _settled_first(self) -> Stream:
         """The same, what comes before it made good, so that it finds the guest as it is then [GD-4]."""
         return self._settled(self._first())
@@ -216,20 +224,25 @@ class Guest:
         """Do the next thing only."""
         first = self._settled_first()
         first.run(first.next_ns, single=True)
-        self._wants.relax()
+        self._relaxed_first()
 
-    def run(self, last_ns: int) -> None:
+    def run(self, last_ns: int, *, calm: bool = False) -> None:
         """Do everything that begins up to and including `last_ns`; stop before what may touch the host's heap, and at
-        the guest's end.
+        the guest's end. `calm`: its balloon may give to the heap, for nobody takes from it or looks at it until then
+        [BA-5].
         """
+        self.calm = calm
+        self._run(last_ns)
+        self.calm = False
+
+    def _run(self, last_ns: int) -> None:
         while self.end is None:
-            first = self._first()
+            first = self._relaxed_first()
             if self._ready_ns(first) > last_ns:
                 return
             if self._settled(first).touches_heap():
                 return
             if self._merge(first, last_ns):
-                self._wants.relax()
                 continue
             # It may go on until another's instant. Nobody that does not wait for the lock has one before it is free,
             # or it would be first: so that these instants alone say whose turn it is, whatever Xen takes meanwhile.
@@ -240,7 +253,6 @@ class Guest:
                 else:
                     bound = min(bound, other.next_ns - before)
             first.run(max(bound, first.next_ns), single=False)
-            self._wants.relax()
 
     def _merge(self, first: Stream, last_ns: int) -> bool:
         """Run batches of all streams whose turn comes by `last_ns`, `first`'s first, before anybody else's turn;
@@ -256,7 +268,7 @@ class Guest:
             places = [0]
         if not parts:
             return False
-        how, who, given = self.memory.run_merged([share for _, share in parts], places[0], until_ns)
+        how, who, given = self.memory.run_merged([share for _, share in parts], places[0], until_ns, calm=self.calm)
         cut = how in (merged.DIED, merged.CUT_SHORT)
         for k, (joiner, share) in enumerate(parts):
             if not (cut and k == who):

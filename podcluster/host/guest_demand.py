@@ -141,11 +141,13 @@ class DemandStream:
 
     # -- many acts at once, and pieces left out ------------------------------------------------------------------------
 
-    def relax(self) -> None:
-        """Plan the next act for when it matters to anybody [GD-4]."""
+    def relax(self) -> bool:
+        """Plan the next act for when it matters to anybody [GD-4]; whether that is later than it was."""
         ahead = self._ahead and self._memory.paces
-        if ahead and not self._quiet and self._window is not None and self.next_ns < NEVER:
-            self._follow(-1)
+        if not ahead or self._quiet or self._window is None or self.next_ns == NEVER:
+            return False
+        self._follow(-1)
+        return self._quiet
 
     def settle(self, at_ns: int) -> None:
         """Make good what was left out, up to and including `at_ns`."""

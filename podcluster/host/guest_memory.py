@@ -101,6 +101,7 @@ class GuestMemory:
         self.crashed = False
         self.oom: dict[str, int] = {}  # what Xen logged at its death
         self.refusal = ""  # what it logged when the host last had fewer pages than asked
+        self.freed: list[tuple[int, int]] = []  # (when, pages) of what went to the host, until it is taken down
         self.nonzero_peak = self._extra_pages
         self.owned = 0
         self.margin = 0
@@ -318,9 +319,9 @@ class GuestMemory:
         """What following a demand changes, in the order of follow.py."""
         return self.resident, self.cache, self._allocator.taken_pages
 
-    def run_merged(self, shares: Sequence[Share], first: int, last_ns: int) -> tuple[int, int, int]:
+    def run_merged(self, shares: Sequence[Share], first: int, last_ns: int, *, calm: bool) -> tuple[int, int, int]:
         """Run streams together (merged.py), number `first` of them first; how it ended, in whose batch, and how many
-        pages of that batch Xen took. The shares are changed.
+        pages of that batch Xen took. The shares are changed. `calm`: what is given beyond the debt may go to the host.
         """
         lock, allocator = self.lock, self._allocator
         pages = sum(one.part.takes for one in shares)
@@ -334,11 +335,15 @@ class GuestMemory:
             if spare and one.part.takes and not one.gives:
                 strips += (NOTHING, min(spare, one.part.takes))
             one.fields[merged.STRIP], one.fields[merged.STRIP_END] = before, len(strips) // 2
-        common = [lock.free_ns, 0, last_ns, self.may_skip, first, 0, 0, 0, 0, 0, 0]
+            if one.gives and self.inert:  # [G12]
+                one.fields[merged.SCRUBS] = 0
+        skips = self.may_skip and not self.inert
+        common = [lock.free_ns, 0, last_ns, skips, first, 0, 0, 0, 0, 0, 0, calm, 0]
         streams = [number for one in shares for number in one.fields]
         flat = [number for run in pool for number in run]
         befores = [one.fields[merged.DONE] for one in shares]
-        common, streams, log = self._machine.run_merged(self._domid, common, streams, strips, flat)
+        common, streams, log, freed = self._machine.run_merged(self._domid, common, streams, strips, flat)
+        self.freed += zip(freed[::2], freed[1::2], strict=True)
         for k, one in enumerate(shares):
             one.fields = streams[k * merged.STREAM_FIELDS : (k + 1) * merged.STREAM_FIELDS]
         lock.held(common[merged.FREE], common[merged.HELD])
@@ -466,13 +471,14 @@ class GuestMemory:
     def inflate(
         self,
         pages: int,
+        at_ns: int,
         *,
         batch_pages: int,
         scrub: bool,
         ascending: bool,
         contiguous: bool = False,
     ) -> tuple[int, bool]:
-        """Give up to `pages` free pages back to Xen, `batch_pages` a hypercall, page cache dropped for them.
+        """Give up to `pages` free pages back to Xen at `at_ns`, `batch_pages` a hypercall, page cache dropped for them.
 
         `scrub`: zero those of a batch before its hypercall, which populates them. `ascending`: each batch as one sorted
         list. `contiguous`: whole free 2 MiB first; of each batch, so that doing many at once changes nothing. Returns
@@ -484,7 +490,7 @@ class GuestMemory:
             while complete and not self.crashed and done < pages:
                 asked = min(batch_pages, pages - done)
                 got, complete = self.inflate(
-                    asked, batch_pages=batch_pages, scrub=scrub, ascending=ascending, contiguous=True
+                    asked, at_ns, batch_pages=batch_pages, scrub=scrub, ascending=ascending, contiguous=True
                 )
                 done += got
             return done, complete
@@ -512,7 +518,10 @@ class GuestMemory:
             self._gave(*run)
         if not complete:
             self._take_back(runs, given)
+        owned = self.owned
         self.refresh()
+        if self.owned < owned:
+            self.freed.append((at_ns, owned - self.owned))
         self._watch()
         return sum(count for _, count in given), complete
 

@@ -183,6 +183,7 @@ class Machine:
         self._short = np.empty(4 * INTERVALS, np.int64)
         self._busy = np.empty(2 * INTERVALS, np.int64)
         self._log = np.empty(merged.LOG_FIELDS * RUNS_LOGGED, np.int64)
+        self._freed = np.empty(merged.FREED_FIELDS * RUNS_LOGGED, np.int64)
         self._out = np.empty(batches.B_FIELDS, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -511,16 +512,19 @@ class Machine:
 
     def run_merged(
         self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
-    ) -> tuple[list[int], list[int], list[int]]:
-        """`merged.run_merged`: what is common, the streams, and what was taken from the pool, afterwards."""
+    ) -> tuple[list[int], list[int], list[int], list[int]]:
+        """`merged.run_merged`: what is common, the streams, what was taken from the pool, and what went to the host,
+        afterwards.
+        """
         c, p = np.array(common, np.int64), np.array(streams, np.int64)
         if len(self._log) < 4 * merged.LOG_FIELDS * len(pool):
             self._log = np.empty(4 * merged.LOG_FIELDS * len(pool), np.int64)
         merged.run_merged(
             self._h, self._changed(dom), c, p, np.array(strips, np.int64), np.array(pool, np.int64),
-            np.empty(len(pool) + 2, np.int64), self._out, self._log,
+            np.empty(len(pool) + 2, np.int64), self._out, self._log, self._freed,
         )  # fmt: skip
-        return c.tolist(), p.tolist(), self._log[: merged.LOG_FIELDS * int(c[merged.LOGGED])].tolist()
+        log = self._log[: merged.LOG_FIELDS * int(c[merged.LOGGED])].tolist()
+        return c.tolist(), p.tolist(), log, self._freed[: merged.FREED_FIELDS * int(c[merged.FREED])].tolist()
 
     def follow_demand(
         self, dom: int, s: Sequence[int], d: Sequence[int], curve: follow.Curve, pool: Sequence[int], pages_per_s: float

@@ -107,9 +107,9 @@ class Mechanism(Protocol):
 
     def run_merged(
         self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
-    ) -> tuple[list[int], list[int], list[int]]:
-        """`merged.run_merged`: what is common, the streams, and what was taken from the pool, afterwards. Only where it
-        `paces`.
+    ) -> tuple[list[int], list[int], list[int], list[int]]:
+        """`merged.run_merged`: what is common, the streams, what was taken from the pool, and what went to the host,
+        afterwards. Only where it `paces`.
         """
 
     def create(

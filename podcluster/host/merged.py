@@ -60,17 +60,20 @@ POOL_AT = 7
 POOL_DONE = 8  # pages of run POOL_AT that are gone
 CRASHED = 9  # the stream in whose batch the guest died, or Xen took less than it was given
 GIVEN = 10  # pages of that batch that it took
-COMMON = 11
+CALM = 11  # what is given beyond the debt may go to the host
+FREED = 12  # entries of `freed`
+COMMON = 13
 
 # How a call ended.
 ON_TIME = 0  # all that begins by LAST is done, or a stream has come to its end
 DIED = 1
 INERT = 2  # no entry is left: what is written from here on is nothing to Xen [G12]
 CUT_SHORT = 3  # a hypercall did less than it was asked
-HEAP_NEXT = 4  # the next batch is larger than the debt
+HEAP_NEXT = 4  # the next batch is larger than the debt, and not CALM
 
 NOTHING = -1
 LOG_FIELDS = 3  # (stream, first gfn, pages) of what was taken from the pool, in order
+FREED_FIELDS = 2  # (when, pages) of what went to the host
 
 
 @routine
@@ -274,17 +277,27 @@ def _give(
 
 @kernel
 def run_merged(
-    h: HostState, g: DomainState, c: Ints, p: Ints, strips: Ints, pool: Ints, pieces: Ints, out: Ints, log: Ints
+    h: HostState,
+    g: DomainState,
+    c: Ints,
+    p: Ints,
+    strips: Ints,
+    pool: Ints,
+    pieces: Ints,
+    out: Ints,
+    log: Ints,
+    freed: Ints,
 ) -> None:
-    """Run the streams `p` in order of time; `c`, `p` and `log` say how far they came.
+    """Run the streams `p` in order of time; `c`, `p`, `log` and `freed` say how far they came.
 
-    `pieces` has room for as many pairs as the pool has runs, and one; `log` for that many runs at least.
+    `pieces` has room for as many pairs as the pool has runs, and one; `log` for that many runs at least. It ends early
+    where `freed` is full.
     """
     r = g.rec[0]
     k = c[FIRST]
     acts = 0
     c[HOW] = ON_TIME
-    while LOG_FIELDS * (c[LOGGED] + pieces.shape[0] // 2) <= log.shape[0]:
+    while LOG_FIELDS * (c[LOGGED] + pieces.shape[0] // 2) <= log.shape[0] and FREED_FIELDS * c[FREED] < freed.shape[0]:
         if acts:
             k = _whose_turn(p, c[FREE])
         at = k * STREAM_FIELDS
@@ -292,7 +305,8 @@ def run_merged(
         began = max(due, c[FREE])
         if (acts and began > c[LAST]) or p[at + DONE] >= p[at + UPTO]:
             return
-        if p[at + GIVES] and r.entry_count - r.cache_count < min(p[at + BATCH], p[at + UPTO] - p[at + DONE]):
+        debt = r.entry_count - r.cache_count
+        if p[at + GIVES] and not c[CALM] and debt < min(p[at + BATCH], p[at + UPTO] - p[at + DONE]):
             c[HOW] = HEAP_NEXT
             return
         acts += 1
@@ -302,9 +316,14 @@ def run_merged(
         r.irqs_on = p[at + IRQS]
         how = 0
         if p[at + GIVES]:
+            owned = r.tot_pages
             how = _give(h, g, c, p, k, pool, pieces, out, log)
             if how:
                 how = DIED if how == 2 else CUT_SHORT
+            if r.tot_pages < owned:
+                freed[FREED_FIELDS * c[FREED]] = began
+                freed[FREED_FIELDS * c[FREED] + 1] = owned - r.tot_pages
+                c[FREED] += 1
         elif not _take(h, g, c, p, k, strips, pool, pieces, log):
             how = DIED
         end = r.now_ns

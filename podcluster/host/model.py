@@ -16,7 +16,10 @@ Coalescing  Why it is exact. Every populate is served from the domain's own cach
             and nothing), a deflation, its death. Those are done in the order of time over all domains: the queue holds,
             for each, the instant of its next act, the earliest is taken out, and a guest taken out runs on only through
             acts of its own. So whatever touches the heap does so in the same order as if every act of every guest were
-            carried out singly in order of time, which is what `coalesce=False` does. Within a guest, batches of one
+            carried out singly in order of time, which is what `coalesce=False` does. One exception [BA-5]: batches that
+            only give to the heap may come before another guest's earlier ones as long as nobody takes from it, or looks
+            at it, before they are all done: which frames are free is all there is to it, in whatever order they came;
+            what was owned and free meanwhile is added up by their instants. Within a guest, batches of one
             stream that no other stream's instant parts are one range operation, which leaves the state that the
             page-by-page loop leaves. Commands do touch the heap, so they are barriers; so are samples, which must see
             every guest at one instant.
@@ -34,6 +37,7 @@ from podcluster.errors import InvariantError
 from podcluster.host.agenda import Agenda
 from podcluster.host.attention import Attention
 from podcluster.host.control import Control, Hands, kept_free_pages
+from podcluster.host.eras import RFC2009
 from podcluster.host.guest import End
 from podcluster.host.host_audit import HostAudit
 from podcluster.host.lifecycle import Lifecycle
@@ -44,6 +48,7 @@ from podcluster.host.overview import overview
 from podcluster.host.own import OwnMemory, Starts
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
+from podcluster.host.streams import NEVER
 from podcluster.host.targets import Targets
 from podcluster.records import (
     AttachDevice,
@@ -258,19 +263,40 @@ class HostModel:
             touches_heap = guest.next_touches_heap
             balloons = resident.domain.short_of_tables and guest.balloons_next
             shown = self._attention.shown(resident)
-            if self._coalesce and not touches_heap and not resident.domain.short_of_tables:
+            runs = self._coalesce and not resident.domain.short_of_tables
+            calm_ns = self._calm_until(resident, before_ns) if runs and self._cfg.era != RFC2009 else 0
+            if calm_ns >= at_ns:
+                guest.run(calm_ns, calm=True)
+            elif runs and not touches_heap:
                 guest.run(before_ns - 1)
             else:
                 guest.step()
             if resident.domain.short_of_tables:
                 self._check_tables(resident, at_ns, balloons=balloons)
-            if touches_heap:
+            freed, resident.memory.freed = resident.memory.freed, []
+            if calm_ns >= at_ns:
+                touches_heap = bool(freed)
+                self._agenda.reach(at_ns)
+                self._recorder.freed(resident, freed)
+            elif touches_heap:
                 self._recorder.heap_changed(at_ns, resident)
+            if touches_heap:
                 self._targets.check_limit(at_ns, resident)
             self._attention.acted(at_ns, resident, shown, heap=touches_heap)
             self._recorder.acted(resident)
             self._audit.acted(resident.domain.domid)
             self._agenda.put_guest(resident)
+
+    def _calm_until(self, resident: Resident, before_ns: int) -> int:
+        """The last instant before `before_ns` up to which nobody but this guest takes from the heap, or looks at it;
+        0 where its balloon does not give to the heap anyway.
+        """
+        balloon = resident.balloon
+        memory = resident.memory
+        if balloon is None or not balloon.inflates or memory.debt > 0 or memory.debt_paid_ns is None:
+            return 0
+        others = (one.takes_ns for one in self._residents.running.values() if one is not resident)
+        return min(before_ns, self._agenda.next_own_ns, min(others, default=NEVER)) - 1
 
     def _check_tables(self, resident: Resident, at_ns: int, *, balloons: bool) -> None:
         """End a guest whose table wants more pages than its paging pool has (A3.9, A6.3, E9).

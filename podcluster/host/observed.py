@@ -39,6 +39,14 @@ class Level:
         self.peak = max(self.peak, value)
         self.least = min(self.least, value)
 
+    def shift(self, t_ns: int, more: int) -> None:
+        """It is `more` from `t_ns` on than was said, which may be before what was said last."""
+        if t_ns >= self.since_ns:
+            self.at(t_ns, self.now + more)
+        else:
+            self.area += more * (self.since_ns - t_ns)
+            self.now += more
+
     def at_each(self, first_ns: int, step_ns: int, values: Int64Array) -> None:
         """`at` of instants `step_ns` apart."""
         self.at(first_ns, int(values[0]))

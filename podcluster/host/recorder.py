@@ -12,7 +12,7 @@ Departs     `populated` and `demanded` are observed on a grid (telemetry, or 300
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -144,6 +144,20 @@ class Recorder:
         self.owned.at(at_ns, self.owned.now + owned - self.owned_of.get(domid, 0))
         self.owned_of[domid] = owned
         self.free_changed(at_ns)
+
+    def freed(self, resident: Resident, freed: Sequence[tuple[int, int]]) -> None:
+        """A balloon has given pages to the host: (when, pages). Others may have given some of theirs before though they
+        are told of later, between which nobody takes any [BA-5]: what is owned only falls there, what is free rises.
+        """
+        domid = resident.domain.domid
+        pages = sum(count for _, count in freed)
+        for at_ns, count in freed:
+            self.owned.shift(at_ns, -count)
+            self._free.shift(at_ns, count)
+        self.owned_of[domid] -= pages
+        if resident.moved:
+            self._moved_pages += pages
+        self._low_memory.crossed(self._machine.free_pages)  # none, where there is more than before
 
     def free_changed(self, at_ns: int) -> None:
         """Free memory may be other than before; no claim is outstanding between two acts."""

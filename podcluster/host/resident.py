@@ -12,6 +12,7 @@ from podcluster.host.balloon import Balloon
 from podcluster.host.domain import Domain
 from podcluster.host.guest import Guest
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.streams import NEVER
 from podcluster.records import MachineRequest
 
 
@@ -43,6 +44,16 @@ class Resident:
         guest = self.guest
         settled = guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
         return settled and self.memory.entry_count == 0 and (self.balloon is None or self.balloon.idle)
+
+    @property
+    def takes_ns(self) -> int:
+        """Before when it certainly takes nothing from the host's heap, and does not end: NEVER while its guest is up
+        and owes nothing, so that no access can find the cache empty, and its balloon only gives.
+        """
+        guest, balloon = self.guest, self.balloon
+        up = guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
+        safe = up and self.memory.debt <= 0 and not self.domain.short_of_tables
+        return NEVER if guest.end is None and safe and (balloon is None or balloon.gives) else guest.next_ns
 
 
 @dataclass(frozen=True, slots=True)

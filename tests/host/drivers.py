@@ -28,6 +28,7 @@ class Pages:
     def inflate(
         self,
         pages: int,
+        at_ns: int,
         *,
         batch_pages: int,
         scrub: bool,
@@ -61,6 +62,10 @@ class Owner:
 
     @property
     def swaps(self) -> bool:
+        return False
+
+    @property
+    def calm(self) -> bool:
         return False
 
     @property

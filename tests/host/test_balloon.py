@@ -392,9 +392,9 @@ def test_nothing_reaches_the_host_until_the_debt_is_paid() -> None:
         machine, 1, built.layout, image_pages=1000, descriptor_pages=0, block_pages=512, rng=None, may_skip=True
     )
     free = machine.free_pages
-    assert memory.inflate(262_144, batch_pages=512, scrub=False, ascending=False) == (262_144, True)
+    assert memory.inflate(262_144, 0, batch_pages=512, scrub=False, ascending=False) == (262_144, True)
     assert (machine.free_pages, memory.debt) == (free, 0)
-    assert memory.inflate(1, batch_pages=512, scrub=False, ascending=False) == (1, True)
+    assert memory.inflate(1, 0, batch_pages=512, scrub=False, ascending=False) == (1, True)
     assert machine.free_pages == free + 1
 
 
@@ -489,7 +489,7 @@ def test_deflating_on_a_full_host_and_beyond_the_quota() -> None:
     memory = GuestMemory(
         machine, 1, built.layout, image_pages=1000, descriptor_pages=0, block_pages=512, rng=None, may_skip=True
     )
-    memory.inflate(60 * MIB, batch_pages=512, scrub=False, ascending=False)
+    memory.inflate(60 * MIB, 0, batch_pages=512, scrub=False, ascending=False)
     counters = machine.counters(1)
     assert counters.cache_count > 512  # which a deflation does not draw on
     # Its quota is 1 MiB above its memory; what the device model added is part of it.
@@ -527,7 +527,7 @@ def test_whole_superpages_go_first_where_the_driver_prefers_them() -> None:
         memory.release(2000)
         steps = [3 * batch_pages] if len(ends) < 2 else [batch_pages] * 3
         for pages in steps:
-            memory.inflate(pages, batch_pages=batch_pages, scrub=False, ascending=True, contiguous=contiguous)
+            memory.inflate(pages, 0, batch_pages=batch_pages, scrub=False, ascending=True, contiguous=contiguous)
         machine.audit(1)
         ends.append((machine.entry_map(1), memory.ballooned_pages, memory.written_pages))
     assert ends[1] == ends[2]

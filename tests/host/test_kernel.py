@@ -78,7 +78,7 @@ def exercise() -> None:
         machine.balloon_list(1, [4620])
         machine.balloon_runs(1, [(4700, 30)], batch_pages=8, scrub=True)
         stream = [0, 1, 1, 8, 16, 0, 0, 0, -1, 0, 0, DATA, 0, 0, 0, 1, 0, 0, 0, 0]
-        machine.run_merged(1, [0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 0], stream, [], [4800, 16])
+        machine.run_merged(1, [0, 0, 100, *[0] * (merged.COMMON - 3)], stream, [], [4800, 16])
         instant = np.zeros(1, np.int64)
         books, limits = [0] * follow.BOOKS, [0] * follow.GIVEN
         books[follow.NEXT] = limits[follow.CLUSTER] = limits[follow.PAGES_PER_S] = 1

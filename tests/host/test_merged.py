@@ -39,7 +39,7 @@ class Counting(Machine):
 
     def run_merged(
         self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
-    ) -> tuple[list[int], list[int], list[int]]:
+    ) -> tuple[list[int], list[int], list[int], list[int]]:
         self.calls["run_merged"] += 1
         found = super().run_merged(dom, common, streams, strips, pool)
         self.ended.append(found[0][merged.HOW])
