@@ -373,8 +373,7 @@ class BootSequence:
     def _scrub_ahead(self, runs: Runs) -> Ahead:
         def ahead(first: int, pages: int) -> Part:
             down, memory = self._scrubs_down, self._memory
-            slices = runs.slice(first, pages, descending=down)
-            strips = [number for run in slices for number in memory.scrub_strips(*run, descending=down)]
+            strips = memory.scrub_strips(runs.slice(first, pages, descending=down), descending=down)
             return Part(strips, self._content, free_only=True)
 
         return ahead

@@ -445,26 +445,37 @@ class GuestMemory:
 
     def _to_scrub(self, first: int, count: int, descending: bool) -> list[Run]:
         """Runs of a gfn range that are free and hold no data, in the order they are gone through."""
-        free = [
-            run
-            for a in self._nonzero.gaps(first, count)
-            for b in self._away.gaps(*a)
-            for run in self._reserved.gaps(*b)
-        ]
+        free = self._not_to_scrub(first, first + count).gaps(first, count)
         return free[::-1] if descending else free
 
-    def scrub_strips(self, first: int, count: int, *, descending: bool) -> list[int]:
-        """The same as strips, what is between them counted and not written."""
+    def _not_to_scrub(self, low: int, high: int) -> PageSet:
+        """Pages that hold data, are ballooned, or are the kernel's, whether written yet or not; of those from `low` to
+        before `high` at least.
+        """
+        return PageSet.union(low, high, (self._nonzero, self._away, self._reserved))
+
+    def scrub_strips(self, runs: Sequence[Run], *, descending: bool) -> list[int]:
+        """What of runs is free and holds no data as strips, what is between them counted and not written."""
         found: list[int] = []
-        at = first + count if descending else first
-        for start, pages in self._to_scrub(first, count, descending):
-            hole = at - start - pages if descending else start - at
+        if not runs:
+            return found
+        taken = self._not_to_scrub(min(runs)[0], max(first + count for first, count in runs))
+        for first, count in runs:
+            if taken.misses(first, count):
+                found += (first, -count if descending else count)
+                continue
+            at = first + count if descending else first
+            free = taken.gaps(first, count)
+            for start, pages in free[::-1] if descending else free:
+                hole = at - start - pages if descending else start - at
+                if hole:
+                    found += (NOTHING, hole)
+                found += (start, -pages if descending else pages)
+                at = start if descending else start + pages
+            hole = at - first if descending else first + count - at
             if hole:
                 found += (NOTHING, hole)
-            found += (start, -pages if descending else pages)
-            at = start if descending else start + pages
-        hole = at - first if descending else first + count - at
-        return [*found, NOTHING, hole] if hole else found
+        return found
 
     # -- the balloon -------------------------------------------------------------------------------------------------
 

@@ -75,6 +75,32 @@ class PageSet:
             found.append((first, end - first))
         return found
 
+    def misses(self, first: int, count: int) -> bool:
+        """No page of [first, first + count) is in the set."""
+        i = bisect_right(self._ends, first)
+        return i == len(self._starts) or self._starts[i] >= first + count
+
+    @classmethod
+    def union(cls, low: int, high: int, sets: Iterable[PageSet]) -> PageSet:
+        """All that is in any of the sets, of the runs that reach into [low, high)."""
+        found = cls()
+        runs: list[tuple[int, int]] = []
+        for one in sets:
+            i, j = bisect_right(one._ends, low), bisect_left(one._starts, high)
+            runs += zip(one._starts[i:j], one._ends[i:j], strict=True)
+        runs.sort()
+        starts, ends = found._starts, found._ends
+        last = -1
+        for start, end in runs:
+            if start > last:
+                starts.append(start)
+                ends.append(end)
+                last = end
+            elif end > last:
+                ends[-1] = last = end
+        found.pages = sum(ends) - sum(starts)
+        return found
+
     def runs(self) -> list[Run]:
         """All runs, ascending."""
         return [(a, b - a) for a, b in zip(self._starts, self._ends, strict=True)]

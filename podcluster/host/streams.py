@@ -25,6 +25,7 @@ from podcluster.units import NS_PER_S
 
 NEVER: Final = 1 << 62
 BATCH_PAGES: Final = 512
+FEWEST_AHEAD: Final = 32 * BATCH_PAGES
 
 FIRMWARE, KERNEL, DESCRIPTORS, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, INSTALL, CACHE, VISITS = range(11)
 """Ranks of a guest's streams: what acts first of two at one instant."""
@@ -128,6 +129,7 @@ class Stage:
         self._ahead = ahead
         self._pace = Pace(0, 0, 0)
         self._done = 0
+        self._most = FEWEST_AHEAD  # pages of a part, so that little is told in vain
 
     def start(self, pace: Pace) -> None:
         """Begin."""
@@ -176,7 +178,7 @@ class Stage:
         not begun may yet be postponed, and begins by itself.
         """
         pace, first = self._pace, self._done
-        upto = pace.batched_by(last_ns) if first else 0
+        upto = min(pace.batched_by(last_ns), first + self._most) if first else 0
         part = self._ahead(first, upto - first) if self._lock.faults and first < upto else None
         if part is None:
             return None
@@ -195,6 +197,8 @@ class Stage:
         if late_ns:
             self._pace = self._pace.later(late_ns)
             self._on_late(late_ns)
+        used = fields[merged.DONE] - self._done
+        self._most = 2 * self._most if used >= self._most else max(FEWEST_AHEAD, 2 * used)
         self._done, self.next_ns = fields[merged.DONE], fields[merged.NEXT]
 
 
