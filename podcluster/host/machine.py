@@ -188,7 +188,7 @@ class Machine:
 
     def __getstate__(self) -> dict[str, Any]:
         """What makes it the machine that it is: no scratch, no arrays to be used again, no hashes worked out."""
-        passing = {"_short", "_busy", "_log", "_out"}
+        passing = {"_short", "_busy", "_log", "_freed", "_out"}
         kept = {name: value for name, value in vars(self).items() if name not in passing}
         return {**kept, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
 
