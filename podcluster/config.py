@@ -716,7 +716,8 @@ class EngineConfig:
     address: str = "local"  # local, or a running Ray cluster's address
     actors: int | None = None  # None: the CPUs there are, at most one per host
     hosts_per_actor: int | None = None
-    timeout_s: int = 600  # longest wait for a reply of an actor
+    timeout_s: int = 600  # longest wait for a reply of an actor; then it is taken for dead
+    checkpoint_s: float = 60  # of wall time, between two checkpoints, from which a killed run goes on; 0: none
 
     def __post_init__(self) -> None:
         self.check()
@@ -733,6 +734,7 @@ class EngineConfig:
         if self.actors is not None and self.hosts_per_actor is not None:
             _fail("engine.actors", "null where engine.hosts_per_actor is given", self.actors, "give one of the two")
         _between("engine.timeout_s", self.timeout_s, 1)
+        _between("engine.checkpoint_s", self.checkpoint_s, 0)
 
 
 @dataclass(kw_only=True)

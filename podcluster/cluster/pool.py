@@ -5,16 +5,18 @@ What        `HostShard`, some hosts in one process (a plain class: tests drive i
 Units       Simulated time in ns.
 Invariants  [CL-1] replies are folded in host_id order, whichever shard they came from and whenever.
             [CL-2] a shard is a function of its specs, its plan and the commands it was sent: rebuilt and sent them
-                   again it is the same.
+                   again, or made of its packed hosts and sent those since, it is the same.
 Departs     nowhere.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
@@ -51,15 +53,71 @@ def make_host(spec: HostSpec, plan: HostPlan) -> Host:
     return HostModel(spec, plan.host, plan.guests, plan.seed, plan.telemetry_ns, controller=plan.controller)
 
 
+Packed: TypeAlias = Mapping[int, bytes]
+"""Hosts as bytes, by host_id."""
+NOTHING_PACKED: Final[Packed] = MappingProxyType({})
+
+
+class Packing(NamedTuple):
+    """How a host is turned into bytes, and made of them again, exactly [CL-2]."""
+
+    pack: Callable[[Any], bytes]
+    unpack: Callable[[bytes], Host]
+
+
+def pack_host(host: Any) -> bytes:
+    """The real host as bytes."""
+    from podcluster.host.snapshot import pack
+
+    return pickle.dumps(pack(host), protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def unpack_host(packed: bytes) -> Host:
+    """The real host again."""
+    from podcluster.host.snapshot import unpack
+
+    return unpack(pickle.loads(packed))
+
+
+PACKING: Final = Packing(pack_host, unpack_host)
+
+
+class Step(NamedTuple):
+    """What a pool is sent for one step."""
+
+    until_ns: int
+    commands: CommandsByHost
+
+
 class HostShard:
     """Some hosts in one process."""
 
-    def __init__(self, specs: Sequence[HostSpec], plan: HostPlan, make: MakeHost = make_host) -> None:
-        self._hosts = {spec.host_id: make(spec, plan) for spec in sorted(specs, key=lambda spec: spec.host_id)}
+    def __init__(self, plan: HostPlan, make: MakeHost = make_host, packing: Packing = PACKING) -> None:
+        self._plan = plan
+        self._make = make
+        self._packing = packing
+        self._hosts: dict[int, Host] = {}
+
+    def add(self, specs: Iterable[HostSpec], packed: Packed = NOTHING_PACKED) -> None:
+        """Take these hosts in, as they were packed or new; in host_id order over all calls."""
+        for spec in sorted(specs, key=lambda spec: spec.host_id):
+            if spec.host_id in packed:
+                self._hosts[spec.host_id] = self._packing.unpack(packed[spec.host_id])
+            else:
+                self._hosts[spec.host_id] = self._make(spec, self._plan)
 
     def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
         """Step every host to `until_ns`; reports in host_id order."""
         return [host.advance(until_ns, commands.get(host_id, ())) for host_id, host in self._hosts.items()]
+
+    def pack(self, host_ids: Iterable[int]) -> dict[int, bytes]:
+        """These hosts as bytes."""
+        return {host_id: self._packing.pack(self._hosts[host_id]) for host_id in host_ids}
+
+    @property
+    def host_ids(self) -> list[int]:
+        """The hosts that are here, in order."""
+        return list(self._hosts)
 
 
 class Pool(Protocol):
@@ -80,25 +138,51 @@ class Pool(Protocol):
         """Let go of the hosts."""
 
 
+class PackingPool(Pool, Protocol):
+    """A pool whose hosts can be kept."""
+
+    def pack(self) -> Iterator[tuple[int, bytes]]:
+        """Every host as bytes, with its host_id, as it is after the last step; in no order."""
+
+    def rely_on(self, packed: Packed) -> None:
+        """What `pack` gave is kept here: hosts that are lost later are made of it."""
+
+
 class InlinePool:
     """All hosts in this process: no start-up, same bytes."""
 
     kind = "inline"
     actors = 0
 
-    def __init__(self, specs: Sequence[HostSpec], plan: HostPlan, make: MakeHost = make_host) -> None:
+    def __init__(
+        self,
+        specs: Sequence[HostSpec],
+        plan: HostPlan,
+        make: MakeHost = make_host,
+        packing: Packing = PACKING,
+        packed: Packed = NOTHING_PACKED,
+    ) -> None:
         self._plan = plan
-        self._shard = HostShard(specs, plan, make)
+        self._shard = HostShard(plan, make, packing)
+        self._shard.add(specs, packed)
 
     def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
         """Step every host to `until_ns`."""
         return self._shard.advance(until_ns, commands)
 
+    def pack(self) -> Iterator[tuple[int, bytes]]:
+        """One host at a time."""
+        for host_id in self._shard.host_ids:
+            yield from self._shard.pack([host_id]).items()
+
+    def rely_on(self, packed: Packed) -> None:
+        """These hosts are lost with the process, and nobody is left to ask."""
+
     def close(self) -> None:
         """Free the hosts' arrays now: guests and their streams point at each other, and a collector that counts objects
         does not see how large these are.
         """
-        self._shard = HostShard((), self._plan)
+        self._shard = HostShard(self._plan)
         gc.collect()
 
 

@@ -1,12 +1,10 @@
 """Hosts in Ray actors: the only module that knows Ray.
 
 What        `RayEngine` starts (or joins) Ray once and keeps its actors over all runs of a sweep; `RayPool` is one run
-            on it: each actor holds a shard of hosts, gets one message per epoch and sends one reply.
+            on it: each actor holds a shard of hosts, gets one message per epoch and sends one reply. What becomes of
+            actors that die, hang or answer late is `exchange.py`'s.
 Units       Simulated time in ns; time-outs in seconds of wall time.
 Invariants  [CL-1] replies are folded in host_id order.
-            [CL-2] an actor that dies is rebuilt from specs, plan and the log of what it was sent, and the run goes on
-                   to the same bytes.
-            [CL-3] every message carries (run, shard, epoch, attempt) and every reply must repeat it.
 Departs     From Ray's own fault tolerance, on purpose: max_restarts=0 and max_task_retries=0. A restarted actor would
             come back empty, and retried calls are re-run out of order.
 """
@@ -17,16 +15,29 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import podcluster
+from podcluster.cluster.exchange import Death, Exchange, Failure, Message, ShardServer, Tag
 from podcluster.cluster.plan import actor_count, cores
-from podcluster.cluster.pool import CommandsByHost, HostPlan, HostShard, MakeHost, deal, fold, make_host
+from podcluster.cluster.pool import (
+    NOTHING_PACKED,
+    PACKING,
+    CommandsByHost,
+    HostPlan,
+    MakeHost,
+    Packed,
+    Packing,
+    deal,
+    fold,
+    make_host,
+)
 from podcluster.config import EngineConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.records import HostReport, HostSpec
@@ -34,69 +45,16 @@ from podcluster.records import HostReport, HostSpec
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES: Final = 256 * 1024**2  # messages are small; Ray's default is 30 % of the machine's memory
-MOST_ATTEMPTS: Final = 4  # of one epoch: a shard that dies in the same place again and again will go on doing so
+ACTOR_CPUS: Final = 0.001
+GET_S: Final = 60.0  # for a reply that is said to be there
 WARN_ACTORS_PER_CORE: Final = 4
 KNOCK_S: Final = 5.0
 SOURCE: Final = str(Path(podcluster.__file__).resolve().parent.parent)
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class Tag(NamedTuple):
-    """Which message this is [CL-3]."""
-
-    run: str
-    shard: int
-    epoch: int
-    attempt: int
-
-
-class ShardActor:
-    """What runs in an actor: a shard, built anew for every run, and one line of work per message."""
-
-    def __init__(self) -> None:
-        self._shard: HostShard | None = None
-
-    def pid(self) -> int:
-        """Process id of the actor."""
-        return os.getpid()
-
-    def build(self, tag: Tag, specs: Sequence[HostSpec], plan: HostPlan, make: MakeHost, log: Sequence[Step]) -> Tag:
-        """Build the shard and bring it to where `log` ends; the reports of a replay are known already."""
-        self._shard = HostShard(specs, plan, make)
-        for step in log:
-            self._shard.advance(step.until_ns, step.commands)
-        return tag
-
-    def advance(self, tag: Tag, until_ns: int, commands: CommandsByHost) -> tuple[Tag, list[HostReport]]:
-        """Step the shard one epoch."""
-        if self._shard is None:
-            raise InvariantError(f"[CL-3] a shard is built before it steps violated: {tag}")
-        return tag, self._shard.advance(until_ns, commands)
-
-
-class Step(NamedTuple):
-    """One entry of a shard's command log."""
-
-    until_ns: int
-    commands: CommandsByHost
-
-
-Send: TypeAlias = "Callable[[_Shard], Any]"
-
-
-@dataclass(slots=True)
-class _Shard:
-    """The driver's side of one shard: what it takes to make it again [CL-2]."""
-
-    index: int
-    specs: list[HostSpec]
-    actor: Any
-    log: list[Step] = field(default_factory=list)
-    attempt: int = 0
-
-
 def start_ray(address: str) -> bool:
-    """Start or join Ray; whether it is ours to shut down."""
+    """Start or join Ray; whether it is ours to shut down. `auto`: the cluster that this process is a job of."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = address == "local"
     if local and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
@@ -110,11 +68,13 @@ def start_ray(address: str) -> bool:
     if ray.is_initialized():
         return False
     if not local:
-        knock(address)
+        address = knock(address)
     path = os.environ.get("PYTHONPATH")
     if local:
         # Workers take their path from here; a source tree need be neither installed nor the current folder.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, path]))
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
     try:
         # `address` is always given: a bare ray.init() joins whatever cluster somebody left running.
         ray.init(
@@ -132,6 +92,8 @@ def start_ray(address: str) -> bool:
             ) from error
         raise unreachable(address, error) from error
     finally:
+        if in_main and before is not None:
+            signal.signal(signal.SIGTERM, before)  # Ray puts its own there, which ends the process with its status
         if path is not None:
             os.environ["PYTHONPATH"] = path
         elif local:
@@ -139,20 +101,27 @@ def start_ray(address: str) -> bool:
     return True
 
 
-def unreachable(address: str, error: BaseException) -> ConfigError:
+def unreachable(address: str, error: BaseException | str) -> ConfigError:
     """What to say of an address at which no Ray cluster lets us in."""
+    why = error if isinstance(error, str) else one_line(error)
     return ConfigError(
-        f"engine.address must be 'local' or the host:port of a Ray cluster that can be reached, got {address} "
-        f"({one_line(error)}): start it, or set RAY_AUTH_TOKEN to its token"
+        f"engine.address must be 'local', the host:port of a Ray cluster that can be reached, or 'auto' in a job that "
+        f"was submitted to one, got {address} ({why}): start it, or set RAY_AUTH_TOKEN to its token"
     )
 
 
-def knock(address: str) -> None:
-    """See that somebody listens at host:port before Ray, which would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def knock(address: str) -> str:
+    """See that somebody listens at host:port before Ray, which would try for minutes; the address that Ray is given."""
+    found = address
+    if address == "auto":
+        # Only what Ray tells its jobs: left to itself it would take any cluster that somebody left running here.
+        found = os.environ.get("RAY_ADDRESS", "")
+        if not found:
+            raise unreachable(address, "RAY_ADDRESS is not set")
+    host, _, port = found.removeprefix("ray://").rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=KNOCK_S):
-            pass
+            return found
     except (OSError, ValueError) as error:
         raise unreachable(address, error) from error
 
@@ -168,10 +137,16 @@ class RayEngine:
     def __init__(self, address: str) -> None:
         self._address = address
         self._ours = start_ray(address)
-        self._actors: list[Any] = []
+        self.actors: list[Any] = []
 
     def pool(
-        self, engine: EngineConfig, specs: Sequence[HostSpec], plan: HostPlan, run: str, make: MakeHost = make_host
+        self,
+        engine: EngineConfig,
+        specs: Sequence[HostSpec],
+        plan: HostPlan,
+        make: MakeHost = make_host,
+        packing: Packing = PACKING,
+        packed: Packed = NOTHING_PACKED,
     ) -> RayPool:
         """Build the hosts of one run in as many actors as `engine` asks for."""
         import ray
@@ -188,21 +163,34 @@ class RayEngine:
                 cpus,
                 cpus,
             )
-        while len(self._actors) < count:
-            self._actors.append(new_actor())
-        return RayPool(self, self._actors[:count], engine.timeout_s, specs, plan, run, make)
+        while len(self.actors) < count:
+            self.actors.append(new_actor())
+        hands = deal(specs, count)
+        exchange = Exchange(
+            _RayTransport(self),
+            hands,
+            plan,
+            secrets.token_hex(4),
+            timeout_s=engine.timeout_s,
+            make=make,
+            packing=packing,
+            packed=packed,
+        )
+        return RayPool(exchange, len(specs))
 
-    def replace(self, dead: Any) -> Any:
-        """Take a dead actor out of the engine and put a new one in its place."""
-        actor = new_actor()
-        self._actors[self._actors.index(dead)] = actor
-        return actor
+    def replace(self, index: int) -> None:
+        """End an actor, if it is still there, and put a new one in its place."""
+        import ray
+
+        # It may be dead; it may as well hang, or be on a node that nobody reaches for a while.
+        ray.kill(self.actors[index], no_restart=True)
+        self.actors[index] = new_actor()
 
     def pids(self) -> list[int]:
         """Process ids of the actors."""
         import ray
 
-        return [int(pid) for pid in ray.get([actor.pid.remote() for actor in self._actors], timeout=60)]
+        return [int(pid) for pid in ray.get([actor.pid.remote() for actor in self.actors], timeout=60)]
 
     def close(self) -> None:
         """End our actors, and Ray if we started it."""
@@ -210,18 +198,75 @@ class RayEngine:
 
         if not ray.is_initialized():
             return
-        for actor in self._actors:
+        for actor in self.actors:
             ray.kill(actor, no_restart=True)
-        self._actors.clear()
+        self.actors.clear()
         if self._ours:
             ray.shutdown()
 
 
 def new_actor() -> Any:
-    """One empty actor; num_cpus=0, since a third actor of one CPU would wait for ever on a machine of two."""
+    """One empty actor, on whichever node has fewest.
+
+    It asks for a thousandth of a CPU: with a whole one, a third actor would wait for ever on a machine of two; with
+    none, it might land on a head node that has been given no CPUs so that it is left alone.
+    """
     import ray
 
-    return ray.remote(ShardActor).options(num_cpus=0, max_restarts=0, max_task_retries=0).remote()
+    placed = {"num_cpus": ACTOR_CPUS, "scheduling_strategy": "SPREAD"}
+    return ray.remote(ShardServer).options(max_restarts=0, max_task_retries=0, **placed).remote()
+
+
+class _RayTransport:
+    """Carries the messages of one run to the engine's actors."""
+
+    def __init__(self, engine: RayEngine) -> None:
+        self._engine = engine
+        self._sent: dict[Any, Tag] = {}  # by the reference to the reply
+
+    def send(self, tag: Tag, message: Message) -> None:
+        actor = self._engine.actors[tag.shard]
+        self._sent[getattr(actor, message.method).remote(tag, *message.arguments)] = tag
+
+    def receive(self, timeout_s: float) -> list[tuple[Tag, Any]]:
+        import ray
+
+        refs = list(self._sent)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
+        return [self._answer(ref) for ref in ready]
+
+    def renew(self, shard: int) -> None:
+        # What the old one was sent is nobody's business any more.
+        self._sent = {ref: tag for ref, tag in self._sent.items() if tag.shard != shard}
+        self._engine.replace(shard)
+
+    def _answer(self, ref: Any) -> tuple[Tag, Any]:
+        import ray
+        from ray.exceptions import RayActorError, RayError, RayTaskError
+
+        tag = self._sent.pop(ref)
+        try:
+            reply: tuple[Tag, Any] = ray.get(ref, timeout=GET_S)
+        except RayTaskError as error:
+            cause = error.cause
+            return tag, Failure(type(cause)(str(cause)) if isinstance(cause, PodclusterError) else error)
+        except RayActorError as error:
+            if getattr(error, "actor_init_failed", False):
+                return tag, Failure(_unmakable(error))
+            return tag, Death(one_line(error))
+        except RayError as error:
+            # A reply that cannot be had: its node died after it was given, or it could not be stored.
+            return tag, Death(one_line(error))
+        return reply
+
+
+def _unmakable(error: BaseException) -> PodclusterError:
+    # Nothing of ours runs there: the text is that of a whole traceback, and its last line says what is missing.
+    last = COLOUR.sub("", str(error)).strip().splitlines()[-1]
+    return PodclusterError(
+        f"no actor can be made ({last[:200]}): podcluster {podcluster.__version__} must be installed on every node of "
+        "the Ray cluster; try engine=inline"
+    )
 
 
 class RayPool:
@@ -229,118 +274,28 @@ class RayPool:
 
     kind = "ray"
 
-    def __init__(
-        self,
-        engine: RayEngine,
-        actors: Sequence[Any],
-        timeout_s: int,
-        specs: Sequence[HostSpec],
-        plan: HostPlan,
-        run: str,
-        make: MakeHost,
-    ) -> None:
-        self._engine = engine
-        self._timeout_s = timeout_s
-        self._plan = plan
-        self._run = run
-        self._make = make
-        self._hosts = len(specs)
-        self._epoch = 0
-        hands = deal(specs, len(actors))
-        self._shards = [_Shard(index, hand, actors[index]) for index, hand in enumerate(hands)]
-        self._collect([(shard, self._build(shard)) for shard in self._shards], self._build, 0)
-
-    @property
-    def actors(self) -> int:
-        """Actors that hold the hosts."""
-        return len(self._shards)
+    def __init__(self, exchange: Exchange, hosts: int) -> None:
+        self._exchange: Exchange | None = exchange
+        self._hosts = hosts
+        self.actors = exchange.shards
 
     def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
         """Step every shard to `until_ns`: one message and one reply per actor."""
-        self._epoch += 1
-        steps = [
-            Step(until_ns, {spec.host_id: commands[spec.host_id] for spec in shard.specs if spec.host_id in commands})
-            for shard in self._shards
-        ]
+        return fold(self._open().advance(until_ns, commands), self._hosts, until_ns)
 
-        def send(shard: _Shard) -> Any:
-            return shard.actor.advance.remote(self._tag(shard), *steps[shard.index])
+    def pack(self) -> Iterator[tuple[int, bytes]]:
+        """A few hosts of each actor at a time."""
+        return self._open().pack()
 
-        replies = self._collect([(shard, send(shard)) for shard in self._shards], send, 0)
-        for shard, step in zip(self._shards, steps, strict=True):
-            shard.log.append(step)
-            shard.attempt = 0
-        return fold([report for _, reports in replies for report in reports], self._hosts, until_ns)
+    def rely_on(self, packed: Packed) -> None:
+        """Make the shards of actors that die of these hosts."""
+        self._open().rely_on(packed)
 
     def close(self) -> None:
         """Forget the run; its actors stay with the engine for the next one."""
-        self._shards.clear()
+        self._exchange = None
 
-    def _tag(self, shard: _Shard) -> Tag:
-        return Tag(self._run, shard.index, self._epoch, shard.attempt)
-
-    def _build(self, shard: _Shard) -> Any:
-        return shard.actor.build.remote(self._tag(shard), shard.specs, self._plan, self._make, shard.log)
-
-    def _collect(self, sent: list[tuple[_Shard, Any]], send: Send, replayed_steps: int) -> list[Any]:
-        """Wait for all replies; shards whose actor died are made again and sent their message again.
-
-        A message may take `engine.timeout_s`; one that replays a log, as much for each step of it.
-        """
-        import ray
-        from ray.exceptions import RayActorError, RayTaskError
-
-        timeout_s = float(self._timeout_s * (1 + replayed_steps))
-        refs = [ref for _, ref in sent]
-        _, late = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
-        if late:
-            raise PodclusterError(
-                f"engine.timeout_s must be longer than a message takes, got {self._timeout_s}: {len(late)} of "
-                f"{len(refs)} actors did not answer in {timeout_s:.0f} s at step {self._epoch}; raise it, or use "
-                "engine=inline"
-            )
-        replies = []
-        for shard, ref in sent:
-            try:
-                reply = ray.get(ref, timeout=timeout_s)
-            except RayActorError as error:
-                reply = self._revive(shard, send, error)
-            except RayTaskError as error:
-                if isinstance(error.cause, PodclusterError):
-                    raise type(error.cause)(str(error.cause)) from None
-                raise
-            self._check(shard, reply)
-            replies.append(reply)
-        return replies
-
-    def _revive(self, shard: _Shard, send: Send, death: Exception) -> Any:
-        """Make a shard whose actor died again, from its specs and log, and send it the message once more [CL-2]."""
-        if getattr(death, "actor_init_failed", False):
-            # Nothing of ours runs there: the text is that of a whole traceback, and its last line says what is missing.
-            last = COLOUR.sub("", str(death)).strip().splitlines()[-1]
-            raise PodclusterError(
-                f"no actor can be made ({last[:200]}): podcluster {podcluster.__version__} must be installed on every "
-                "node of the Ray cluster; try engine=inline"
-            )
-        shard.attempt += 1
-        if shard.attempt >= MOST_ATTEMPTS:
-            ids = [spec.host_id for spec in shard.specs]
-            raise PodclusterError(
-                f"the actor of hosts {ids[0]}..{ids[-1]} died {shard.attempt} times at step {self._epoch} "
-                f"({one_line(death)}): if memory ran out, lower engine.actors or use engine=inline"
-            )
-        logger.warning(
-            "an actor died at step %d (%s): rebuilding its %d hosts", self._epoch, one_line(death), len(shard.specs)
-        )
-        shard.actor = self._engine.replace(shard.actor)
-        if send != self._build:
-            self._collect([(shard, self._build(shard))], self._build, len(shard.log))
-        return self._collect([(shard, send(shard))], send, len(shard.log))[0]
-
-    def _check(self, shard: _Shard, reply: Any) -> None:
-        """Refuse a reply to another message [CL-3]."""
-        tag = reply if isinstance(reply, Tag) else reply[0]
-        if tag != self._tag(shard):
-            raise InvariantError(
-                f"[CL-3] a reply repeats its message's tag violated: sent {self._tag(shard)}, got {tag}"
-            )
+    def _open(self) -> Exchange:
+        if self._exchange is None:
+            raise InvariantError("[CL-3] a pool is used while it is open violated")
+        return self._exchange

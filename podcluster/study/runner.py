@@ -5,7 +5,9 @@ What        `run_study` computes what is not there yet, and only that. A replica
             cells.
 Layout      A run:   `<out>/results/<table>/`, `<out>/DONE`.
             A sweep: the same, made of `<out>/cells/<cell>/results/<table>/`, `<out>/cells/<cell>/DONE`.
-            On the way: `.../.replications/0003/results/` for each finished replication of an unfinished cell.
+            On the way: `.../.replications/0003/results/` for each finished replication of an unfinished cell, and in
+            its folder (of a cell of one replication: the cell's) `.checkpoint/`, from which the one that was not
+            finished goes on (`io.checkpoints`).
 Invariants  [SY-1] a cell is named by the hash of its configuration and axes without `engine`: where it was computed is
                    no part of it.
             [SY-2] replication r draws its machines from streams (seed, "workload", "replication", r, ...) and its hosts
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,14 +34,16 @@ from podcluster import __version__, rng
 from podcluster.cluster.progress import Progress, Silent
 from podcluster.config import Cell, Config, EngineConfig, plain
 from podcluster.errors import InvariantError, PodclusterError
-from podcluster.io import load, provenance, results
+from podcluster.io import checkpoints, load, provenance, results
+from podcluster.io.lock import Lock
 from podcluster.records import LifeTable, MachineTable, PairRow, RunRow, Sink
 from podcluster.study.pairs import machines_of, pair_rows, partners
 
 if TYPE_CHECKING:
     from podcluster.cluster.plan import Plan
-    from podcluster.cluster.pool import Pool
+    from podcluster.cluster.pool import Packed, PackingPool, Pool
     from podcluster.cluster.ray_pool import RayEngine
+    from podcluster.cluster.resume import Store
     from podcluster.records import Workload
 
 logger = logging.getLogger(__name__)
@@ -74,8 +79,8 @@ def run_study(
 ) -> StudyOutcome:
     """Compute every replication of every cell that is not there yet, and make one dataset in `out_dir`/results.
 
-    `force` computes again what is there. `command` goes into the provenance. An interrupt leaves every finished
-    replication in place.
+    `force` computes again what is there. `command` goes into the provenance. However the process ends, every finished
+    replication stays, and the one that was not is gone on with from its last checkpoint.
     """
     if not cells:
         raise InvariantError("[SY-1] a study has at least one cell, got none")
@@ -87,6 +92,8 @@ def run_study(
     if force:
         _forget(out_dir, folders)
     missing = [index for index in range(len(cells)) if not _is_done(folders[index], names[index : index + 1])]
+    for index in set(range(len(cells))) - set(missing):
+        checkpoints.remove(folders[index])  # a process may have died between its last mark and this
     skipped = len(cells) - len(missing)
     if skipped:
         _say_skipped(out_dir, skipped, len(cells))
@@ -96,7 +103,8 @@ def run_study(
             study.prepare(cells[index].config, 0)
         for index in missing:
             title = f"cell {index + 1} of {len(cells)}: {describe(cells[index])}" if sweep else "run"
-            study.compute(cells[index], names[index], folders[index], title)
+            with Lock(folders[index]):
+                study.compute(cells[index], names[index], folders[index], title)
     if sweep and not _is_done(out_dir, names, baseline):
         results.compact(out_dir, folders, _paired(compared, folders, names, cells[0].config.study.confidence))
         _write_done(out_dir, names, baseline)
@@ -161,6 +169,7 @@ def _forget(out_dir: Path, folders: Sequence[Path]) -> None:
     """Take the marks away first, so that an interrupt finds nothing finished that is not."""
     for folder in {out_dir, *folders}:
         (folder / DONE).unlink(missing_ok=True)
+        checkpoints.remove(folder)
         shutil.rmtree(folder / REPLICATIONS, ignore_errors=True)
 
 
@@ -216,7 +225,8 @@ class _Study:
         if count == 1:
             ready = self.prepare(config, 0)
             with sink(folder) as whole:
-                row = self._replicate(config, 0, ready, whole.replication(0), title)
+                with checkpoints.CheckpointFolder(folder, f"{name}/0") as store:
+                    row = self._replicate(config, 0, ready, whole.replication(0), store, title)
                 whole.write("cells", [cell_row([row], config.study.confidence)])
         else:
             parts = folder / REPLICATIONS
@@ -227,14 +237,17 @@ class _Study:
                 if stored is None:
                     ready = self.prepare(config, replication)
                     place = f"{title}, replication {replication + 1} of {count}"
-                    with sink(part) as one:
-                        stored = self._replicate(config, replication, ready, one.replication(replication), place)
+                    with sink(part) as one, checkpoints.CheckpointFolder(part, f"{name}/{replication}") as store:
+                        kept = one.replication(replication)
+                        stored = self._replicate(config, replication, ready, kept, store, place)
+                    checkpoints.remove(part)
                 rows.append(stored)
             with sink(parts / "cell") as one:
                 one.write("cells", [cell_row(rows, config.study.confidence)])
             results.compact(folder, [*(parts / f"{replication:04d}" for replication in range(count)), parts / "cell"])
             shutil.rmtree(parts)
         _write_done(folder, [name])
+        checkpoints.remove(folder)
 
     def prepare(self, config: Config, replication: int) -> _Ready:
         """Settle everything that can be wrong with one replication, and say what there is to say of it."""
@@ -254,14 +267,16 @@ class _Study:
             self._say(warning, level=logging.WARNING)
         return _Ready(workload, plan, choice.kind)
 
-    def _replicate(self, config: Config, replication: int, ready: _Ready, sink: Sink, title: str) -> RunRow:
-        """Simulate one replication."""
+    def _replicate(
+        self, config: Config, replication: int, ready: _Ready, sink: Sink, store: Store, title: str
+    ) -> RunRow:
+        """Simulate one replication, or the rest of it."""
         from podcluster.cluster.run import run
         from podcluster.placement.policy import make_policy
 
         plan, workload = ready.plan, ready.workload
         self._compile()
-        pool = self._pool(config, plan, ready.kind, title)
+        pool = self._pool(config, plan, ready.kind, store)
         self._progress.begin(title, len(plan.specs), len(workload.requests), plan.duration_ns)
         try:
             policy = make_policy(config.placement, plan.hosts.seed)
@@ -309,17 +324,25 @@ class _Study:
             logger.info("compiled in %.0f s", kernel.compile_all())
         self._compiled = True
 
-    def _pool(self, config: Config, plan: Plan, kind: str, title: str) -> Pool:
-        """The hosts of one run."""
+    def _pool(self, config: Config, plan: Plan, kind: str, store: Store) -> Pool:
+        """The hosts of one run, kept in `store` if they are to be."""
+        from podcluster.cluster.resume import KeptPool
+
+        host_ids = [spec.host_id for spec in plan.specs]
+        every_s = config.engine.checkpoint_s or math.inf
+        return KeptPool(lambda packed: self._hosts(config, plan, kind, packed), host_ids, kind, store, every_s)
+
+    def _hosts(self, config: Config, plan: Plan, kind: str, packed: Packed) -> PackingPool:
+        """The hosts themselves."""
         if kind == "inline":
             from podcluster.cluster.pool import InlinePool
 
-            return InlinePool(plan.specs, plan.hosts)
+            return InlinePool(plan.specs, plan.hosts, packed=packed)
         from podcluster.cluster.ray_pool import RayEngine
 
         if self._ray is None:
             self._ray = RayEngine(config.engine.address)
-        return self._ray.pool(config.engine, plan.specs, plan.hosts, title)
+        return self._ray.pool(config.engine, plan.specs, plan.hosts, packed=packed)
 
 
 def _stored_run(part: Path, name: str) -> RunRow | None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from podcluster.cluster.exchange import ShardServer
 from podcluster.cluster.plan import actor_count
 from podcluster.cluster.pool import HostPlan, MakeHost
-from podcluster.cluster.ray_pool import RayEngine, ShardActor, knock
+from podcluster.cluster.ray_pool import RayEngine, knock
 from podcluster.config import EngineConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.records import Command, HostReport, HostSpec
@@ -43,7 +44,7 @@ def asked(**options: Any) -> EngineConfig:
 def test_actors_give_the_rows_of_this_process(engine: RayEngine, options: dict[str, int], actors: int) -> None:
     """Same story inline and on 1 actor, 2 actors and one actor per host: every table equal, only the engine differs."""
     expected = physics(play(PLAN, WORKLOAD, inline(PLAN))[1])
-    pool = engine.pool(asked(**options), PLAN.specs, PLAN.hosts, "run", make_fake)
+    pool = engine.pool(asked(**options), PLAN.specs, PLAN.hosts, make_fake)
     outcome, sink = play(PLAN, WORKLOAD, pool)
     assert physics(sink) == expected
     assert (outcome.row.engine_kind, outcome.row.engine_actors) == ("ray", actors)
@@ -55,7 +56,7 @@ def test_a_run_survives_the_death_of_an_actor(engine: RayEngine) -> None:
     """SIGKILL an actor after the first of two halves of a run: its shard is rebuilt and replayed to the same
     reports.
     """
-    pool = engine.pool(asked(actors=2), PLAN.specs, PLAN.hosts, "killed", make_fake)
+    pool = engine.pool(asked(actors=2), PLAN.specs, PLAN.hosts, make_fake)
     here = inline(PLAN)
     steps = [10 * NS_PER_S * step for step in range(1, 11)]
     for step_ns in steps[:5]:
@@ -70,7 +71,7 @@ def test_a_run_survives_the_death_of_an_actor(engine: RayEngine) -> None:
 def test_a_whole_run_with_a_killed_actor_gives_the_same_rows(engine: RayEngine) -> None:
     """Kill both actors at moments of their own while the story runs; the tables do not tell."""
     expected = physics(play(PLAN, WORKLOAD, inline(PLAN))[1])
-    pool = engine.pool(asked(actors=2), PLAN.specs, PLAN.hosts, "killed twice", make_slow)
+    pool = engine.pool(asked(actors=2), PLAN.specs, PLAN.hosts, make_slow)
     victims = engine.pids()[:2]
 
     def kill() -> None:
@@ -126,7 +127,7 @@ def make_bad(spec: HostSpec, plan: HostPlan) -> FakeHost:
     [
         (0, InvariantError, "E == B - P violated"),
         (1, PodclusterError, "engine.timeout_s must be longer"),
-        (2, PodclusterError, "died 4 times at step 2.*engine=inline"),
+        (2, PodclusterError, "died 8 times at step 2.*engine=inline"),
     ],
 )
 def test_what_goes_wrong_in_an_actor_is_one_line(
@@ -136,7 +137,7 @@ def test_what_goes_wrong_in_an_actor_is_one_line(
     make: MakeHost = make_bad
     own = RayEngine("local")
     pool = own.pool(
-        EngineConfig(kind="ray", actors=1, timeout_s=5), PLAN.specs[host_id : host_id + 1], PLAN.hosts, "bad", make
+        EngineConfig(kind="ray", actors=1, timeout_s=1), PLAN.specs[host_id : host_id + 1], PLAN.hosts, make
     )
     pool.advance(10 * NS_PER_S, {})
     with pytest.raises(error, match=text) as raised:
@@ -145,7 +146,7 @@ def test_what_goes_wrong_in_an_actor_is_one_line(
     own.close()
 
 
-class Unmakable(ShardActor):
+class Unmakable(ShardServer):
     """Stands for a node on which podcluster is not installed."""
 
     def __init__(self) -> None:
@@ -155,10 +156,10 @@ class Unmakable(ShardActor):
 @pytest.mark.ray
 def test_an_actor_that_cannot_be_made_is_not_tried_again(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A constructor's failure is no death: one line that carries its last line and says what must be there."""
-    monkeypatch.setattr("podcluster.cluster.ray_pool.ShardActor", Unmakable)
+    monkeypatch.setattr("podcluster.cluster.ray_pool.ShardServer", Unmakable)
     own = RayEngine("local")
     with pytest.raises(PodclusterError, match=r"no actor can be made \(.*No module named 'podcluster'.*engine=inline"):
-        own.pool(asked(actors=1), PLAN.specs, PLAN.hosts, "unmakable", make_fake)
+        own.pool(asked(actors=1), PLAN.specs, PLAN.hosts, make_fake)
     own.close()
 
 

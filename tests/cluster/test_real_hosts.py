@@ -191,7 +191,7 @@ def test_a_killed_actor_comes_back_to_the_same_reports(make_config: MakeConfig, 
         for host_id in range(3)
     }
     here = InlinePool(plan.specs, plan.hosts)
-    there = engine.pool(EngineConfig(kind="ray", actors=2), plan.specs, plan.hosts, "killed")
+    there = engine.pool(EngineConfig(kind="ray", actors=2), plan.specs, plan.hosts)
     assert there.advance(60 * NS_PER_S, commands) == here.advance(60 * NS_PER_S, commands)
     os.kill(engine.pids()[0], signal.SIGKILL)
     for until_s in (120, 400):
