@@ -5,8 +5,8 @@ own options; everything else is a run or a sweep, composed by Hydra from `conf/`
 here: `Config` dataclasses go on, no DictConfig does.
 
 A user's mistake is one line on stderr and status 2, before a folder is made or an actor started. A broken invariant is
-status 70 with the command that replays it. Ctrl-C is one line and status 130. Why Hydra's own runner is not
-used for runs: docs/adr/0003-hydra-at-the-edge.md.
+status 70 with the command that replays it. Ctrl-C and SIGTERM are one line, with the command that goes on from there,
+and status 130 or 143. Why Hydra's own runner is not used for runs: docs/adr/0003-hydra-at-the-edge.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -26,6 +28,7 @@ from hashlib import sha256
 from importlib import import_module
 from itertools import product
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 from podcluster import __version__
@@ -42,7 +45,9 @@ EXIT_OK = 0
 EXIT_FAILED = 1  # neither the user's mistake nor ours: Ray did not start, a disk is full
 EXIT_USAGE = 2
 EXIT_INVARIANT = 70  # EX_SOFTWARE
-EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_SIGNAL = 128  # + its number
+
+STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PodclusterError as error:
         _say(str(error))
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        _say("interrupted; what is finished stays, and the same command goes on from there")
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, _Stop) else int(signal.SIGINT)
+        _say(f"{STOPS[number]}; what is finished stays, and this goes on from there: {_command(args)}")
+        return EXIT_SIGNAL + number
     except BrokenPipeError:
         # The reader of our output went away (`podcluster --help | head`): nothing to report, and nothing left to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+
+
+class _Stop(KeyboardInterrupt):
+    """A signal that asks for an end; caught by what catches Ctrl-C, and by nothing that catches errors."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let the signals of STOPS end what is done here in an orderly way; a second one, at once."""
+    asked = False
+
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(EXIT_SIGNAL + number)  # nothing is lost: a run can be killed at any moment
+        asked = True
+        raise _Stop(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only there do signals arrive
+        return
+    before = {number: signal.signal(number, stop) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _dispatch(args: list[str]) -> int:
@@ -147,7 +184,8 @@ def _dispatch(args: list[str]) -> int:
     _log_to_stderr(logging.DEBUG if options.verbose else logging.INFO)
     if options.show:
         return _show(args)
-    return _run(options, args)
+    with _stoppable():
+        return _run(options, args)
 
 
 def _say(line: str) -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Sequence
 from importlib import import_module
@@ -263,10 +265,34 @@ def test_what_runs_gets_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls[0]["command"] == "podcluster -m overcommit=1,2 --force 'guest.kernel_s=[1,2]'"
 
 
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_ends_a_run_in_one_line(
+    number: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C and SIGTERM: status 128 + number, the command that goes on, and the handlers as they were."""
+    from podcluster.report import terminal
+
+    def stopped(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    monkeypatch.setattr(terminal, "present", stopped)
+    before = signal.getsignal(number)
+    assert main(["seed=7", "guest.kernel_s=[1,2]"]) == 128 + number
+    command = "podcluster seed=7 'guest.kernel_s=[1,2]'"
+    said = capsys.readouterr().err
+    assert said == f"podcluster: {word}; what is finished stays, and this goes on from there: {command}\n"
+    assert signal.getsignal(number) == before
+
+
 @pytest.mark.parametrize(
     ("error", "status", "lines"),
     [
-        (KeyboardInterrupt(), 130, ["podcluster: interrupted; what is finished stays"]),
+        (
+            KeyboardInterrupt(),
+            130,
+            ["podcluster: interrupted; what is finished stays, and this goes on from there: podc"],
+        ),
         (PodclusterError("Ray at local must answer, got nothing"), 1, ["podcluster: Ray at local must answer"]),
         (ConfigError("a must be b,\n got c: d"), 2, ["podcluster: a must be b, got c: d"]),
         (
