@@ -48,6 +48,7 @@ KERNEL_SOURCES = (
     "pod.py",
     "reservation.py",
     "teardown.py",
+    "waves.py",
     "ranges.py",
     "batches.py",
     "merged.py",

@@ -1,6 +1,6 @@
 """First-in-first-out lists of frames as chains of run-length segments.
 
-What        Appending runs, taking entries off the head.
+What        Appending runs, taking entries off the head, turning the list.
 Units       Entries are frames, or machine blocks of 2 MiB in the list SUPER.
 Lists       A list is a chain of chunks of 63 segments (first entry, signed length): consecutive entries, up or down,
             are one segment, so 4 GiB in order is one segment and a random order costs eight bytes an entry.
@@ -130,6 +130,18 @@ def list_pop(h: HostState, g: DomainState, which: int) -> int:
     entry = list_head(h, g, which)
     list_drop(h, g, which, 1)
     return entry
+
+
+@routine
+def list_turn(h: HostState, g: DomainState, which: int, count: int) -> None:
+    """Take `count` entries, of a list that has as many, off its head and append them in their order."""
+    while count > 0:
+        first = list_head(h, g, which)
+        signed = list_head_signed(h, g, which)
+        n = min(abs(signed), count)
+        list_drop(h, g, which, n)
+        list_push(h, g, which, first, n, 1 if signed > 0 else -1)
+        count -= n
 
 
 @routine

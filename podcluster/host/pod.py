@@ -183,10 +183,17 @@ def out_of_memory(g: DomainState) -> None:
 
 
 @routine
+def reclaims_first(h: HostState, g: DomainState) -> bool:
+    """Whether a populate begins with P8."""
+    r = g.rec[0]
+    recent = h.rec[0].recent
+    return bool(recent == RECENT_ALWAYS or (recent == RECENT_IN_DEBT and r.entry_count > r.cache_count))
+
+
+@routine
 def make_room(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
     """P6 steps 3 to 6, R6: reclaim as the rules say; False when the domain is out of PoD memory."""
     r = g.rec[0]
-    recent = h.rec[0].recent
     if h.rec[0].early_sweeps:
         if order == 9 and g.lists[SUPER, L_LENGTH] == 0:
             super_sweep(h, g)
@@ -197,7 +204,7 @@ def make_room(h: HostState, g: DomainState, gfn: int, order: int) -> bool:
         if r.cache_count == 0:
             out_of_memory(g)
         return bool(r.cache_count > 0)
-    if recent == RECENT_ALWAYS or (recent == RECENT_IN_DEBT and r.entry_count > r.cache_count):
+    if reclaims_first(h, g):
         eager_reclaim(h, g)
     if r.cache_count == 0:
         emergency_sweep(h, g)

@@ -5,10 +5,11 @@ Units       Pages of 4 KiB; `step` is 1 (upwards) or -1 (downwards).
 Symbols     E entry_count   C cache_count   D = E - C debt
 Time        [G6] as page by page, and hypercall_ns for the whole of a balloon's range or list.
 Why exact   Between two populates all writes of a guest commute: they set bits that only a reclaim reads, and only a
-            populate reclaims. So writes are put down in masks, all those before a populate before it. A populate
-            without debt reclaims nothing (P6 step 3) and cannot run dry (C >= E > 0): a stretch of them is a run off
-            the cache list. Giving back stretches is cut where the rule changes: where the debt is paid (P12 `steal`),
-            and at the first page of a block that might be taken back whole (P12 step 5), which goes the ordinary way.
+            populate reclaims. So writes are put down in masks, all those before a populate before it. Populates of
+            4 KiB go in stretches (waves.py). One of 2 MiB without debt reclaims nothing (P6 step 3) and cannot run
+            dry (C >= E > 0): a stretch of them is a run off the cache list. Giving back stretches is cut where the
+            rule changes: where the debt is paid (P12 `steal`), and at the first page of a block that might be taken
+            back whole (P12 step 5), which goes the ordinary way.
             Without debt RAM goes to the host a stretch at a time: which frames are free is all there is to the heap.
             Pages that come back take the next single frames, and those lead upwards through one free block.
 Departs     nowhere: tests/host/test_ranges.py drives both.
@@ -28,12 +29,12 @@ from podcluster.host.contents import (
 )
 from podcluster.host.frames import run_release
 from podcluster.host.heap import ALL, U0, U1, heap_take_few, span_mask
-from podcluster.host.kernel import clz, ctz, kernel, outline, routine
+from podcluster.host.kernel import kernel, outline, routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed
 from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import allocating_lookup, demand_populate
 from podcluster.host.reservation import DONE, decrease_extent, populate
-from podcluster.host.rows import frame_of, page_bit, row_count
+from podcluster.host.rows import frame_of, next_page, page_bit, row_count
 from podcluster.host.state import (
     ANY,
     BASE,
@@ -63,6 +64,7 @@ from podcluster.host.state import (
     DomainState,
     HostState,
 )
+from podcluster.host.waves import populate_stretch
 from podcluster.host.written import DATA, PATTERN, ZERO
 
 
@@ -94,27 +96,6 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, conte
             contents_set(h, g, b, i >> 6, m, content != ZERO)
             pattern_set(h, g, b, i >> 6, m, content == PATTERN)
         i += span
-
-
-@routine
-def _next_page(h: HostState, row: int, i: int, end: int, step: int, flip: np.uint64) -> int:
-    """First page from `i` on, before `end` in the direction of `step`, whose bit is set in `row`, or clear where `flip`
-    is ALL and not U0; `end` if none.
-    """
-    while i != end:
-        wi = i >> 6
-        bits = h.row[row, wi] ^ flip
-        if step > 0:
-            left = bits & ~(span_mask(0, i & 63) if i & 63 else U0)
-            if left != U0:
-                return min(64 * wi + ctz(left), end)
-            i = min(64 * (wi + 1), end)
-        else:
-            left = bits & span_mask(0, (i & 63) + 1)
-            if left != U0:
-                return max(64 * wi + 63 - clz(left), end)
-            i = max(64 * wi - 1, end)
-    return end
 
 
 @routine
@@ -173,50 +154,6 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
     return done
 
 
-@routine
-def _populate_small(h: HostState, g: DomainState, b: int, i: int, end: int, step: int) -> None:
-    """Populate all `pod` pages from `i` to before `end` of a 4 KiB table, without debt."""
-    while True:
-        row = int(g.blk[b, POD_ROW])
-        i = _next_page(h, row, i, end, step, U0)
-        if i == end:
-            return
-        n = 0
-        if g.lists[SINGLE, L_LENGTH] > 0 and int(g.blk[b, PATTERNED]) == ZEROS:
-            n = _populate_run(h, g, (b << 9) + i, abs(_next_page(h, row, i, end, step, ALL) - i), step)
-        else:
-            demand_populate(h, g, (b << 9) + i, 0)
-            n = 1
-        i += n * step
-
-
-@routine
-def _populate_run(h: HostState, g: DomainState, gfn: int, most: int, step: int) -> int:
-    """Populate adjacent `pod` pages of a 4 KiB table from `gfn` on off the head segment of the singles; how many."""
-    r = g.rec[0]
-    first = list_head(h, g, SINGLE)
-    signed = list_head_signed(h, g, SINGLE)
-    n = min(most, abs(signed))
-    low = gfn if step > 0 else gfn - n + 1
-    if (signed > 0) == (step > 0):  # frames ascend with the pages
-        set_pages(h, g, low, n, RAM, first if step > 0 else first - n + 1)
-    else:
-        set_pages_down(h, g, low + n - 1, n, first - n + 1 if step > 0 else first)
-    if h.rec[0].recent >= RECENT_IN_DEBT:
-        slots = g.ring.shape[0]
-        for k in range(max(0, n - slots), n):  # those before are overwritten
-            g.ring[(r.mrp_idx + k) & (slots - 1)] = gfn + k * step
-        r.mrp_idx = (r.mrp_idx + n) & (slots - 1)
-    list_drop(h, g, SINGLE, n)
-    r.max_guest = max(r.max_guest, low + n - 1)
-    r.cache_count -= n
-    r.entry_count -= n
-    r.populated_4k += n
-    r.now_ns += n * h.rec[0].populate_4k_ns
-    r.table_generation += 1
-    return n
-
-
 @outline
 def write_range(h: HostState, g: DomainState, first: int, count: int, step: int, content: int) -> int:
     """Write whole pages from `first` on; pages done, fewer than `count` only where the domain is dead."""
@@ -240,10 +177,10 @@ def write_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             _write_span(h, g, b, low, low + here, content)
             done += here
             continue
-        easy = _populates_are_plain(h, g)
         if kind == POD:
             slot = np.int64(g.gib[b >> 9])
-            if easy and here == BLOCK_PAGES and slot == G_TABLE and r.sp_2m and h.rec[0].words == 0:
+            whole = here == BLOCK_PAGES and slot == G_TABLE and r.sp_2m != 0 and h.rec[0].words == 0
+            if whole and _populates_are_plain(h, g):
                 blocks = _populate_supers(h, g, b, (count - done) // BLOCK_PAGES, step, content)
                 if blocks > 0:
                     done += blocks * BLOCK_PAGES
@@ -254,31 +191,28 @@ def write_range(h: HostState, g: DomainState, first: int, count: int, step: int,
             if demand_populate(h, g, gfn, 18 if slot == G_POD else 9) == 0:
                 return done
             continue
-        # A table of 4 KiB entries.
+        # A table of 4 KiB entries. What is written since the last populate is put down before the next.
         end = i + here * step
-        if easy:
-            _populate_small(h, g, b, i, end, step)
-            _write_span(h, g, b, low, low + here, content)
-            done += here
-            continue
+        since = i
         while i != end:
-            at = _next_page(h, int(g.blk[b, POD_ROW]), i, end, step, U0)
-            _write_span(h, g, b, i if step > 0 else at + 1, at if step > 0 else i + 1, content)
+            at = next_page(h, int(g.blk[b, POD_ROW]), i, end, step, U0)
+            _write_span(h, g, b, since if step > 0 else at + 1, at if step > 0 else since + 1, content)
             done += abs(at - i)
             i = at
+            since = at
             if at == end:
                 break
-            if faulted != done:
-                faulted = done
-                r.entry_ns = r.now_ns
-            if demand_populate(h, g, (b << 9) + at, 0) == 0:
-                return done
-            # The page is RAM now: the write comes with the next stretch. What was reclaimed may be this very block.
-            _write_span(h, g, b, at, at + 1, content)
-            done += 1
-            i += step
-            if g.blk[b, KIND] != TABLE:
-                break
+            n = populate_stretch(h, g, b, at, end, step, content)
+            if n == 0:
+                if faulted != done:
+                    faulted = done
+                    r.entry_ns = r.now_ns
+                if demand_populate(h, g, (b << 9) + at, 0) == 0:
+                    return done
+                n = 1
+            done += n
+            i += n * step
+        _write_span(h, g, b, since if step > 0 else i + 1, i if step > 0 else since + 1, content)
     return done
 
 
@@ -375,7 +309,7 @@ def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, fiel
     """
     i = gfn & 511
     end = i + min(limit, BLOCK_PAGES - i if step > 0 else i + 1) * step
-    return abs(_next_page(h, int(g.blk[gfn >> 9, field]), i, end, step, flip) - i)
+    return abs(next_page(h, int(g.blk[gfn >> 9, field]), i, end, step, flip) - i)
 
 
 @routine

@@ -235,6 +235,24 @@ def reclaim_each(h: HostState, g: DomainState, gfn: int) -> None:
 
 
 @routine
+def look_at(h: HostState, g: DomainState, record: int) -> None:
+    """P8 on one record of the recent list, which has left it."""
+    r = g.rec[0]
+    if record & RING_SUPER:
+        gfn = record & ~RING_SUPER
+        if not reclaim_super(h, g, gfn):
+            reclaim_each(h, g, gfn)
+        return
+    b = record >> 9
+    i = record & 511
+    r.now_ns += h.rec[0].look_ns
+    if page_bit(h, int(g.blk[b, RAM_ROW]), i):
+        r.now_ns += h.rec[0].check_nonzero_ns
+        if head_passes(h, g, b, i >> 6) & (U1 << np.uint64(i & 63)) != U0:
+            reclaim_page(h, g, b, i)
+
+
+@routine
 def eager_reclaim(h: HostState, g: DomainState) -> None:
     """P8: look at the oldest record of the recent list, and at more only while the cache is empty."""
     r = g.rec[0]
@@ -243,18 +261,7 @@ def eager_reclaim(h: HostState, g: DomainState) -> None:
         record = g.ring[at]
         if record != RING_EMPTY:
             g.ring[at] = RING_EMPTY
-            if record & RING_SUPER:
-                gfn = record & ~RING_SUPER
-                if not reclaim_super(h, g, gfn):
-                    reclaim_each(h, g, gfn)
-            else:
-                b = record >> 9
-                i = record & 511
-                r.now_ns += h.rec[0].look_ns
-                if page_bit(h, int(g.blk[b, RAM_ROW]), i):
-                    r.now_ns += h.rec[0].check_nonzero_ns
-                    if head_passes(h, g, b, i >> 6) & (U1 << np.uint64(i & 63)) != U0:
-                        reclaim_page(h, g, b, i)
+            look_at(h, g, record)
         at = (at + 1) & (g.ring.shape[0] - 1)
         if r.cache_count > 0:
             return

@@ -8,8 +8,8 @@ Departs     nowhere.
 
 import numpy as np
 
-from podcluster.host.heap import ALL, U0, U1
-from podcluster.host.kernel import popcount, routine
+from podcluster.host.heap import ALL, U0, U1, span_mask
+from podcluster.host.kernel import clz, ctz, popcount, routine
 from podcluster.host.state import BASE, BLOCK_PAGES, DETAIL, ONES, DomainState, HostState
 
 
@@ -77,6 +77,27 @@ def row_count(h: HostState, row: int) -> int:
 def page_bit(h: HostState, row: int, i: int) -> bool:
     """Bit `i` of `row`."""
     return bool((h.row[row, i >> 6] >> np.uint64(i & 63)) & U1 != U0)
+
+
+@routine
+def next_page(h: HostState, row: int, i: int, end: int, step: int, flip: np.uint64) -> int:
+    """First page from `i` on, before `end` in the direction of `step`, whose bit is set in `row`, or clear where `flip`
+    is ALL and not U0; `end` if none.
+    """
+    while i != end:
+        wi = i >> 6
+        bits = h.row[row, wi] ^ flip
+        if step > 0:
+            left = bits & ~(span_mask(0, i & 63) if i & 63 else U0)
+            if left != U0:
+                return min(64 * wi + ctz(left), end)
+            i = min(64 * (wi + 1), end)
+        else:
+            left = bits & span_mask(0, (i & 63) + 1)
+            if left != U0:
+                return max(64 * wi + 63 - clz(left), end)
+            i = max(64 * wi - 1, end)
+    return end
 
 
 @routine
