@@ -208,15 +208,15 @@ class Demand:
 
     def at(self, t_ns: int) -> int:
         """W(t_ns) in pages, rounded down; exact in integers, so every caller sees the same number."""
-        right = int(np.searchsorted(self.t_ns, t_ns, side="right"))
+        right = int(self.t_ns.searchsorted(t_ns, "right"))
         if right == 0:
             return int(self.pages[0])
         if right == len(self.t_ns):
             return int(self.pages[-1])
-        t0, t1 = int(self.t_ns[right - 1]), int(self.t_ns[right])
-        p0, p1 = int(self.pages[right - 1]), int(self.pages[right])
+        t0, t1 = self.t_ns[right - 1 : right + 1].tolist()
+        p0, p1 = self.pages[right - 1 : right + 1].tolist()
         # Python integers: (p1 - p0) * (t - t0) passes 2**63 for a guest of 256 GiB within one 300 s sample.
-        return p0 + (p1 - p0) * (t_ns - t0) // (t1 - t0)
+        return int(p0 + (p1 - p0) * (t_ns - t0) // (t1 - t0))
 
     def at_each(self, first_ns: int, step_ns: int, count: int) -> Int64Array:
         """`at` of `count` instants `step_ns` apart, int64[count]."""

@@ -20,7 +20,9 @@ from podcluster.host.streams import NEVER
 
 
 class Shown(NamedTuple):
-    """What a guest shows of itself: its driver, that it is up, what it holds, and when that may change next."""
+    """What a guest shows of itself: its driver, that it is up, what it holds, and when that may change next, to those
+    who watch use; to others 0.
+    """
 
     can_balloon: bool
     up: bool
@@ -28,10 +30,11 @@ class Shown(NamedTuple):
     next_use_ns: int
 
     @classmethod
-    def by(cls, resident: Resident) -> Shown:
+    def by(cls, resident: Resident, wakes: str) -> Shown:
         """A guest now."""
         guest = resident.guest
-        return cls(resident.can_balloon, guest.boot_done_ns is not None, guest.held.held, guest.next_use_ns)
+        next_use_ns = guest.next_use_ns if wakes == "use" else 0
+        return cls(resident.can_balloon, guest.boot_done_ns is not None, guest.held.held, next_use_ns)
 
 
 class Attention:
@@ -104,14 +107,14 @@ class Attention:
 
     def shown(self, resident: Resident) -> Shown | None:
         """What a guest shows before it acts; None where nobody looks."""
-        return Shown.by(resident) if self._control is not None else None
+        return Shown.by(resident, self._control.wakes) if self._control is not None else None
 
     def acted(self, at_ns: int, resident: Resident, before: Shown | None, *, heap: bool) -> None:
         """A guest has acted: it owns other than before (`heap`), or shows other than before."""
         control = self._control
         if control is None or before is None:
             return
-        now = Shown.by(resident)
+        now = Shown.by(resident, control.wakes)
         changed = now.held_pages != before.held_pages if control.wakes == "use" else heap
         if control.wakes == "guests" or now[:2] != before[:2] or changed:
             # Of acts that are run together the first may be page cache growing, which wakes nobody.

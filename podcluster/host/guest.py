@@ -358,6 +358,8 @@ class Guest:
         if boot.unpack_pages or self.leaves_by_itself:
             self._install.start(Pace(at_ns, boot.install_ns, boot.unpack_pages))
         self._cache.start(at_ns)
+        over = [one for one in self._sequence.streams if one.next_ns == NEVER]
+        self._streams = [one for one in self._streams if one not in over]
 
     def _unpack(self, pages: int, at_ns: int) -> int:
         """An installer unpacks into memory, and keeps it."""

@@ -31,6 +31,7 @@ from podcluster.host.barrier import poll_ns
 from podcluster.host.domain import Run
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
+from podcluster.host.page_runs import aligned_blocks
 from podcluster.host.shares import Ahead, Part
 from podcluster.host.streams import (
     DESCRIPTORS,
@@ -396,10 +397,6 @@ def _interleaved(ram: Sequence[Run], parts: int, *, descending: bool) -> list[li
     """RAM dealt out to so many parts: all of it to one, else 2 MiB by 2 MiB; in the order it is gone through."""
     runs = list(ram)
     if parts > 1:
-        runs = [
-            (max(at, first), min(at + SUPERPAGE_PAGES, first + count) - max(at, first))
-            for first, count in ram
-            for at in range(first - first % SUPERPAGE_PAGES, first + count, SUPERPAGE_PAGES)
-        ]
+        runs = [block for run in ram for block in aligned_blocks(run, SUPERPAGE_PAGES)]
     dealt = [runs[i::parts] for i in range(parts)]
     return [part[::-1] for part in dealt] if descending else dealt

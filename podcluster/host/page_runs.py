@@ -32,11 +32,15 @@ class PageSet:
             return 0
         end = first + count
         starts, ends = self._starts, self._ends
-        low, high = bisect_left(ends, first), bisect_right(starts, end)  # runs that overlap or touch
-        before = 0
-        if low < high:
-            before = sum(ends[low:high]) - sum(starts[low:high])
-            first, end = min(first, starts[low]), max(end, ends[high - 1])
+        low = bisect_left(ends, first)
+        if low == len(starts) or starts[low] > end:  # by itself, as most are
+            starts.insert(low, first)
+            ends.insert(low, end)
+            self.pages += count
+            return count
+        high = bisect_right(starts, end, low)  # those from `low` overlap it or touch it
+        before = sum(ends[low:high]) - sum(starts[low:high])
+        first, end = min(first, starts[low]), max(end, ends[high - 1])
         starts[low:high] = (first,)
         ends[low:high] = (end,)
         added = end - first - before
@@ -298,11 +302,20 @@ def batches(runs: Iterable[Run], batch_pages: int) -> Iterator[list[Run]]:
 
 def shuffled_blocks(runs: Iterable[Run], block_pages: int, rng: np.random.Generator) -> list[Run]:
     """The same pages in aligned blocks of `block_pages`, in random order."""
-    blocks: list[Run] = []
-    for first, count in runs:
-        at, end = first, first + count
-        while at < end:
-            step = min(end, (at // block_pages + 1) * block_pages) - at
-            blocks.append((at, step))
-            at += step
-    return [blocks[i] for i in rng.permutation(len(blocks))]
+    blocks = [block for run in runs for block in aligned_blocks(run, block_pages)]
+    return [blocks[i] for i in rng.permutation(len(blocks)).tolist()]
+
+
+def aligned_blocks(run: Run, block_pages: int) -> Iterator[Run]:
+    """A run cut at multiples of `block_pages`, ascending."""
+    first, end = run[0], run[0] + run[1]
+    low, high = -(-first // block_pages) * block_pages, end // block_pages * block_pages
+    if low > high:
+        yield run
+        return
+    if first < low:
+        yield first, low - first
+    for at in range(low, high, block_pages):
+        yield at, block_pages
+    if high < end:
+        yield high, end - high
