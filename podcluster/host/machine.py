@@ -34,6 +34,7 @@ from podcluster.host import (
     teardown,
 )
 from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
+from podcluster.host.packed import packed_arrays, unpacked_arrays
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -188,11 +189,13 @@ class Machine:
 
     def __getstate__(self) -> dict[str, Any]:
         """What makes it the machine that it is: no scratch, no arrays to be used again, no hashes worked out."""
-        passing = {"_short", "_busy", "_log", "_freed", "_out"}
+        passing = {"_short", "_busy", "_log", "_freed", "_out", "_h", "_domains"}
         kept = {name: value for name, value in vars(self).items() if name not in passing}
-        return {**kept, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
+        arrays = packed_arrays(self._h, self._domains)
+        return {**kept, "arrays": arrays, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._h, self._domains = unpacked_arrays(state.pop("arrays"))
         vars(self).update(state)
         self._make_scratch()
 

@@ -1,96 +1,147 @@
 """The arrays of a machine as few bytes, and back.
 
-What        `packed_host` and `packed_domain` say to pickle what of `HostState` and `DomainState` there is to keep: only
-            what is in use of arrays that are laid out for the worst case, and as runs what is regular. Addresses are
-            made anew.
+What        `packed_arrays` and `unpacked_arrays`: of `HostState` and the `DomainState` of every domain, what means
+            something.
 Units       As in state.py.
-Runs        Numbers as (difference, how many times): frames one after another, or one kind over many blocks, are one
-            run.
-Sparse      An array of one entry per frame is read where it was ever written to, which the system knows by pages of 4
-            KiB; where the system does not say, all of it is.
-Departs     Rows of machine blocks that are free altogether or not at all hold nothing of meaning (heap.py) and are left
-            out.
+Form        What is handed out of the pools of a host (bit rows, frame lists, chunks of segments) is found through the
+            domains that have it, and handed out anew: which row or chunk it was says nothing. A row that is all zero or
+            all one is a shared one again, equal rows are kept once, and segments of a list follow each other. The rest
+            is runs of numbers.
+Left out    Whatever nothing reads before it is written: rows of machine blocks that are free altogether or not at all
+            (heap.py), frames that a list names for pages that are not RAM, the base of a block without RAM or with a
+            list, a sweep's scratch.
 """
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from podcluster.host.heap import HEAP_ALL
+from podcluster.host.heap import ALL, HEAP_ALL
+from podcluster.host.integers import (
+    Int64Array,
+    Numbers,
+    fill_sparse,
+    packed_numbers,
+    packed_sparse,
+    unpacked_numbers,
+)
 from podcluster.host.layout import Arrays
-from podcluster.host.state import DomainState, HostState, new_domain_state, sparse_zeros
-from podcluster.records import Int64Array
+from podcluster.host.state import (
+    ANY,
+    BASE,
+    BLOCK_FIELDS,
+    BLOCK_PAGES,
+    CHUNK_NEXT,
+    CHUNK_SEGMENTS,
+    DETAIL,
+    HEAD,
+    KIND,
+    L_HEAD,
+    L_HEAD_AT,
+    L_LENGTH,
+    L_TAIL,
+    L_TAIL_AT,
+    LISTS,
+    ODD,
+    ONES,
+    PATTERNED,
+    POD,
+    POD_ROW,
+    RAM,
+    RAM_ROW,
+    ZEROS,
+    DomainState,
+    HostState,
+    new_domain_state,
+    sparse_zeros,
+)
 
-PAGEMAP: Final = Path("/proc/self/pagemap")
-PAGE_BYTES: Final = mmap.PAGESIZE
-IN_USE: Final = np.uint64(62)  # bits 62 and 63 of an entry: swapped, present
-
-POOLS: Final = {"row": "row_top", "detail": "detail_top", "chunk": "chunk_top"}
-"""Arrays that are handed out from the front, and the field that says how far."""
+ROW_FIELDS: Final = (RAM_ROW, POD_ROW, HEAD, ANY, ODD, PATTERNED)
 SPARSE: Final = ("attr", "page_words", "words")
-REGULAR: Final = ("heap_bits", "heap_masks")
 
-Numbers = tuple[bytes, bytes]
-"""Whole numbers as runs: differences, and how many times each."""
-Reduced = tuple[Callable[..., Any], tuple[Any, ...]]
+Row = npt.NDArray[np.uint64]
+Handles = dict[int, Int64Array]
+"""By field of `ROW_FIELDS`, of every block: ZEROS, ONES, or a row from 2 on."""
+Packed = dict[str, Any]
 
 
-def packed_host(h: HostState) -> Reduced:
-    """How to make the arrays of a host again."""
-    r = h.rec[0]
-    kept: dict[str, Any] = {
-        name: numbers(getattr(h, name).view(np.int64 if name == "heap_bits" else np.int32)) for name in REGULAR
+def packed_arrays(h: HostState, domains: Mapping[int, DomainState]) -> Packed:
+    """All that means something, as bytes and numbers."""
+    blk = _joined([g.blk for g in domains.values()], (0, BLOCK_FIELDS))
+    rows, handles = _distinct_rows(h, blk)
+    lists = [_segments(h, g, which) for g in domains.values() for which in range(LISTS)]
+    segments = _joined(lists, (0, 2))
+    partly = _partly_free(h.heap_masks)
+    listed = np.flatnonzero(blk[:, DETAIL])
+    ram = _bits(h.row[blk[listed, RAM_ROW]])
+    return {
+        "host": h.rec.tobytes(),
+        "lengths": _lengths(h),
+        "heap_bits": packed_numbers(h.heap_bits.view(np.int64)),
+        "heap_masks": packed_numbers(h.heap_masks),
+        "heap_rows": h.heap_rows[partly].tobytes(),
+        **{name: packed_sparse(getattr(h, name).reshape(-1)) for name in SPARSE},
+        "domains": {dom: _packed_domain(g) for dom, g in domains.items()},
+        "kinds": packed_numbers(blk[:, KIND]),
+        "bases": packed_numbers(blk[_with_base(handles[RAM_ROW], blk[:, DETAIL]), BASE]),
+        "rows": rows.tobytes(),
+        "handles": [packed_numbers(column) for column in _unlike(handles, blk[:, KIND])],
+        "listed": packed_numbers(listed),
+        "frames": packed_numbers(h.detail[blk[listed, DETAIL]][ram]),
+        "segments": [packed_numbers(column) for column in segments.T],
+        "segments_of": packed_numbers(np.array([len(part) for part in lists], np.int64)),
     }
-    kept |= {name: getattr(h, name)[: int(r[top])].tobytes() for name, top in POOLS.items()}
-    kept |= {name: _sparse(getattr(h, name).reshape(-1)) for name in SPARSE}
-    kept["heap_rows"] = h.heap_rows[_partly_free(h.heap_masks)].tobytes()
-    return _host_state, (h.rec.tobytes(), _lengths(h), kept)
 
 
-def _host_state(rec: bytes, lengths: dict[str, int], kept: dict[str, Any]) -> HostState:
-    arrays = {field.name: sparse_zeros((lengths[field.name], *field.entry), field.dtype) for field in HostState.FIELDS}
-    arrays["rec"][:] = np.frombuffer(rec, arrays["rec"].dtype)
-    for name in REGULAR:
-        arrays[name].view(np.int64 if name == "heap_bits" else np.int32)[:] = from_numbers(kept[name])
-    for name in POOLS:
-        _fill(arrays[name], kept[name])
-    for name in SPARSE:
-        at, values = kept[name]
-        arrays[name].reshape(-1)[from_numbers(at)] = from_numbers(values)
-    partly = _partly_free(arrays["heap_masks"])
-    arrays["heap_rows"][partly] = np.frombuffer(kept["heap_rows"], np.uint64).reshape(-1, 8)
-    return HostState(**arrays)
-
-
-def packed_domain(g: DomainState) -> Reduced:
-    """How to make the arrays of a domain again."""
-    blk = [numbers(column) for column in g.blk.T]
-    small = [array.tobytes() for array in (g.rec, g.lists, g.grants)]
-    return _domain_state, (_lengths(g), blk, numbers(g.gib), numbers(g.ring), *small)
-
-
-def _domain_state(
-    lengths: dict[str, int], blk: list[Numbers], gib: Numbers, ring: Numbers, rec: bytes, lists: bytes, grants: bytes
-) -> DomainState:
-    state = new_domain_state(lengths["blk"], lengths["ring"])
-    for k, column in enumerate(blk):
-        values = from_numbers(column)
-        state.blk[: len(values), k] = values
-    state.ring[:] = from_numbers(ring)
-    state.rec[:] = np.frombuffer(rec, state.rec.dtype)
-    state.lists.reshape(-1)[:] = np.frombuffer(lists, np.int64)
-    gibs, granted = from_numbers(gib).astype(np.int32), np.frombuffer(grants, np.int64).copy()
-    return state.replace(gib=gibs, grants=granted)
+def unpacked_arrays(packed: Packed) -> tuple[HostState, dict[int, DomainState]]:
+    """The arrays again."""
+    h = _host_state(packed)
+    domains = {dom: _unpacked_domain(*kept) for dom, kept in packed["domains"].items()}
+    blk = _unpacked_blocks(h, packed)
+    segments = np.stack([unpacked_numbers(column) for column in packed["segments"]], axis=1).astype(np.int32)
+    counts = iter(unpacked_numbers(packed["segments_of"]).tolist())
+    first = at = 0
+    for g in domains.values():
+        g.blk[:] = blk[first : first + len(g.blk)]
+        first += len(g.blk)
+        for which in range(LISTS):
+            count = next(counts)
+            _lay_segments(h, g, which, segments[at : at + count])
+            at += count
+    return h, domains
 
 
 def _lengths(arrays: Arrays) -> dict[str, int]:
     return {field.name: len(getattr(arrays, field.name)) for field in arrays.FIELDS}
+
+
+def _joined(parts: list[npt.NDArray[Any]], empty: tuple[int, int]) -> npt.NDArray[Any]:
+    """Arrays one after another, or none."""
+    return np.concatenate(parts) if parts else np.zeros(empty, np.int32)
+
+
+# -- the host itself ---------------------------------------------------------------------------------------------------
+
+
+def _host_state(packed: Packed) -> HostState:
+    """The host without what its domains have of the pools."""
+    arrays = {
+        field.name: sparse_zeros((packed["lengths"][field.name], *field.entry), field.dtype)
+        for field in HostState.FIELDS
+    }
+    arrays["rec"][:] = np.frombuffer(packed["host"], arrays["rec"].dtype)
+    arrays["heap_bits"].view(np.int64)[:] = unpacked_numbers(packed["heap_bits"])
+    arrays["heap_masks"][:] = unpacked_numbers(packed["heap_masks"])
+    partly = _partly_free(arrays["heap_masks"])
+    arrays["heap_rows"][partly] = np.frombuffer(packed["heap_rows"], np.uint64).reshape(-1, 8)
+    for name in SPARSE:
+        fill_sparse(arrays[name].reshape(-1), packed[name])
+    arrays["row"][ONES] = ALL
+    return HostState(**arrays)
 
 
 def _partly_free(masks: npt.NDArray[np.int32]) -> Int64Array:
@@ -98,64 +149,128 @@ def _partly_free(masks: npt.NDArray[np.int32]) -> Int64Array:
     return np.flatnonzero((masks != 0) & (masks != HEAP_ALL))
 
 
-def _fill(array: npt.NDArray[Any], content: bytes) -> None:
-    """Put bytes at the beginning of an array."""
-    values = np.frombuffer(content, array.dtype)
-    array.reshape(-1)[: len(values)] = values
+# -- blocks of domains -------------------------------------------------------------------------------------------------
 
 
-# -- numbers -----------------------------------------------------------------------------------------------------------
+def _distinct_rows(h: HostState, blk: npt.NDArray[np.int32]) -> tuple[Row, Handles]:
+    """Rows that are neither all zero nor all one, each once, in the order in which they are met; and for every field of
+    `ROW_FIELDS` which of them each block has: ZEROS, ONES, or from 2 on.
+    """
+    met, place = np.unique(blk[:, ROW_FIELDS].T, return_inverse=True)
+    rows = h.row[met]
+    _, first, same = np.unique(rows.view("V64").reshape(-1), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    kept = rows[first[order]]
+    numbers = np.full(len(kept), -1, np.int64)
+    numbers[~kept.any(axis=1)] = ZEROS
+    numbers[(kept == ALL).all(axis=1)] = ONES
+    own = numbers < 0
+    numbers[own] = np.arange(2, 2 + int(own.sum()))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    handles = numbers[rank[same]][place].reshape(len(ROW_FIELDS), -1)
+    return kept[own], dict(zip(ROW_FIELDS, handles, strict=True))
 
 
-def numbers(values: npt.NDArray[Any]) -> Numbers:
-    """Whole numbers as runs of equal differences, the first from 0."""
-    steps = np.diff(values.astype(np.int64), prepend=np.int64(0))
-    differs = np.ones(len(steps), bool)
-    differs[1:] = steps[1:] != steps[:-1]
-    begins = np.flatnonzero(differs)
-    return _short(steps[begins]), _short(np.diff(begins, append=len(steps)))
+def _unlike(handles: Handles, kinds: npt.NDArray[Any]) -> list[Int64Array]:
+    """What of each field its block's kind, or the field before it, does not say already."""
+    return [
+        handles[RAM_ROW] - (kinds == RAM), handles[POD_ROW] - (kinds == POD), handles[HEAD] - handles[RAM_ROW],
+        handles[ANY] - handles[HEAD], handles[ODD], handles[PATTERNED],
+    ]  # fmt: skip
 
 
-def from_numbers(runs: Numbers) -> Int64Array:
-    """The numbers again."""
-    steps, counts = (_long(part) for part in runs)
-    return np.cumsum(np.repeat(steps, counts), dtype=np.int64)
+def _like(unlike: list[Int64Array], kinds: Int64Array) -> Handles:
+    """The fields again."""
+    ram, pod, head, every, odd, patterned = unlike
+    ram, pod = ram + (kinds == RAM), pod + (kinds == POD)
+    head = head + ram
+    return dict(zip(ROW_FIELDS, (ram, pod, head, every + head, odd, patterned), strict=True))
 
 
-def _short(values: npt.NDArray[Any]) -> bytes:
-    """Numbers in as few bytes each as the largest of them takes; the first byte says how many."""
-    for kind in (np.int8, np.int16, np.int32):
-        narrow = values.astype(kind)
-        if np.array_equal(narrow, values):
-            return bytes([narrow.itemsize]) + narrow.tobytes()
-    return bytes([8]) + values.astype(np.int64).tobytes()
+def _with_base(ram: npt.NDArray[Any], details: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Blocks whose frames follow from a base: with RAM, and without a list."""
+    based: npt.NDArray[np.bool_] = (ram != ZEROS) & (details == 0)
+    return based
 
 
-def _long(content: bytes) -> npt.NDArray[Any]:
-    return np.frombuffer(content, f"<i{content[0]}", offset=1).astype(np.int64)
+def _unpacked_blocks(h: HostState, packed: Packed) -> npt.NDArray[np.int32]:
+    """The blocks of all domains, one after another, with rows and frame lists of their own."""
+    r = h.rec[0]
+    kinds = unpacked_numbers(packed["kinds"])
+    blk = np.zeros((len(kinds), BLOCK_FIELDS), np.int32)
+    blk[:, KIND] = kinds
+    rows = np.frombuffer(packed["rows"], np.uint64).reshape(-1, 8)
+    handles = _like([unpacked_numbers(column) for column in packed["handles"]], kinds)
+    top = 2
+    for field, numbers in handles.items():
+        own = numbers > ONES
+        if field == ANY:
+            own &= numbers != handles[HEAD]  # equal, they are one row
+        count = int(own.sum())
+        h.row[top : top + count] = rows[numbers[own] - 2]
+        blk[:, field] = numbers
+        blk[own, field] = np.arange(top, top + count)
+        if field == ANY:
+            blk[:, ANY] = np.where(numbers == handles[HEAD], blk[:, HEAD], blk[:, ANY])
+        top += count
+    listed = unpacked_numbers(packed["listed"])
+    blk[listed, DETAIL] = np.arange(1, 1 + len(listed))
+    blk[_with_base(handles[RAM_ROW], blk[:, DETAIL]), BASE] = unpacked_numbers(packed["bases"])
+    details = h.detail[1 : 1 + len(listed)]
+    details[_bits(h.row[blk[listed, RAM_ROW]])] = unpacked_numbers(packed["frames"])
+    r["row_free"], r["row_top"], r["rows_used"] = 0, top, top - 2
+    r["detail_free"], r["detail_top"], r["details_used"] = 0, 1 + len(listed), len(listed)
+    r["chunk_free"], r["chunk_top"], r["chunks_used"] = 0, 1, 0
+    return blk
 
 
-# -- sparse arrays -----------------------------------------------------------------------------------------------------
+def _bits(rows: Row) -> npt.NDArray[np.bool_]:
+    """[row, 512] the bits of rows."""
+    bits = np.unpackbits(rows.view(np.uint8).reshape(-1), bitorder="little")
+    return bits.reshape(-1, BLOCK_PAGES).astype(bool)
 
 
-def _sparse(array: npt.NDArray[np.int64]) -> tuple[Numbers, Numbers]:
-    """Where an array is not zero, and what is there."""
-    found = [np.empty(0, np.int64)]
-    for first, end in _written(array):
-        found.append(first + np.flatnonzero(array[first:end]))
-    at = np.concatenate(found)
-    return numbers(at), numbers(array[at])
+# -- what else a domain has --------------------------------------------------------------------------------------------
 
 
-def _written(array: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Stretches of entries outside of which nothing was ever written."""
-    per_page = PAGE_BYTES // array.itemsize
-    first_page, offset = divmod(array.__array_interface__["data"][0], PAGE_BYTES)
-    if array.nbytes < 1 << 16 or offset or not PAGEMAP.is_file():
-        return [(0, len(array))]
-    with PAGEMAP.open("rb", buffering=0) as entries:
-        entries.seek(8 * first_page)
-        pages = np.frombuffer(entries.read(8 * -(-array.nbytes // PAGE_BYTES)), np.uint64)
-    there = np.concatenate(([False], pages >> IN_USE != 0, [False]))
-    edges = np.flatnonzero(there[1:] != there[:-1])
-    return [(first * per_page, min(end * per_page, len(array))) for first, end in edges.reshape(-1, 2).tolist()]
+def _packed_domain(g: DomainState) -> tuple[Any, ...]:
+    return len(g.blk), g.rec.tobytes(), packed_numbers(g.gib), packed_numbers(g.ring), packed_numbers(g.grants)
+
+
+def _unpacked_domain(room: int, rec: bytes, gib: Numbers, ring: Numbers, grants: Numbers) -> DomainState:
+    slots = unpacked_numbers(ring)
+    state = new_domain_state(room, len(slots))
+    state.ring[:] = slots
+    state.rec[:] = np.frombuffer(rec, state.rec.dtype)
+    return state.replace(gib=unpacked_numbers(gib).astype(np.int32), grants=unpacked_numbers(grants))
+
+
+def _segments(h: HostState, g: DomainState, which: int) -> npt.NDArray[np.int32]:
+    """[segment, 2] a list of a domain from head to tail."""
+    chunk, at, tail, tail_at, _ = g.lists[which, : L_LENGTH + 1].tolist()
+    found = [np.zeros((0, 2), np.int32)]
+    while chunk:
+        end = tail_at + 1 if chunk == tail else CHUNK_SEGMENTS
+        found.append(h.chunk[chunk, 2 * at : 2 * end].reshape(-1, 2))
+        chunk, at = 0 if chunk == tail else int(h.chunk[chunk, CHUNK_NEXT]), 0
+    return np.concatenate(found)
+
+
+def _lay_segments(h: HostState, g: DomainState, which: int, segments: npt.NDArray[np.int32]) -> None:
+    """Lay a list out in new chunks."""
+    r = h.rec[0]
+    count = len(segments)
+    if not count:
+        return
+    first, chunks = int(r["chunk_top"]), -(-count // CHUNK_SEGMENTS)
+    used = h.chunk[first : first + chunks]
+    room = np.zeros((chunks * CHUNK_SEGMENTS, 2), np.int32)
+    room[:count] = segments
+    used[:, :CHUNK_NEXT] = room.reshape(chunks, CHUNK_NEXT)
+    used[:-1, CHUNK_NEXT] = np.arange(first + 1, first + chunks)
+    r["chunk_top"] += chunks
+    r["chunks_used"] += chunks
+    last = first + chunks - 1
+    g.lists[which, [L_HEAD, L_HEAD_AT, L_TAIL, L_TAIL_AT]] = first, 0, last, (count - 1) % CHUNK_SEGMENTS
+    g.lists[which, L_LENGTH] = np.abs(segments[:, 1].astype(np.int64)).sum()

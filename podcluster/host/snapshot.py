@@ -22,9 +22,8 @@ from typing import Any, Final
 from podcluster import config
 from podcluster.errors import InvariantError
 from podcluster.host import closures
+from podcluster.host.integers import packed_sequence, unpacked_sequence
 from podcluster.host.model import HostModel
-from podcluster.host.packed import packed_domain, packed_host
-from podcluster.host.state import DomainState, HostState
 from podcluster.records import Demand, HostSpec, MachineRequest
 
 LEVEL: Final = 6  # of compression
@@ -65,26 +64,32 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self.shared: list[Any] = []
         self._places: dict[int, int] = {}  # in `shared`, by id
+        self._sequences: dict[int, int] = {}  # numbers of long sequences, by id
 
-    def persistent_id(self, obj: Any) -> int | None:
-        """The place of what is shared."""
-        if type(obj) not in SHARED:
-            return None
-        place = self._places.setdefault(id(obj), len(self.shared))
-        if place == len(self.shared):
-            self.shared.append(obj)
-        return place
+    def persistent_id(self, obj: Any) -> Any:
+        """The place of what is shared; the number of a long sequence, and at first what is in it."""
+        kind = type(obj)
+        if kind in SHARED:
+            place = self._places.setdefault(id(obj), len(self.shared))
+            if place == len(self.shared):
+                self.shared.append(obj)
+            return place
+        if kind is list or kind is tuple:
+            known = self._sequences.get(id(obj))
+            if known is not None:
+                return known, None
+            packed = packed_sequence(obj)
+            if packed is not None:
+                number = self._sequences[id(obj)] = len(self._sequences)
+                return number, packed
+        return None
 
     def reducer_override(self, obj: Any) -> Any:
-        """What pickle cannot write by itself, or not as small."""
+        """What pickle cannot write by itself."""
         if isinstance(obj, FunctionType) and closures.is_inner(obj):
             return closures.reduced(obj)
         if isinstance(obj, CellType):
             return closures.reduced_cell(obj)
-        if isinstance(obj, HostState):
-            return packed_host(obj)
-        if isinstance(obj, DomainState):
-            return packed_domain(obj)
         return NotImplemented
 
 
@@ -94,7 +99,13 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__(io.BytesIO(zlib.decompress(snapshot.content)))
         self._shared = snapshot.shared
+        self._sequences: dict[int, Any] = {}
 
-    def persistent_load(self, pid: int) -> Any:
-        """What is shared, by its place."""
-        return self._shared[pid]
+    def persistent_load(self, pid: Any) -> Any:
+        """What is shared, by its place; a long sequence, by its number."""
+        if isinstance(pid, int):
+            return self._shared[pid]
+        number, packed = pid
+        if packed is not None:
+            self._sequences[number] = unpacked_sequence(packed)
+        return self._sequences[number]

@@ -271,6 +271,15 @@ def test_an_empty_host_is_small() -> None:
     assert len(pack(model).content) < 4096
 
 
+def test_hosts_are_small() -> None:
+    """Five Linux guests that are up, on 128 GiB: less than 16 KiB in all."""
+    config = compose(["guest=linux", "cluster.host_mem_gib=128"])
+    spec = HostSpec(0, 128 * PAGES_PER_GIB, config.usable_pages_of(128))
+    model = HostModel(spec, config.host, config.guests, 1)
+    model.advance(s_to_ns(300), [start(request(i, "linux", 6144, 9216, 1000), 1) for i in range(5)])
+    assert len(pack(model).content) < 16384
+
+
 def test_reports_compare() -> None:
     """What these tests stand on: a host told something else reports something else."""
     model, other = booted(), booted()
