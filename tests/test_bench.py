@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from podcluster.bench import command, placement, storm, trace
+from podcluster.bench import command, month, placement, storm, telemetry, trace
 from podcluster.bench.pod import BOUNDS
+from podcluster.bench.processes import warm
 from podcluster.cli import conf_dir
 from podcluster.cluster.plan import make_plan
 from podcluster.errors import ConfigError
@@ -68,11 +69,11 @@ def test_placements_are_held_against_the_plain_scan(name: str) -> None:
 @pytest.mark.parametrize("controller", ["static", "squeezed"])
 def test_a_host_page_by_page_writes_the_same_rows(controller: str) -> None:
     """What `bench trace` reports as equal: few machines for a few hours, with scrubbed batches too."""
-    config = trace.configure(controller, machines=4, hosts=1, days=1)
+    config = month.configure(controller, machines=4, hosts=1, days=1)
     config.study.duration_s = 1800
     config.cluster.host_mem_gib = 32
     config.guest.balloon.scrub = controller == "static"
-    workload, _ = trace.draw(config)
+    workload, _ = month.draw(config)
     plan = make_plan(config, workload, config.seed)
     assert trace.equals_page_loop(config, plan, workload)
 
@@ -81,7 +82,7 @@ def test_a_storm_is_the_same_whoever_computes_it() -> None:
     """What `bench storm` prints of hosts in two processes is what this one finds of each of them alone."""
     config = storm.configure()
     here = storm.Storm(config)
-    with storm.workers(config, 2) as pool:
+    with warm(2, storm.begin, config) as pool:
         figures = storm.boot_all(pool, 2 * storm.HOSTS_PER_TASK)
     tallies = [here.tally([host_id]) for host_id in range(2 * storm.HOSTS_PER_TASK)]
     rows = hashlib.sha256(b"".join(tally.sha256[host_id] for host_id, tally in enumerate(tallies)))
@@ -107,3 +108,14 @@ def test_a_storm_is_of_every_class_and_every_machine_is_built() -> None:
 def test_a_storm_page_by_page_writes_the_same_rows() -> None:
     """What `bench storm` reports as equal: a machine of each class on one host."""
     assert storm.equals_page_loop(storm.configure())
+
+
+def test_telemetry_is_of_every_host_and_of_all() -> None:
+    """What `bench trace` counts as rows: one for each host and one for the cluster, each 300 s, all written."""
+    config = month.configure("static", machines=4, hosts=2, days=1)
+    config.study.duration_s = 3600
+    workload, _ = month.draw(config)
+    figures = telemetry.telemetry(config, workload, 1)
+    assert figures["telemetry_rows"] == 12 * 3
+    assert figures["telemetry_rows_per_s"] > 0 and figures["telemetry_ratio"] > 0
+    assert config.study.telemetry_s == 0

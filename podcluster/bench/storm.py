@@ -21,20 +21,16 @@ Check       `rows_sha256` is of every row of domains, hosts and events in order 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import resource
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.synchronize import Barrier
 from typing import Any, Final
 
 from podcluster.bench.page_loop import make_page_loop_host
+from podcluster.bench.processes import peak_rss_mib, warm
 from podcluster.cluster.pool import HostPlan, MakeHost, make_host
 from podcluster.config import Config
 from podcluster.records import Close, Command, HostReport, HostSpec, MachineRequest, StartDomain
@@ -65,8 +61,6 @@ WEIGHTS: Final = {
 WORKERS: Final = 2
 HOSTS_PER_TASK: Final = 2
 CURVE_FROM: Final = 100  # fewer hosts leave a process idle at the end for too much of the time
-START_S: Final = 600
-"""Most that a worker may take to load, or compile, its kernels."""
 BOUNDS = {
     "seconds_per_1000_guests": ("<=", 0.75),
     "peak_rss_mib": ("<=", 4096.0),
@@ -164,37 +158,21 @@ def digest(report: HostReport) -> bytes:
     return hashlib.sha256(repr((report.domains, report.events, report.host)).encode()).digest()
 
 
-def peak_rss_mib() -> float:
-    """The most memory that this process ever had [MiB]."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
-
-
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 _storm: Storm | None = None  # of a worker
 
 
-def _begin(config: Config, all_warm: Barrier) -> None:
-    """Begin a worker: load the kernels, and wait until the others have."""
+def begin(config: Config) -> None:
+    """Load the kernels of this process, a worker."""
     global _storm
     _storm = Storm(config)
     _storm.boot(0, _storm.one_of_each())
-    all_warm.wait(START_S)
 
 
 def _tally(host_ids: Sequence[int]) -> Tally:
     assert _storm is not None
     return _storm.tally(host_ids)
-
-
-@contextmanager
-def workers(config: Config, count: int) -> Iterator[ProcessPoolExecutor]:
-    """As many processes, all warm."""
-    context = multiprocessing.get_context("spawn")  # what a fork would share has no part in their memory
-    initial = config, context.Barrier(count)
-    with ProcessPoolExecutor(count, context, _begin, initial) as pool:
-        list(pool.map(_tally, [()] * count))
-        yield pool
 
 
 def boot_all(pool: ProcessPoolExecutor, hosts: int) -> dict[str, Any]:
@@ -203,7 +181,7 @@ def boot_all(pool: ProcessPoolExecutor, hosts: int) -> dict[str, Any]:
     fates: Counter[str] = Counter()
     pages, cpu_s = 0, 0.0
     digests: dict[int, bytes] = {}
-    peaks = {os.getpid(): 0.0}
+    peaks: dict[int, float] = {}
     tasks = [range(first, min(first + HOSTS_PER_TASK, hosts)) for first in range(0, hosts, HOSTS_PER_TASK)]
     for done in pool.map(_tally, tasks):
         fates += done.fates
@@ -241,7 +219,7 @@ def measure(repeat: int, *, quick: bool, hosts: int | None = None, curve: bool =
     started = time.perf_counter()
     before = [part for part in (hosts // 100, hosts // 10) if curve and part >= CURVE_FROM]
     figures: dict[str, Any] = {"hosts": hosts, "processes": WORKERS}
-    with workers(config, WORKERS) as pool:
+    with warm(WORKERS, begin, config) as pool:
         figures["start_s"] = time.perf_counter() - started
         curve_s: dict[str, float] = {}
         spread = []

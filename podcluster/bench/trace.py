@@ -11,125 +11,42 @@ Demand      Held memory follows demand at once, up and down (hold_s=0), which is
 Guests      Linux whose driver does not scrub what it hands back; the allocator takes again what was freed last, so that
             only growth beyond the high-water mark touches pages for the first time (G2).
 Audits      Off here (`host.check=off`): a run by default recounts one domain a host and epoch.
+Telemetry   Of the static case, with all its rows written to Parquet: `telemetry_ratio` is its time with a sample of
+            every host and of the cluster each 300 s over its time without; `telemetry_rows_per_s` how fast these
+            samples are written on their own, from where hosts have reported them to the finished file.
+Actors      Of the static case, too: `two_actor_share` is how much faster two Ray actors are than one, as a share of how
+            much more two processes that know nothing of each other do than one alone.
 Check       A hundredth of the machines live once more on a host that makes every access and every hypercall a page at a
             time, with nothing run ahead; the digest of its rows is that of the fast path.
 """
 
 from __future__ import annotations
 
-import hashlib
-import resource
 import statistics
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from podcluster.bench.actors import two_actor_share
+from podcluster.bench.month import MEAN_DW_SHARE, Rows, configure, draw, first_of, simulate
 from podcluster.bench.page_loop import make_page_loop_host
+from podcluster.bench.processes import peak_rss_mib
+from podcluster.bench.telemetry import telemetry
 from podcluster.cluster.plan import Plan, make_plan
-from podcluster.cluster.pool import InlinePool, MakeHost, make_host
-from podcluster.cluster.progress import Silent
-from podcluster.cluster.run import run
+from podcluster.cluster.pool import make_host
 from podcluster.config import Config
-from podcluster.placement.policy import make_policy
-from podcluster.records import Demand, MachineRequest, RunRow, Workload
+from podcluster.records import Workload
 
 REPEAT = 3
 BOUNDS = {
     "static_samples_per_s": (">=", 7e6),
     "squeezed_samples_per_s": (">=", 2e6),
     "peak_rss_mib": ("<", 2048),
-    "mean_dw_share": (">=", 0.02),
+    "mean_dw_share": (">=", MEAN_DW_SHARE),
+    "telemetry_ratio": ("<=", 1.25),
+    "telemetry_rows_per_s": (">=", 5e6),
+    "two_actor_share": (">=", 0.85),
 }
 MACHINES, HOSTS, DAYS = 1000, 64, 30
 QUICK_DIVISOR = 10
-MEAN_DW_SHARE = 0.02
-STRETCH_STEP = 1.05
-
-
-class Rows:
-    """A sink that keeps what benchmarks look at: `runs`, and a digest of all else where asked."""
-
-    def __init__(self, *, digest: bool = False) -> None:
-        self.runs: list[RunRow] = []
-        self._digest = hashlib.sha256() if digest else None
-
-    def write(self, table: str, rows: Sequence[object]) -> None:
-        """Take rows."""
-        if table == "runs":
-            self.runs += [row for row in rows if isinstance(row, RunRow)]
-        elif self._digest is not None:
-            for row in rows:
-                self._digest.update(f"{table} {row}\n".encode())
-
-    @property
-    def digest(self) -> str:
-        """Of every row but `runs`, which tell of the wall clock."""
-        assert self._digest is not None
-        return self._digest.hexdigest()
-
-
-def configure(controller: str, machines: int, hosts: int, days: int) -> Config:
-    """The configuration of one case."""
-    from podcluster.cli import compose
-
-    return compose(
-        [
-            f"controller={controller}",
-            f"cluster.hosts={hosts}",
-            "guest=linux",
-            "guest.balloon.scrub=false",
-            "guest.page_cache.rate_mib_per_s=0",
-            "workload=synthetic",
-            f"workload.machines={machines}",
-            "workload.hold_s=0",
-            f"study.duration_s={days * 86400}",
-            "study.telemetry_s=0",
-            "engine=inline",
-            "host.check=off",
-        ]
-    )
-
-
-def draw(config: Config) -> tuple[Workload, float]:
-    """The machines, their use stretched as far as it must be; and the mean |dW| per sample as a share of maxmem."""
-    from podcluster.workloads import requests
-
-    workload = requests(
-        config.workload, config.guest, config.overcommit, None, config.seed, config.study.duration_s,
-        usable_pages=config.usable_pages, replication=0, replications=1,
-    )  # fmt: skip
-    factor = 1.0
-    while True:
-        machines = [_stretched(request, factor) for request in workload.requests]
-        share = statistics.fmean(_dw_share(request) for request in machines)
-        if share >= MEAN_DW_SHARE:
-            return replace(workload, requests=tuple(machines)), share
-        factor *= STRETCH_STEP
-
-
-def _stretched(request: MachineRequest, factor: float) -> MachineRequest:
-    pages = request.demand.pages
-    middle = np.median(pages)
-    wide = np.clip(middle + (pages - middle) * factor, 0, request.maxmem_pages).astype(np.int64)
-    return replace(request, demand=Demand(request.demand.t_ns, wide))
-
-
-def _dw_share(request: MachineRequest) -> float:
-    return float(np.abs(np.diff(request.demand.pages)).mean()) / request.maxmem_pages
-
-
-def simulate(config: Config, plan: Plan, workload: Workload, rows: Rows, make: MakeHost = make_host) -> float:
-    """One run in this process; the seconds it took."""
-    pool = InlinePool(plan.specs, plan.hosts, make)
-    started = time.perf_counter()
-    run(plan, workload, make_policy(config.placement, config.seed), pool, rows, Silent())
-    seconds = time.perf_counter() - started
-    pool.close()
-    return seconds
 
 
 def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
@@ -143,7 +60,7 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
         workload, share = draw(config)
         plan = make_plan(config, workload, config.seed)
         samples = sum(len(request.demand.pages) - 1 for request in workload.requests)
-        simulate(config, *_part(plan, workload, max(1, machines // 100)), Rows())  # warm up
+        simulate(config, *first_of(plan, workload, max(1, machines // 100)), Rows())  # warm up
         seconds = []
         rows = Rows()
         for _ in range(repeat):
@@ -156,11 +73,12 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
         figures[f"{controller}_pages_moved"] = rows.runs[0].moved_pages
         figures[f"{controller}_domains_with_debt_s"] = rows.runs[0].debt_s
         figures[f"{controller}_page_loop_equal"] = equals_page_loop(
-            config, *_part(plan, workload, max(1, machines // 100))
+            config, *first_of(plan, workload, max(1, machines // 100))
         )
-    figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1024 if sys.platform != "darwin" else 1024**2
-    )
+        if controller == "static":
+            figures |= telemetry(config, workload, repeat)
+            figures |= two_actor_share(config, workload, repeat)
+    figures["peak_rss_mib"] = peak_rss_mib()
     return {**figures, "repeat": repeat, "spread": spread}
 
 
@@ -172,9 +90,3 @@ def equals_page_loop(config: Config, plan: Plan, workload: Workload) -> bool:
         simulate(config, plan, workload, rows, make)
         digests.append(rows.digest)
     return digests[0] == digests[1]
-
-
-def _part(plan: Plan, workload: Workload, machines: int) -> tuple[Plan, Workload]:
-    """The first machines, on hosts enough for them."""
-    hosts = max(1, -(-machines * len(plan.specs) // len(workload.requests)))
-    return replace(plan, specs=plan.specs[:hosts]), replace(workload, requests=workload.requests[:machines])

@@ -1,0 +1,78 @@
+"""What telemetry costs a run: the part of `bench trace` that writes.
+
+What        `telemetry`: a run whose rows are written to Parquet, with a sample of every host and of the whole cluster
+            each 300 s and without, in turns; and the samples on their own, as the run gave them to the sink.
+Units       Seconds of wall time, from the first placement to the finished files; rows per second of them, and beside
+            them per second of processor time, which what else a machine does has no part in.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from podcluster.bench.month import simulate
+from podcluster.cluster.plan import Plan, make_plan
+from podcluster.config import Config
+from podcluster.io.results import ParquetSink
+from podcluster.records import Row, SampleBlock, Workload
+
+TELEMETRY_S: Final = 300
+
+
+class Samples:
+    """A sink that keeps the samples alone, in the blocks in which they come."""
+
+    def __init__(self) -> None:
+        self.blocks: list[SampleBlock] = []
+
+    def write(self, table: str, rows: Sequence[Row]) -> None:
+        """Take rows."""
+        if table == "samples":
+            assert isinstance(rows, SampleBlock)
+            self.blocks.append(rows)
+
+
+def telemetry(config: Config, workload: Workload, repeat: int) -> dict[str, Any]:
+    """`telemetry_ratio` and `telemetry_rows_per_s`, medians, and how many rows there are."""
+    without = make_plan(config, workload, config.seed)
+    sampled = replace(config, study=replace(config.study, telemetry_s=TELEMETRY_S))
+    plan = make_plan(sampled, workload, config.seed)
+    ratios = [written_s(config, plan, workload) / written_s(config, without, workload) for _ in range(repeat)]
+    kept = Samples()
+    simulate(config, plan, workload, kept)
+    rows = sum(len(block) for block in kept.blocks)
+    taken = [samples_s(kept.blocks) for _ in range(repeat)]
+    rates = [rows / wall_s for wall_s, _ in taken]
+    return {
+        "telemetry_ratio": statistics.median(ratios),
+        "telemetry_rows_per_s": statistics.median(rates),
+        "telemetry_rows_per_cpu_s": statistics.median(rows / cpu_s for _, cpu_s in taken),
+        "telemetry_rows": rows,
+        "telemetry_spread": {"ratio": [min(ratios), max(ratios)], "rows_per_s": [min(rates), max(rates)]},
+    }
+
+
+def written_s(config: Config, plan: Plan, workload: Workload) -> float:
+    """Seconds of one run with all its rows on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        with ParquetSink(Path(folder), "bench") as sink:
+            simulate(config, plan, workload, sink.replication(0))
+        return time.perf_counter() - started
+
+
+def samples_s(blocks: Sequence[SampleBlock]) -> tuple[float, float]:
+    """Seconds to write these samples, of wall and of processor time."""
+    with tempfile.TemporaryDirectory() as folder:
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        with ParquetSink(Path(folder), "bench") as sink:
+            replication = sink.replication(0)
+            for block in blocks:
+                replication.write("samples", block)
+        return time.perf_counter() - wall_s, time.process_time() - cpu_s
