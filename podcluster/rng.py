@@ -2,7 +2,7 @@
 
 `stream(seed, "host", 3, "domain", 7, "touch")` gives the same numbers wherever it is asked for and whoever else exists:
 adding a domain, an actor or a policy leaves every other draw alone, so that two policies meet the same guests (common
-random numbers). A stream costs about 10 us to make: one per domain and purpose, never one per event.
+random numbers). A stream costs about 7 us to make: one per domain and purpose, never one per event.
 """
 
 from hashlib import blake2s
@@ -19,5 +19,7 @@ def key(root_seed: int, *path: str | int) -> int:
 def stream(root_seed: int, *path: str | int) -> np.random.Generator:
     """Make the generator that belongs to `path` under `root_seed` (>= 0)."""
     digest = blake2s("/".join(map(str, path)).encode(), digest_size=16).digest()
-    words = [int(word) for word in np.frombuffer(digest, dtype="<u4")]
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence([*words, root_seed])))
+    # Words as numpy wants them: from a list of numbers it makes the same in three times as long.
+    size = max(1, -(-root_seed.bit_length() // 32)) * 4
+    words = np.frombuffer(digest + root_seed.to_bytes(size, "little"), dtype="<u4")
+    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(words)))

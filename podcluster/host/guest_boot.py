@@ -73,6 +73,8 @@ class Boot:
         """Draw from the ranges of `cfg`."""
 
         def between(name: str, ends: Range) -> float:
+            if ends[0] == ends[1]:  # as all draws are
+                return float(ends[0])
             return float(stream(seed, "domain", domain_id, attempt, name).uniform(ends[0], ends[1]))
 
         return cls(

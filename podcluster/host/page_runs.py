@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 
 import numpy as np
 
@@ -303,19 +304,17 @@ def batches(runs: Iterable[Run], batch_pages: int) -> Iterator[list[Run]]:
 def shuffled_blocks(runs: Iterable[Run], block_pages: int, rng: np.random.Generator) -> list[Run]:
     """The same pages in aligned blocks of `block_pages`, in random order."""
     blocks = [block for run in runs for block in aligned_blocks(run, block_pages)]
-    return [blocks[i] for i in rng.permutation(len(blocks)).tolist()]
+    return list(map(blocks.__getitem__, rng.permutation(len(blocks)).tolist()))
 
 
-def aligned_blocks(run: Run, block_pages: int) -> Iterator[Run]:
+def aligned_blocks(run: Run, block_pages: int) -> list[Run]:
     """A run cut at multiples of `block_pages`, ascending."""
     first, end = run[0], run[0] + run[1]
     low, high = -(-first // block_pages) * block_pages, end // block_pages * block_pages
     if low > high:
-        yield run
-        return
-    if first < low:
-        yield first, low - first
-    for at in range(low, high, block_pages):
-        yield at, block_pages
+        return [run]
+    blocks = [(first, low - first)] if first < low else []
+    blocks.extend(zip(range(low, high, block_pages), repeat(block_pages), strict=False))
     if high < end:
-        yield high, end - high
+        blocks.append((high, end - high))
+    return blocks

@@ -18,7 +18,7 @@ from podcluster.host.guest_demand import DemandStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.machine import Machine
-from podcluster.host.page_runs import Allocator, PageSet, shuffled_blocks
+from podcluster.host.page_runs import Allocator, PageSet, aligned_blocks, shuffled_blocks
 from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, Runs, count_instants
 from podcluster.records import Demand, EventKind, SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
@@ -96,6 +96,15 @@ def test_random_blocks_are_the_same_pages() -> None:
     assert all(first // 64 == (first + count - 1) // 64 for first, count in blocks)
     assert blocks != sorted(blocks)
     assert blocks == shuffled_blocks(runs, 64, np.random.default_rng(3))
+
+
+@given(first=st.integers(0, 300), count=st.integers(1, 300), block_pages=st.integers(1, 80))
+def test_a_run_is_cut_at_every_multiple(first: int, count: int, block_pages: int) -> None:
+    """Whole blocks between a first and a last part; page by page it is the run."""
+    blocks = aligned_blocks((first, count), block_pages)
+    pages = list(range(first, first + count))
+    assert [gfn for at, n in blocks for gfn in range(at, at + n)] == pages
+    assert [at for at, _ in blocks] == [gfn for gfn in pages if gfn == first or gfn % block_pages == 0]
 
 
 @given(start=st.integers(0, 50), span=st.integers(0, 5000), pages=st.integers(0, 3000), last=st.integers(0, 6000))
