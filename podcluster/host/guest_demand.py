@@ -70,6 +70,7 @@ class DemandStream:
         self._ahead = ahead
         self._window: DemandWindow | None = None  # once the guest is up
         self._quiet = False  # pieces are being left out
+        self._looked = False  # whether they may be, with everything as it is now
         # The piece being followed, on the line between samples k and k + 1.
         self._piece = 0
         self._k = 0
@@ -144,23 +145,25 @@ class DemandStream:
     def relax(self) -> bool:
         """Plan the next act for when it matters to anybody [GD-4]; whether that is later than it was."""
         ahead = self._ahead and self._memory.paces
-        if not ahead or self._quiet or self._window is None or self.next_ns == NEVER:
+        if not ahead or self._quiet or self._looked or self._window is None or self.next_ns == NEVER:
             return False
         self._follow(-1)
         return self._quiet
 
     def settle(self, at_ns: int) -> None:
-        """Make good what was left out, up to and including `at_ns`."""
+        """Make good what was left out, up to and including `at_ns`, before somebody else acts."""
         if self._quiet:
             self._follow(at_ns, settle=True)
+        self._looked = False
 
     def _follow(self, last_ns: int, *, settle: bool = False) -> None:
         """All acts up to `last_ns`, until somebody else's plans are changed; `settle`: only what was left out."""
-        acts, how = 0, follow.LISTS_FULL
+        acts, how, cache = 0, follow.LISTS_FULL, self._memory.cache
         while how in AGAIN:
             how, at_ns, acts = self._call(last_ns, acts, settle=settle)
             if how == follow.KILLED_ONE:
                 self._held.on_kill(at_ns)
+        self._looked = how == follow.DONE and self._memory.cache == cache and not settle
         if how == follow.DIED:
             self._on_death(at_ns)
         elif how == follow.RELEASED:

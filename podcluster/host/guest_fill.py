@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from podcluster.config import PageCacheConfig
 from podcluster.host import merged
@@ -17,6 +18,8 @@ from podcluster.host.held import HeldBooks
 from podcluster.host.shares import Part, Share, share
 from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, count_instants
 from podcluster.units import NS_PER_S, mib_to_pages
+
+FEWEST_AHEAD: Final = 16  # batches
 
 
 class FillStream:
@@ -32,6 +35,7 @@ class FillStream:
         self._on_death = on_death
         self._anchor_ns = 0
         self._batches = 0
+        self._most = FEWEST_AHEAD  # batches of a part, so that little is told in vain
 
     @property
     def room(self) -> int:
@@ -84,7 +88,7 @@ class FillStream:
         first = self._batches
         whole = min(self.room, self._memory.free) - claimed
         # What Xen takes makes them later: there are no more than these.
-        batches = min(whole // BATCH_PAGES, count_instants(self._instant, first, last_ns))
+        batches = min(whole // BATCH_PAGES, count_instants(self._instant, first, last_ns), self._most)
         part = self._ahead(batches * BATCH_PAGES) if batches > 0 else None
         if part is None:
             return None
@@ -100,7 +104,9 @@ class FillStream:
             self._on_death(fields[merged.NEXT])
             return
         self._anchor_ns += fields[merged.LATE]
-        self._batches = fields[merged.DONE] // BATCH_PAGES
+        used = fields[merged.DONE] // BATCH_PAGES - self._batches
+        self._most = 2 * self._most if used >= self._most else max(FEWEST_AHEAD, 2 * used)
+        self._batches += used
         self.next_ns = fields[merged.NEXT] if self.room else NEVER
 
     def _ahead(self, pages: int) -> Part | None:

@@ -39,6 +39,12 @@ class PageSet:
             ends.insert(low, end)
             self.pages += count
             return count
+        if low + 1 == len(starts) or starts[low + 1] > end:  # grows the one that it overlaps or touches
+            before = ends[low] - starts[low]
+            starts[low], ends[low] = min(first, starts[low]), max(end, ends[low])
+            added = ends[low] - starts[low] - before
+            self.pages += added
+            return added
         high = bisect_right(starts, end, low)  # those from `low` overlap it or touch it
         before = sum(ends[low:high]) - sum(starts[low:high])
         first, end = min(first, starts[low]), max(end, ends[high - 1])

@@ -25,7 +25,7 @@ from podcluster.units import NS_PER_S
 
 NEVER: Final = 1 << 62
 BATCH_PAGES: Final = 512
-FEWEST_AHEAD: Final = 32 * BATCH_PAGES
+FEWEST_AHEAD: Final = 64 * BATCH_PAGES
 
 FIRMWARE, KERNEL, DESCRIPTORS, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, INSTALL, CACHE, VISITS = range(11)
 """Ranks of a guest's streams: what acts first of two at one instant."""
