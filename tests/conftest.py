@@ -1,7 +1,9 @@
 """What all tests share: the shared folder of real data, Hypothesis profiles, small helpers for configurations."""
 
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,20 @@ def shared_dir() -> Path:
             pytest.fail(f"{reason}, and PODCLUSTER_REQUIRE_SHARED=1 says it must be there")
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture
+def private_ray() -> Iterator[dict[str, str]]:
+    """An environment in which a Ray can be started that nobody else finds; its folder has a short name."""
+    folder = tempfile.mkdtemp(prefix="pcr", dir="/tmp")
+    yield {
+        **os.environ,
+        "RAY_TMPDIR": folder,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "for this test alone",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
+    }
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ from podcluster.cluster.pool import (
     fold,
     make_host,
 )
+from podcluster.cluster.processes import Watch, agents_of_ray
 from podcluster.config import EngineConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.records import HostReport, HostSpec
@@ -137,6 +138,7 @@ class RayEngine:
     def __init__(self, address: str) -> None:
         self._address = address
         self._ours = start_ray(address)
+        self._watch = Watch(agents_of_ray()) if self._ours and address == "local" else None
         self.actors: list[Any] = []
 
     def pool(
@@ -203,6 +205,8 @@ class RayEngine:
         self.actors.clear()
         if self._ours:
             ray.shutdown()
+        if self._watch is not None:
+            self._watch.close()
 
 
 def new_actor() -> Any:
