@@ -718,6 +718,7 @@ class EngineConfig:
     hosts_per_actor: int | None = None
     timeout_s: int = 600  # longest wait for a reply of an actor; then it is taken for dead
     checkpoint_s: float = 60  # of wall time, between two checkpoints, from which a killed run goes on; 0: none
+    memory_mib: str = "auto"  # that a run may take, all its processes together; "auto": what is free on this machine
 
     def __post_init__(self) -> None:
         self.check()
@@ -735,6 +736,14 @@ class EngineConfig:
             _fail("engine.actors", "null where engine.hosts_per_actor is given", self.actors, "give one of the two")
         _between("engine.timeout_s", self.timeout_s, 1)
         _between("engine.checkpoint_s", self.checkpoint_s, 0)
+        self.memory_mib = self.memory_mib.lower()
+        if self.memory_mib != "auto" and not (self.memory_mib.isascii() and self.memory_mib.isdigit()):
+            _fail("engine.memory_mib", "auto or a whole number of MiB", self.memory_mib, "try engine.memory_mib=8192")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory_mib` in bytes; None where it is auto."""
+        return None if self.memory_mib == "auto" else int(self.memory_mib) * 1024**2
 
 
 @dataclass(kw_only=True)

@@ -169,6 +169,7 @@ MISTAKES = [
     ("engine.hosts_per_actor=0", "engine.hosts_per_actor must be >= 1"),
     ("engine.timeout_s=0", "engine.timeout_s must be >= 1"),
     ("engine.checkpoint_s=-1", "engine.checkpoint_s must be >= 0, got -1"),
+    ("engine.memory_mib=much", "engine.memory_mib must be auto or a whole number of MiB, got much"),
     ("study.duration_s=0", "study.duration_s must be between 1 and"),
     ("study.replications=0", "study.replications must be between 1 and"),
     ("study.telemetry_s=-1", "study.telemetry_s must be >= 0"),

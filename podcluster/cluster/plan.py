@@ -1,9 +1,7 @@
-"""What a run needs settled before it starts: how many hosts, what each machine costs, where it is computed, and whether
-it fits in memory.
+"""What a run needs settled before it starts: how many hosts, what each machine costs, and where it is computed.
 
-What        `make_plan` answers `cluster.hosts`; `choose_engine` answers `engine=auto`; `check_memory` refuses what this
-            machine cannot hold.
-Units       Pages of 4 KiB, ns; estimates in bytes and in seconds of one core.
+What        `make_plan` answers `cluster.hosts`; `choose_engine` answers `engine=auto`.
+Units       Pages of 4 KiB, ns; estimates in seconds of one core.
 Symbols     U usable_pages of one host   need need_memory (B3.1)   M maxmem
 Invariants  [EP-2] no request is promised more than its host has: what needs more than U is rejected, never squeezed in.
 Departs     The estimates steer; no result depends on them.
@@ -14,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from podcluster.cluster.asks import Forecasts
@@ -22,19 +19,12 @@ from podcluster.cluster.failures import draw_failures
 from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.pool import HostPlan
 from podcluster.config import Config, EngineConfig, FailureConfig, MigrationConfig, PlacementConfig
-from podcluster.errors import ConfigError
 from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
 from podcluster.records import HostSpec, Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, gib_to_pages, s_to_ns
 
 RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written
-
-# A simulated GiB costs at least its superpages (64 KiB) and, with every one of them split, at most 2 MiB.
-LEAST_BYTES_PER_GIB: Final = 64 * 1024
-MOST_BYTES_PER_GIB: Final = 2 * 1024**2
-ACTOR_BYTES: Final = 110 * 1024**2
-RAY_BYTES: Final = 500 * 1024**2
 
 # Wall time on one core of a 2020s server: a boot touches most of a guest's memory, a day of life little. Below
 # INLINE_S a run is over before Ray and its actors, which load the kernels anew, would pay (some 5 s).
@@ -174,50 +164,3 @@ def actor_count(engine: EngineConfig, hosts: int, cpus: int) -> int:
     if engine.hosts_per_actor is not None:
         return -(-hosts // engine.hosts_per_actor)
     return min(engine.actors or cpus, hosts)
-
-
-class Estimate(NamedTuple):
-    """Memory that a run takes [bytes]: superpages intact, and all split."""
-
-    least: int
-    most: int
-
-
-def estimate_memory(plan: Plan, workload: Workload, actors: int) -> Estimate:
-    """Estimate from what the machines promise, no more than the hosts can promise, and the actors."""
-    promised_gib = sum(request.maxmem_pages for request in workload.requests) / PAGES_PER_GIB
-    fixed = RAY_BYTES + ACTOR_BYTES * actors if actors else 0
-    return Estimate(fixed + int(promised_gib * LEAST_BYTES_PER_GIB), fixed + int(promised_gib * MOST_BYTES_PER_GIB))
-
-
-def available_bytes() -> int | None:
-    """Memory this process may still take, None where the system does not say."""
-    limits = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in fields:
-            limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        limits.append(max(0, int(limit.read_text()) - int(used.read_text())))
-    return min(limits) if limits else None
-
-
-def check_memory(estimate: Estimate, available: int | None = None) -> str | None:
-    """Refuse a run that cannot fit; a warning where it might not. `available` None: what the system says is free."""
-    available = available_bytes() if available is None else available
-    if available is None or estimate.most <= available:
-        return None
-    gib = 1024**3
-    if estimate.least > available:
-        raise ConfigError(
-            f"the run must fit in memory, got {estimate.least / gib:.1f} GiB at least and {available / gib:.1f} GiB "
-            "free: take fewer machines (workload.machines, workload.min_maxmem_mib) or fewer engine.actors"
-        )
-    return (
-        f"memory may run out: {estimate.least / gib:.1f} GiB if superpages stay whole, up to "
-        f"{estimate.most / gib:.1f} GiB if all split, {available / gib:.1f} GiB free"
-    )

@@ -2,6 +2,7 @@
 
 What        `HostShard`, some hosts in one process (a plain class: tests drive it without Ray); `Pool`, what the epochs
             see; `InlinePool`, one shard in this process. `ray_pool.py` holds shards in actors.
+Memory      Hosts for which a shard has no room are packed, each between its turns.
 Units       Simulated time in ns.
 Invariants  [CL-1] replies are folded in host_id order, whichever shard they came from and whenever.
             [CL-2] a shard is a function of its specs, its plan and the commands it was sent: rebuilt and sent them
@@ -58,28 +59,50 @@ Packed: TypeAlias = Mapping[int, bytes]
 NOTHING_PACKED: Final[Packed] = MappingProxyType({})
 
 
+def weightless(_: Any) -> int:
+    """Memory that a host takes of which nobody says it [bytes]."""
+    return 0
+
+
+def forget(_: Any) -> None:
+    """Let go of a host that holds nothing."""
+
+
 class Packing(NamedTuple):
-    """How a host is turned into bytes, and made of them again, exactly [CL-2]."""
+    """How a host is made small, and made of that again, exactly [CL-2]; and when."""
 
-    pack: Callable[[Any], bytes]
-    unpack: Callable[[bytes], Host]
+    pack: Callable[[Any], Any]  # to something that can be pickled
+    unpack: Callable[[Any], Host]
+    resident_bytes: Callable[[Any], int] = weightless  # memory that a host takes
+    let_go: Callable[[Any], None] = forget  # of a host that has been packed
+    room_bytes: int | None = None  # of memory for the hosts of one shard that are not packed; None: for all
 
 
-def pack_host(host: Any) -> bytes:
-    """The real host as bytes."""
+def pack_host(host: Any) -> Any:
+    """The real host, small."""
     from podcluster.host.snapshot import pack
 
-    return pickle.dumps(pack(host), protocol=pickle.HIGHEST_PROTOCOL)
+    return pack(host)
 
 
-def unpack_host(packed: bytes) -> Host:
+def unpack_host(packed: Any) -> Host:
     """The real host again."""
     from podcluster.host.snapshot import unpack
 
-    return unpack(pickle.loads(packed))
+    return unpack(packed)
 
 
-PACKING: Final = Packing(pack_host, unpack_host)
+def bytes_of_host(host: Any) -> int:
+    """What the real host takes."""
+    return int(host.resident_bytes)
+
+
+def let_go_of_host(host: Any) -> None:
+    """Give the memory of the real host back."""
+    host.let_go()
+
+
+PACKING: Final = Packing(pack_host, unpack_host, bytes_of_host, let_go_of_host)
 
 
 class Step(NamedTuple):
@@ -96,28 +119,63 @@ class HostShard:
         self._plan = plan
         self._make = make
         self._packing = packing
-        self._hosts: dict[int, Host] = {}
+        self._resident: dict[int, Host] = {}
+        self._bytes: dict[int, int] = {}  # what each of these takes, ...
+        self._all_bytes = 0  # ... and all of them
+        self._packed: dict[int, Any] = {}  # the others
+        self.host_ids: list[int] = []  # in order
 
     def add(self, specs: Iterable[HostSpec], packed: Packed = NOTHING_PACKED) -> None:
         """Take these hosts in, as they were packed or new; in host_id order over all calls."""
         for spec in sorted(specs, key=lambda spec: spec.host_id):
+            self.host_ids.append(spec.host_id)
             if spec.host_id in packed:
-                self._hosts[spec.host_id] = self._packing.unpack(packed[spec.host_id])
+                self._keep(spec.host_id, self._packing.unpack(pickle.loads(packed[spec.host_id])))
             else:
-                self._hosts[spec.host_id] = self._make(spec, self._plan)
+                self._keep(spec.host_id, self._make(spec, self._plan))
 
     def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
         """Step every host to `until_ns`; reports in host_id order."""
-        return [host.advance(until_ns, commands.get(host_id, ())) for host_id, host in self._hosts.items()]
+        return [self._step(host_id, until_ns, commands.get(host_id, ())) for host_id in self.host_ids]
 
     def pack(self, host_ids: Iterable[int]) -> dict[int, bytes]:
         """These hosts as bytes."""
-        return {host_id: self._packing.pack(self._hosts[host_id]) for host_id in host_ids}
+        return {host_id: pickle.dumps(self._small(host_id), pickle.HIGHEST_PROTOCOL) for host_id in host_ids}
 
     @property
-    def host_ids(self) -> list[int]:
-        """The hosts that are here, in order."""
-        return list(self._hosts)
+    def residents(self) -> list[int]:
+        """The hosts that are not packed."""
+        return list(self._resident)
+
+    def _step(self, host_id: int, until_ns: int, commands: Sequence[Command]) -> HostReport:
+        host = self._resident.get(host_id)
+        if host is None:
+            host = self._packing.unpack(self._packed.pop(host_id))
+        report = host.advance(until_ns, commands)
+        self._keep(host_id, host)
+        return report
+
+    def _keep(self, host_id: int, host: Host) -> None:
+        """Keep a host until its next turn: as it is where there is room for it. All take turns, so whichever is there
+        may as well stay.
+        """
+        room_bytes = self._packing.room_bytes
+        self._resident[host_id] = host
+        if room_bytes is None:
+            return
+        host_bytes = self._packing.resident_bytes(host)
+        self._all_bytes += host_bytes - self._bytes.get(host_id, 0)
+        self._bytes[host_id] = host_bytes
+        if self._all_bytes > room_bytes:
+            self._packed[host_id] = self._packing.pack(host)
+            self._all_bytes -= self._bytes.pop(host_id)
+            del self._resident[host_id]
+            self._packing.let_go(host)
+
+    def _small(self, host_id: int) -> Any:
+        """A host packed, whether it is already or not."""
+        host = self._resident.get(host_id)
+        return self._packed[host_id] if host is None else self._packing.pack(host)
 
 
 class Pool(Protocol):

@@ -11,6 +11,7 @@ Sparse      An array of one entry per frame is read where it was ever written to
 from __future__ import annotations
 
 import mmap
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,17 +125,17 @@ def packed_sequence(values: Any) -> Sequence | None:
     if len(values) < LONG:
         return None
     kind = type(values[0])
-    if kind is int and all(type(one) is int for one in values):
-        columns = [values]
-    elif kind is tuple and all(type(one) is tuple and len(one) == 2 for one in values):
-        columns = list(zip(*values, strict=True))
-        if not all(type(number) is int for column in columns for number in column):
+    if kind not in (int, tuple) or set(map(type, values)) != {kind}:
+        return None
+    width, flat = 1, values
+    if kind is tuple:
+        width, flat = 2, list(chain.from_iterable(values))
+        if set(map(len, values)) != {2} or set(map(type, flat)) != {int}:
             return None
-    else:
+    if not LEAST <= min(flat) <= max(flat) <= MOST:
         return None
-    if any(not LEAST <= number <= MOST for column in columns for number in (min(column), max(column))):
-        return None
-    return type(values).__name__, tuple(packed_numbers(np.array(column, np.int64)) for column in columns)
+    columns = np.array(flat, np.int64).reshape(-1, width).T
+    return type(values).__name__, tuple(map(packed_numbers, columns))
 
 
 def unpacked_sequence(packed: Sequence) -> Any:

@@ -8,6 +8,7 @@ Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `de
 Rules       T1-T4, P1-P15 of docs/model.md; H1-H3 of docs/model.md.
 """
 
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -807,6 +808,29 @@ class Machine:
             own += 4 * BLOCK_FIELDS * int(g.rec["blocks"][0])
             own += g.rec.nbytes + g.gib.nbytes + g.ring.nbytes + g.lists.nbytes
         return shared + own
+
+    @property
+    def resident_bytes(self) -> int:
+        """About the memory that its arrays take: what was ever used of pools and tables, and what the free memory of
+        the host is kept in. A host that does not scrub may have something to keep of every frame.
+        """
+        h = self._h
+        r = h.rec[0]
+        pools = sum(
+            array[: int(r[top])].nbytes
+            for array, top in ((h.row, "row_top"), (h.detail, "detail_top"), (h.chunk, "chunk_top"))
+        )
+        partly = int(np.count_nonzero((h.heap_masks != 0) & (h.heap_masks != heap.HEAP_ALL)))
+        free = h.heap_bits.nbytes + h.heap_masks.nbytes + min(partly * mmap.PAGESIZE, h.heap_rows.nbytes)
+        frames = h.page_words.nbytes + h.words.nbytes + (0 if r["scrub_on_free"] else h.attr.nbytes)
+        domains = (*self._domains.values(), *(g for spare in self._spare.values() for g in spare))
+        tables = sum(g.blk[: int(g.rec["blocks"][0])].nbytes for g in domains)
+        scratch = sum(one.nbytes for one in (self._short, self._busy, self._log, self._freed, self._out))
+        return pools + free + frames + tables + scratch
+
+    def let_go(self) -> None:
+        """Give the memory of its arrays back at once; it is of no use from here on."""
+        vars(self).clear()
 
     def q_dump(self, dom: int) -> str:
         """The PoD line of the operator's debug key."""

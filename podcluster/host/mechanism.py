@@ -238,5 +238,12 @@ class Mechanism(Protocol):
         """Check P15 for one domain, or for all of them and the host; raises InvariantError."""
 
     @property
+    def resident_bytes(self) -> int:
+        """Memory of this computer that it takes."""
+
+    def let_go(self) -> None:
+        """Give that back at once; it is of no use from here on."""
+
+    @property
     def free_pages(self) -> int:
         """Free frames."""

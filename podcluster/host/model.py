@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
@@ -71,6 +71,9 @@ if TYPE_CHECKING:
     from podcluster.host.machine import Machine
 
 MakeMachine = Callable[[HostConfig, int], Mechanism]
+
+HOST_BYTES: Final = 256 * 1024  # what a host's own objects take, at most, ...
+GUEST_BYTES: Final = 256 * 1024  # ... and those of each guest, its runs of pages in random order
 
 
 def make_machine(host: HostConfig, ram_pages: int, kind: type[Machine] | None = None) -> Mechanism:
@@ -201,6 +204,17 @@ class HostModel:
         report = self._recorder.report(until_ns, self._viewed())
         departed, stayed = self._migrations.take()
         return replace(report, departed=departed, stayed=stayed) if departed or stayed else report
+
+    @property
+    def resident_bytes(self) -> int:
+        """About how much memory of this computer the host takes."""
+        return self._machine.resident_bytes + HOST_BYTES + GUEST_BYTES * len(self._residents.standing)
+
+    def let_go(self) -> None:
+        """Give most of that back at once: the host is of no use from here on. (Guests and their streams point at each
+        other, and a collector that counts objects does not see how large these are.)
+        """
+        self._machine.let_go()
 
     def look(self) -> HostLook:
         """What its operator sees of the host now."""

@@ -156,20 +156,21 @@ def _distinct_rows(h: HostState, blk: npt.NDArray[np.int32]) -> tuple[Row, Handl
     """Rows that are neither all zero nor all one, each once, in the order in which they are met; and for every field of
     `ROW_FIELDS` which of them each block has: ZEROS, ONES, or from 2 on.
     """
-    met, place = np.unique(blk[:, ROW_FIELDS].T, return_inverse=True)
+    used = np.zeros(int(h.rec["row_top"][0]), bool)
+    used[blk[:, ROW_FIELDS]] = True
+    met = np.flatnonzero(used)
     rows = h.row[met]
-    _, first, same = np.unique(rows.view("V64").reshape(-1), return_index=True, return_inverse=True)
+    numbers = np.full(len(used), -1, np.int64)
+    numbers[met[~rows.any(axis=1)]] = ZEROS
+    numbers[met[(rows == ALL).all(axis=1)]] = ONES
+    own = met[numbers[met] < 0]
+    _, first, same = np.unique(h.row[own].view("V64").reshape(-1), return_index=True, return_inverse=True)
     order = np.argsort(first)
-    kept = rows[first[order]]
-    numbers = np.full(len(kept), -1, np.int64)
-    numbers[~kept.any(axis=1)] = ZEROS
-    numbers[(kept == ALL).all(axis=1)] = ONES
-    own = numbers < 0
-    numbers[own] = np.arange(2, 2 + int(own.sum()))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    handles = numbers[rank[same]][place].reshape(len(ROW_FIELDS), -1)
-    return kept[own], dict(zip(ROW_FIELDS, handles, strict=True))
+    numbers[own] = 2 + rank[same]
+    handles = numbers[blk[:, ROW_FIELDS].T]
+    return h.row[own[first[order]]], dict(zip(ROW_FIELDS, handles, strict=True))
 
 
 def _unlike(handles: Handles, kinds: npt.NDArray[Any]) -> list[Int64Array]:

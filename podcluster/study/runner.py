@@ -186,6 +186,7 @@ class _Ready(NamedTuple):
     workload: Workload
     plan: Plan
     kind: str
+    room_bytes: int | None  # for the hosts of one shard that are not packed; None: for all of them
 
 
 class _Study:
@@ -251,7 +252,8 @@ class _Study:
 
     def prepare(self, config: Config, replication: int) -> _Ready:
         """Settle everything that can be wrong with one replication, and say what there is to say of it."""
-        from podcluster.cluster.plan import check_memory, choose_engine, estimate_memory, make_plan
+        from podcluster.cluster.memory import budget, estimate_memory
+        from podcluster.cluster.plan import choose_engine, make_plan
         from podcluster.placement import kernel
 
         if not kernel.is_compiled():
@@ -260,12 +262,10 @@ class _Study:
         workload = self._workload(config, replication)
         plan = make_plan(config, workload, host_seed(config.seed, replication))
         choice = choose_engine(config, plan, workload)
-        warning = check_memory(estimate_memory(plan, workload, choice.actors))
+        room_bytes, memory = budget(config.engine, estimate_memory(plan, workload, choice.actors), choice.actors)
         left_out = [f"left out: {machines} machines, {reason}" for reason, machines in workload.left_out.items()]
-        self._say(*workload.notes, *left_out, *plan.notes, f"engine: {choice.kind} ({choice.why})")
-        if warning is not None:
-            self._say(warning, level=logging.WARNING)
-        return _Ready(workload, plan, choice.kind)
+        self._say(*workload.notes, *left_out, *plan.notes, f"engine: {choice.kind} ({choice.why})", memory)
+        return _Ready(workload, plan, choice.kind, room_bytes)
 
     def _replicate(
         self, config: Config, replication: int, ready: _Ready, sink: Sink, store: Store, title: str
@@ -276,7 +276,7 @@ class _Study:
 
         plan, workload = ready.plan, ready.workload
         self._compile()
-        pool = self._pool(config, plan, ready.kind, store)
+        pool = self._pool(config, ready, store)
         self._progress.begin(title, len(plan.specs), len(workload.requests), plan.duration_ns)
         try:
             policy = make_policy(config.placement, plan.hosts.seed)
@@ -288,10 +288,10 @@ class _Study:
             pool.close()
         return outcome.row
 
-    def _say(self, *notes: str, level: int = logging.INFO) -> None:
+    def _say(self, *notes: str) -> None:
         """Log what this study has not said before: cells and replications repeat each other."""
         for note in notes:
-            logger.log(logging.DEBUG if note in self._said else level, "%s", note)
+            logger.log(logging.DEBUG if note in self._said else logging.INFO, "%s", note)
             self._said.add(note)
 
     def _workload(self, config: Config, replication: int) -> Workload:
@@ -324,25 +324,27 @@ class _Study:
             logger.info("compiled in %.0f s", kernel.compile_all())
         self._compiled = True
 
-    def _pool(self, config: Config, plan: Plan, kind: str, store: Store) -> Pool:
+    def _pool(self, config: Config, ready: _Ready, store: Store) -> Pool:
         """The hosts of one run, kept in `store` if they are to be."""
         from podcluster.cluster.resume import KeptPool
 
-        host_ids = [spec.host_id for spec in plan.specs]
+        host_ids = [spec.host_id for spec in ready.plan.specs]
         every_s = config.engine.checkpoint_s or math.inf
-        return KeptPool(lambda packed: self._hosts(config, plan, kind, packed), host_ids, kind, store, every_s)
+        return KeptPool(lambda packed: self._hosts(config, ready, packed), host_ids, ready.kind, store, every_s)
 
-    def _hosts(self, config: Config, plan: Plan, kind: str, packed: Packed) -> PackingPool:
+    def _hosts(self, config: Config, ready: _Ready, packed: Packed) -> PackingPool:
         """The hosts themselves."""
-        if kind == "inline":
-            from podcluster.cluster.pool import InlinePool
+        from podcluster.cluster.pool import PACKING, InlinePool
 
-            return InlinePool(plan.specs, plan.hosts, packed=packed)
+        plan = ready.plan
+        packing = PACKING._replace(room_bytes=ready.room_bytes)
+        if ready.kind == "inline":
+            return InlinePool(plan.specs, plan.hosts, packing=packing, packed=packed)
         from podcluster.cluster.ray_pool import RayEngine
 
         if self._ray is None:
             self._ray = RayEngine(config.engine.address)
-        return self._ray.pool(config.engine, plan.specs, plan.hosts, packed=packed)
+        return self._ray.pool(config.engine, plan.specs, plan.hosts, packing=packing, packed=packed)
 
 
 def _stored_run(part: Path, name: str) -> RunRow | None:

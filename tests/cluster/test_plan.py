@@ -1,4 +1,4 @@
-"""Is what a run needs settled before it starts: hosts, engine, memory, each with an answer in words?"""
+"""Is what a run needs settled before it starts: hosts and engine, each with an answer in words?"""
 
 from collections.abc import Callable
 
@@ -8,11 +8,7 @@ from podcluster.cluster.asks import Forecasts
 from podcluster.cluster.plan import (
     S_PER_GIB_BOOTED,
     S_PER_GIB_HOUR,
-    Estimate,
-    available_bytes,
-    check_memory,
     choose_engine,
-    estimate_memory,
     make_plan,
     work_s,
 )
@@ -20,7 +16,6 @@ from podcluster.cluster.pool import InlinePool
 from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import run
 from podcluster.config import Config
-from podcluster.errors import ConfigError
 from podcluster.host.domain import need_memory_pages
 from podcluster.placement.hosts import Stay, unplaced
 from podcluster.placement.policy import make_policy
@@ -30,7 +25,6 @@ from podcluster.workloads import requests
 from tests.cluster.story import ListSink, machine
 
 MakeConfig = Callable[..., Config]
-GIB = 1024**3
 
 
 def machines_of(config: Config) -> Workload:
@@ -138,26 +132,3 @@ def test_work_is_a_boot_and_the_time_a_machine_is_there(make_config: MakeConfig)
     assert work_s(make_plan(config, leaves, 1), leaves) == pytest.approx(boot + hour)
     assert work_s(make_plan(config, stays, 1), stays) == pytest.approx(boot + 2 * hour)
     assert make_plan(config, stays, 1).duration_ns == 7800 * NS_PER_S
-
-
-def test_memory_is_estimated_and_compared(make_config: MakeConfig) -> None:
-    """What fits passes, what may not is warned of, what cannot is refused in one line that names keys."""
-    config = make_config("cluster.hosts=4")
-    workload = machines_of(config)
-    plan = make_plan(config, workload, 1)
-    inline, ray = estimate_memory(plan, workload, 0), estimate_memory(plan, workload, 2)
-    promised_gib = sum(request.maxmem_pages for request in workload.requests) / PAGES_PER_GIB
-    assert inline.most == pytest.approx(promised_gib * 2 * 1024**2, abs=1)
-    assert ray.least > inline.least
-    assert check_memory(Estimate(1 * GIB, 2 * GIB), 3 * GIB) is None
-    warning = check_memory(Estimate(1 * GIB, 4 * GIB), 3 * GIB)
-    assert warning is not None and "4.0 GiB" in warning and "3.0 GiB free" in warning
-    with pytest.raises(ConfigError, match=r"must fit in memory, got 4.0 GiB.*workload.machines") as raised:
-        check_memory(Estimate(4 * GIB, 5 * GIB), 3 * GIB)
-    assert "\n" not in str(raised.value)
-
-
-def test_free_memory_is_known_here() -> None:
-    """On Linux the system says what is free, and it is neither nothing nor more than there could be."""
-    available = available_bytes()
-    assert available is not None and 64 * 1024**2 < available < 2**50

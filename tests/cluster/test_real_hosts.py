@@ -79,6 +79,21 @@ def test_merging_empty_epochs_changes_no_byte(
     assert digest(tmp_path) == inline_digest
 
 
+@pytest.mark.parametrize(
+    "engine", ["engine.memory_mib=215", pytest.param("engine.memory_mib=950", marks=pytest.mark.ray)]
+)
+def test_hosts_that_take_turns_change_no_byte(
+    make_config: MakeConfig, ray_cluster: None, inline_digest: dict[str, str], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture, engine: str,
+) -> None:  # fmt: skip
+    """[CL-2] memory for no host out of its turn, in this process and in two actors: all are packed each time."""
+    where = ("engine=inline",) if engine.endswith("215") else ("engine=ray", "engine.actors=2")
+    with caplog.at_level("INFO"):
+        run_study([Cell(config=make_config(*TINY, *where, engine))], out_dir=tmp_path)
+    assert "hosts beyond 0 MiB" in caplog.text
+    assert digest(tmp_path) == inline_digest
+
+
 # Machines come and go, hosts die and come back, some of what they took finds no room for a while.
 STORMY = (
     "workload=churn",
@@ -170,6 +185,14 @@ def test_moving_domains_changes_no_byte_wherever_hosts_live(
     monkeypatch.setattr(run_module, "MERGED_SHARE", 10**18)
     run_study([Cell(config=make_config(*story, "engine=inline"))], out_dir=tmp_path / "apart")
     assert digest(tmp_path / "apart") == digest(tmp_path / "here")
+
+
+def test_hosts_that_take_turns_change_no_byte_of_moving_domains(make_config: MakeConfig, tmp_path: Path) -> None:
+    """[CL-2] the same with memory for one host at a time, while domains are on their way from one to another."""
+    story = (*MOVING, "controller=squeezed", "engine=inline")
+    run_study([Cell(config=make_config(*story))], out_dir=tmp_path / "all")
+    run_study([Cell(config=make_config(*story, "engine.memory_mib=212"))], out_dir=tmp_path / "one")
+    assert digest(tmp_path / "one") == digest(tmp_path / "all")
 
 
 @pytest.mark.ray

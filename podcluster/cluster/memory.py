@@ -1,0 +1,138 @@
+"""Whether a run fits in memory, and how much of it the hosts may take that are not packed.
+
+What        `estimate_memory`, from what the machines promise; `budget`, what follows from it and from the memory there
+            is. Hosts beyond it are packed between their turns (`pool.py`), which makes a run slower and never other.
+Units       Bytes.
+Departs     The estimates steer; no result depends on them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from podcluster.cluster.plan import Plan
+from podcluster.config import EngineConfig
+from podcluster.errors import ConfigError
+from podcluster.records import MachineRequest, Workload
+from podcluster.units import PAGES_PER_GIB
+
+# A simulated GiB costs at least its superpages (64 KiB) and, with every one of them split, at most 2 MiB.
+LEAST_BYTES_PER_GIB: Final = 64 * 1024
+MOST_BYTES_PER_GIB: Final = 2 * 1024**2
+# Measured (`podcluster bench density`): a host without guests, what is no page of a guest, and what is left of packed
+# ones, of a class whose pages are in random order.
+HOST_BYTES: Final = 1024**2
+GUEST_BYTES: Final = 256 * 1024
+PACKED_HOST_BYTES: Final = 8 * 1024
+PACKED_GUEST_BYTES: Final = 8 * 1024
+PACKED_BYTES_PER_GIB: Final = 2 * 1024
+DRIVER_BYTES: Final = 200 * 1024**2  # this process with its kernels
+ACTOR_BYTES: Final = 110 * 1024**2
+RAY_BYTES: Final = 500 * 1024**2
+MIB: Final = 1024**2
+GIB: Final = 1024**3
+
+
+class Estimate(NamedTuple):
+    """Memory that a run takes beside the programs themselves: with superpages intact, with all of them split, with all
+    hosts packed, and one host of each shard in flight.
+    """
+
+    programs: int
+    least: int
+    most: int
+    packed: int
+    in_flight: int
+
+
+class Budget(NamedTuple):
+    """`room_bytes`: for the hosts of one shard that are not packed, None: for all of them; and that in words."""
+
+    room_bytes: int | None
+    note: str
+
+
+def estimate_memory(plan: Plan, workload: Workload, actors: int) -> Estimate:
+    """Estimate from what the machines that are there at once promise, and no more than the hosts have room for."""
+    requests, hosts = workload.requests, len(plan.specs)
+    usable = [spec.usable_pages for spec in plan.specs]
+    guests = gib = 0.0
+    if requests:
+        ratio = max(request.maxmem_pages / request.memory_pages for request in requests)
+        smallest = min(request.memory_pages for request in requests)
+        guests = min(_peak(requests, [1] * len(requests)), sum(usable) / smallest)
+        promised = _peak(requests, [request.maxmem_pages for request in requests])
+        gib = min(promised, sum(usable) * ratio) / PAGES_PER_GIB
+    objects = hosts * HOST_BYTES + int(guests * GUEST_BYTES)
+    most = objects + int(gib * MOST_BYTES_PER_GIB)
+    return Estimate(
+        programs=RAY_BYTES + ACTOR_BYTES * actors if actors else 0,
+        least=objects + int(gib * LEAST_BYTES_PER_GIB),
+        most=most,
+        packed=hosts * PACKED_HOST_BYTES + int(guests * PACKED_GUEST_BYTES + gib * PACKED_BYTES_PER_GIB),
+        in_flight=max(actors, 1) * most * max(usable) // sum(usable),
+    )
+
+
+def _peak(requests: Sequence[MachineRequest], weights: Sequence[int]) -> int:
+    """The largest sum of the weights of those that are there at once."""
+    instants = [(request.arrival_ns, weight) for request, weight in zip(requests, weights, strict=True)]
+    instants += [
+        (request.departure_ns, -weight)
+        for request, weight in zip(requests, weights, strict=True)
+        if request.departure_ns is not None
+    ]
+    return max(accumulate(weight for _, weight in sorted(instants)))
+
+
+def available_bytes() -> int | None:
+    """Memory this process may still take, None where the system does not say."""
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in fields:
+            limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        limits.append(max(0, int(limit.read_text()) - int(used.read_text())))
+    return min(limits) if limits else None
+
+
+def budget(engine: EngineConfig, estimate: Estimate, actors: int, available: int | None = None) -> Budget:
+    """What hosts may take, by `engine.memory_mib` or by what is free; a ConfigError where not even packed ones fit.
+
+    `available` None: what the system says is free. Actors on other machines are no business of this one's memory: there
+    only what is given counts, as that of all of them.
+    """
+    given = engine.memory_bytes
+    if given is None and actors and engine.address != "local":
+        return Budget(None, "memory: that of the Ray cluster is taken to be enough; engine.memory_mib says otherwise")
+    there = given if given is not None else (available_bytes() if available is None else available)
+    if there is None:
+        return Budget(None, "memory: this system does not say how much is free")
+    programs = estimate.programs + (DRIVER_BYTES if given is not None else 0)
+    needs = f"{_size(programs + estimate.least)} to {_size(programs + estimate.most)}"
+    has = f"{_size(there)} {'free' if given is None else 'given'}"
+    if programs + estimate.most <= there:
+        return Budget(None, f"memory: {needs}, which {'is free' if given is None else 'was given'}")
+    smallest = programs + estimate.packed + min(estimate.in_flight, estimate.least)
+    if smallest > there:
+        remedy = "raise engine.memory_mib" if given is not None else "take fewer engine.actors or fewer machines"
+        raise ConfigError(
+            f"the run must fit in memory, got {_size(smallest)} with all hosts packed and {has}: {remedy}"
+        )
+    room = max(0, there - programs - estimate.packed - estimate.in_flight) // max(actors, 1)
+    each = " in each actor" if actors > 1 else ""
+    note = f"memory: {needs} of {has}; hosts beyond {_size(room)}{each} are packed between their turns"
+    return Budget(room, note)
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count // MIB} MiB"

@@ -1,0 +1,168 @@
+"""Is memory estimated, compared and kept to: what fits stays, what does not is packed, what cannot is refused?"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import pytest
+
+from podcluster.cluster.memory import (
+    ACTOR_BYTES,
+    DRIVER_BYTES,
+    RAY_BYTES,
+    Estimate,
+    available_bytes,
+    budget,
+    estimate_memory,
+)
+from podcluster.cluster.plan import make_plan
+from podcluster.cluster.pool import HostShard, InlinePool, Packing
+from podcluster.config import Config, EngineConfig
+from podcluster.errors import ConfigError
+from podcluster.records import Workload
+from podcluster.units import NS_PER_S, PAGES_PER_GIB
+from podcluster.workloads import requests
+from tests.cluster.fake import FakeHost, make_fake
+from tests.cluster.story import machine, machines, small_plan
+
+MakeConfig = Callable[..., Config]
+GIB = 1024**3
+ESTIMATE = Estimate(programs=0, least=4 * GIB, most=16 * GIB, packed=1 * GIB, in_flight=2 * GIB)
+
+
+def given(mib: int, **changed: object) -> EngineConfig:
+    """An engine with so much memory."""
+    return EngineConfig(memory_mib=str(mib), **changed)  # type: ignore[arg-type]
+
+
+def test_memory_is_estimated_from_promises(make_config: MakeConfig) -> None:
+    """2 MiB for each GiB of maxmem at most; more with all pages whole than packed; actors and Ray come on top."""
+    config = make_config("cluster.hosts=4")
+    workload = requests(
+        config.workload, config.guest, config.overcommit, None, config.seed, config.study.duration_s,
+        usable_pages=config.usable_pages,
+    )  # fmt: skip
+    plan = make_plan(config, workload, 1)
+    inline, ray = estimate_memory(plan, workload, 0), estimate_memory(plan, workload, 2)
+    gib = sum(request.maxmem_pages for request in workload.requests) / PAGES_PER_GIB
+    assert inline.most - inline.least == pytest.approx(gib * (2 * 1024**2 - 64 * 1024), abs=2)
+    assert inline.packed < inline.least < inline.most
+    assert (inline.programs, ray.programs) == (0, RAY_BYTES + 2 * ACTOR_BYTES)
+    assert ray.in_flight == pytest.approx(2 * inline.in_flight, abs=1)
+    assert inline.in_flight == inline.most // 4  # the hosts are alike
+
+
+def test_only_what_is_there_at_once_counts(make_config: MakeConfig) -> None:
+    """Machines one after another are one; and hosts that are full take no more."""
+    config = make_config("cluster.hosts=1", "cluster.host_mem_gib=4")
+    gib = PAGES_PER_GIB // 2  # `machine` promises twice its memory
+    one = Workload((machine(0, 0.0, 100.0, pages=gib),))
+    many = Workload(tuple(machine(k, 100.0 * k, 100.0 * (k + 1), pages=gib) for k in range(50)))
+    crowd = Workload(tuple(machine(k, 0.0, pages=gib) for k in range(50)))
+    plan = make_plan(config, one, 1)
+    assert estimate_memory(plan, many, 0) == estimate_memory(plan, one, 0)
+    promised_gib = 2 * config.usable_pages / PAGES_PER_GIB
+    found = estimate_memory(plan, crowd, 0)
+    assert found.most - found.least == pytest.approx(promised_gib * (2 * 1024**2 - 64 * 1024), abs=2)
+    nothing = estimate_memory(plan, Workload(()), 0)
+    assert 0 < nothing.packed < nothing.least == nothing.most
+
+
+def test_what_fits_has_no_limit() -> None:
+    """Even with every superpage split."""
+    assert budget(EngineConfig(), ESTIMATE, 0, 16 * GIB).room_bytes is None
+    assert budget(given(16 * 1024), ESTIMATE, 0).room_bytes is not None  # the program itself takes some of that
+    assert budget(given(17 * 1024), ESTIMATE, 0).room_bytes is None
+
+
+def test_what_may_not_fit_is_packed_beyond_a_room() -> None:
+    """What is free less all hosts packed and those in flight, dealt out to the actors; said in one line."""
+    here = budget(EngineConfig(), ESTIMATE, 0, 8 * GIB)
+    assert here.room_bytes == 5 * GIB
+    assert here.note == (
+        "memory: 4.0 GiB to 16.0 GiB of 8.0 GiB free; hosts beyond 5.0 GiB are packed between their turns"
+    )
+    assert budget(EngineConfig(kind="ray"), ESTIMATE, 5, 8 * GIB).room_bytes == GIB
+    assert budget(EngineConfig(), ESTIMATE, 0, 3 * GIB).room_bytes == 0
+    assert budget(given(8 * 1024), ESTIMATE, 0).room_bytes == 5 * GIB - DRIVER_BYTES
+
+
+def test_what_cannot_fit_is_refused() -> None:
+    """All hosts packed and one in flight are the least; one line, with what to do."""
+    for engine, remedy in ((EngineConfig(), "fewer engine.actors"), (given(2 * 1024), "raise engine.memory_mib")):
+        with pytest.raises(ConfigError, match=rf"must fit in memory, got 3.\d GiB.*{remedy}") as raised:
+            budget(engine, ESTIMATE, 0, 2 * GIB)
+        assert "\n" not in str(raised.value)
+
+
+def test_other_machines_have_memory_of_their_own() -> None:
+    """A Ray cluster elsewhere: no limit unless one is given."""
+    assert budget(EngineConfig(address="10.0.0.1:6379"), ESTIMATE, 2, 1).room_bytes is None
+    assert budget(given(8 * 1024, address="10.0.0.1:6379"), ESTIMATE, 2).room_bytes is not None
+
+
+def test_free_memory_is_known_here() -> None:
+    """On Linux the system says what is free, and it is neither nothing nor more than there could be."""
+    available = available_bytes()
+    assert available is not None and 64 * 1024**2 < available < 2**50
+
+
+# -- shards ------------------------------------------------------------------------------------------------------------
+
+PLAN = small_plan(machines(), hosts=3)
+
+
+class Books:
+    """Counts what a shard packs and lets go of; a host takes 10 bytes more than it has taken steps."""
+
+    def __init__(self) -> None:
+        self.packed = self.gone = 0
+
+    def pack(self, host: FakeHost) -> bytes:
+        self.packed += 1
+        return pickle.dumps(host)
+
+    def let_go(self, host: FakeHost) -> None:
+        self.gone += 1
+
+    def packing(self, room_bytes: int | None) -> Packing:
+        return Packing(self.pack, pickle.loads, lambda host: 10 + host.now_ns // NS_PER_S, self.let_go, room_bytes)
+
+
+def shard(room_bytes: int | None) -> tuple[HostShard, Books]:
+    """All hosts of the story in one shard."""
+    books = Books()
+    found = HostShard(PLAN.hosts, make_fake, books.packing(room_bytes))
+    found.add(PLAN.specs)
+    return found, books
+
+
+def test_as_many_hosts_as_fit_stay() -> None:
+    """Room for two at first, for one once they have grown, and then for none."""
+    found, books = shard(25)
+    assert found.residents == [0, 1] and books.packed == books.gone == len(PLAN.specs) - 2
+    found.advance(10 * NS_PER_S, {})
+    assert found.residents == [1]  # there was no room for 0 before 1 had its turn
+    found.advance(20 * NS_PER_S, {})
+    assert found.residents == []
+
+
+@pytest.mark.parametrize("room_bytes", [None, 0, 25, 40, 10**6])
+def test_reports_do_not_depend_on_room(room_bytes: int | None) -> None:
+    """All hosts, one at a time, or some: the same reports, in order of hosts; and the same hosts packed for keeps."""
+    always, _ = shard(None)
+    found, books = shard(room_bytes)
+    for until_s in (10, 20, 30):
+        assert found.advance(until_s * NS_PER_S, {}) == always.advance(until_s * NS_PER_S, {})
+    assert (books.packed == 0) == (room_bytes in (None, 10**6))
+    again = HostShard(PLAN.hosts, make_fake, Books().packing(room_bytes))
+    again.add(PLAN.specs, found.pack(found.host_ids))
+    assert again.advance(40 * NS_PER_S, {}) == always.advance(40 * NS_PER_S, {})
+
+
+def test_a_pool_keeps_to_its_room() -> None:
+    """What the shard does, the pool in this process does."""
+    always, _ = shard(None)
+    pool = InlinePool(PLAN.specs, PLAN.hosts, make_fake, Books().packing(0))
+    assert pool.advance(10 * NS_PER_S, {}) == always.advance(10 * NS_PER_S, {})
