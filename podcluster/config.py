@@ -650,10 +650,13 @@ class FailureConfig:
 
 @dataclass(kw_only=True)
 class MigrationConfig:
-    """Live migration: of a host that is emptied, or of one domain."""
+    """Live migration: of a host that is emptied, of one domain, or so that hosts are filled alike."""
 
     mib_per_s: float = 1000  # of the link of a sending host, whose copies go one after another
     wait_s: float = 120  # most that a domain is waited for on its way down to its dynamic minimum
+    rebalance_s: float | None = None  # between looks at how full hosts are; none: domains stay where they are
+    rebalance_gap: float = 0.1  # how far apart they may be, in shares of what placement counts on
+    rebalance_most: int = 4  # domains sent at one look
 
     def __post_init__(self) -> None:
         self.check()
@@ -662,6 +665,10 @@ class MigrationConfig:
         """Check ranges; raise ConfigError."""
         _between("migration.mib_per_s", self.mib_per_s, 0.01)
         _between("migration.wait_s", self.wait_s, 0)
+        if self.rebalance_s is not None:
+            _between("migration.rebalance_s", self.rebalance_s, 1)
+        _between("migration.rebalance_gap", self.rebalance_gap, 0, 1)
+        _between("migration.rebalance_most", self.rebalance_most, 1)
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,7 @@
 
 What        `Agenda`, a queue of items by (instant, rank, key, order of entry). At one instant hosts come back, then
             hosts fail, then domains land that were on their way, then machines leave, then they arrive, then hosts are
-            emptied, then what hosts took with them is started again.
+            emptied, then what hosts took with them is started again, then domains move so that hosts are filled alike.
 Units       Simulated time in ns.
 Invariants  [AG-1] items come out in order of time, rank, key and entry, those that are put in meanwhile included.
 """
@@ -91,17 +91,46 @@ class Landing:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebalancing:
+    """Domains are to move so that hosts are filled alike."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rescue:
     """Those who have lost their host, and are due, are to be started again."""
 
 
 Item: TypeAlias = (
-    Warmed | Recovery | Failure | Enabling | Landing | Departure | Arrival | Operation | Evacuation | Migration | Rescue
+    Warmed
+    | Recovery
+    | Failure
+    | Enabling
+    | Landing
+    | Departure
+    | Arrival
+    | Operation
+    | Evacuation
+    | Migration
+    | Rescue
+    | Rebalancing
 )
 RANKS: Final[dict[type[Item], int]] = {
     kind: rank
     for rank, kind in enumerate(
-        (Warmed, Recovery, Failure, Enabling, Landing, Departure, Arrival, Operation, Evacuation, Migration, Rescue)
+        (
+            Warmed,
+            Recovery,
+            Failure,
+            Enabling,
+            Landing,
+            Departure,
+            Arrival,
+            Operation,
+            Evacuation,
+            Migration,
+            Rescue,
+            Rebalancing,
+        )
     )
 }
 

@@ -35,6 +35,7 @@ from podcluster.cluster.agenda import (
     Landing,
     Migration,
     Operation,
+    Rebalancing,
     Recovery,
     Rescue,
     Warmed,
@@ -50,6 +51,7 @@ from podcluster.cluster.scheduler import Outcome, Scheduler
 from podcluster.errors import InvariantError
 from podcluster.placement.ha import evacuation
 from podcluster.placement.policy import Policy
+from podcluster.placement.rebalance import Filled, rebalance
 from podcluster.records import (
     NO_DOMAIN,
     NO_HOST,
@@ -132,7 +134,11 @@ class Driver:
         self._sink = sink
         self._scheduler = Scheduler(plan, policy)
         self._looks = self._scheduler.looks(workload.requests, plan.epoch_ns)
-        self._troubled = bool(plan.failures) or any(not isinstance(order.item, Operation) for order in plan.orders)
+        self._troubled = (
+            bool(plan.failures)
+            or plan.migration.rebalance_s is not None
+            or any(not isinstance(order.item, Operation) for order in plan.orders)
+        )
         self._begin_ns = 0  # of the step at hand
         self._waiting: list[MachineRequest] = []  # have arrived in it, and are to be placed together
         self._leaving: list[tuple[int, int]] = []  # (at, domain_id), after these
@@ -143,6 +149,7 @@ class Driver:
         self._rescues: set[int] = set()  # instants at which they are due
         self._evacuated: set[int] = set()  # hosts that are given no more domains
         self._landings: dict[int, int] = {}  # domain_id -> when it lands
+        self._stayed: set[int] = set()  # domain_ids of those that could not leave when they were to
         self._ended: set[int] = set()  # domain_ids of those that are on no host any more, as far as is known
         self._commands: dict[int, list[Command]] = {}
         for request in sorted(workload.requests, key=lambda request: (request.arrival_ns, request.domain_id)):
@@ -152,6 +159,7 @@ class Driver:
                 self.agenda.add(order.at_ns, order.item)
         if plan.warmup_ns:
             self.agenda.add(plan.warmup_ns, Warmed())
+        self._rebalance_next(0)
 
     @property
     def awaits(self) -> bool:
@@ -199,6 +207,7 @@ class Driver:
                     self._mourn(row, until_ns)
                 if row.fate in ("shut_down", "build_failed") or not self._plan.restarts:
                     self._ended.add(row.domain_id)
+            self._stayed.update(report.stayed)
             for domain_id in report.stayed:
                 if self._scheduler.expected_on(domain_id) is not None:
                     self._scheduler.give_up(domain_id)
@@ -245,6 +254,8 @@ class Driver:
             self._migrate(at_ns, item)
         elif isinstance(item, Enabling):
             self._enable(at_ns, item.host_id)
+        elif isinstance(item, Rebalancing):
+            self._rebalance(at_ns)
         elif isinstance(item, Warmed):
             self._command_all(EndWarmup(at_ns))
 
@@ -426,6 +437,38 @@ class Driver:
             self._event(at_ns, host_id, request, "migrate_refused", f"host {item.host_id} has no room for it")
             return
         self._send(at_ns, host_id, [(request, item.host_id)])
+
+    def _rebalance(self, at_ns: int) -> None:
+        """Send domains from the fullest host to the emptiest, until they are close enough. Who had to stay once is left
+        alone.
+        """
+        migration = self._plan.migration
+        views = self._scheduler.open_views()
+        domains: dict[int, list[tuple[int, int]]] = {view.host_id: [] for view in views}
+        for domain_id, host_id in self._host_of.items():
+            expected = self._scheduler.expected_on(domain_id) is not None
+            free_to_go = not expected and domain_id not in self._stayed and self._is_on(domain_id, host_id)
+            if host_id in domains and free_to_go:
+                need_pages = self._scheduler.ask(self._requests[domain_id]).need_pages
+                domains[host_id].append((domain_id, need_pages))
+        hosts = [Filled(view.host_id, view.usable_pages, view.committed_pages) for view in views]
+        going: dict[int, list[tuple[MachineRequest, int]]] = {}
+        for move in rebalance(hosts, domains, migration.rebalance_gap, migration.rebalance_most):
+            request = self._requests[move.domain_id]
+            if self._scheduler.expect(move.receiver, request):  # else what must not be together would be
+                going.setdefault(move.sender, []).append((request, move.receiver))
+                text = (
+                    f"to host {move.receiver}: {move.sender_share:.3f} counted on here, {move.receiver_share:.3f} there"
+                )
+                self._event(at_ns, move.sender, request, "rebalance", text)
+        for host_id in sorted(going):
+            self._send(at_ns, host_id, going[host_id])
+        self._rebalance_next(at_ns)
+
+    def _rebalance_next(self, at_ns: int) -> None:
+        rebalance_s = self._plan.migration.rebalance_s
+        if rebalance_s is not None and at_ns + s_to_ns(rebalance_s) <= self._plan.duration_ns:
+            self.agenda.add(at_ns + s_to_ns(rebalance_s), Rebalancing())
 
     def _send(self, at_ns: int, host_id: int, going: Sequence[tuple[MachineRequest, int]]) -> None:
         """Let these leave a host for those that expect them; what a receiver has left besides is for all who come."""

@@ -1,0 +1,30 @@
+"""Domains that move so that hosts are filled alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from podcluster.cluster.agenda import Enabling, Evacuation
+from podcluster.config import MigrationConfig
+from podcluster.units import NS_PER_S
+from tests.cluster.story import play
+from tests.cluster.test_failures import at, immortal, plan_with, rows_of
+
+
+def test_a_host_that_comes_back_empty_is_filled_again() -> None:
+    """Six domains on host 0 of three: two go at the first look; it is emptied of four at 1,000 s and back at 1,500, two
+    come at the next look, and all are spread two by two.
+    """
+    workload = immortal(6)
+    plan = plan_with(workload, at(1000, Evacuation(0)), at(1500, Enabling(0)))
+    rebalancing = MigrationConfig(rebalance_s=600, rebalance_gap=0.15, rebalance_most=2)
+    _, still = play(plan, workload)
+    _, sink = play(replace(plan, migration=rebalancing), workload)
+    assert Counter(row.host_id for row in still.tables["domains"] if row.fate == "running")[0] == 0
+    there = Counter(row.host_id for row in sink.tables["domains"] if row.fate == "running")
+    assert there == {0: 2, 1: 2, 2: 2}
+    told = [event for event in sink.tables["events"] if event.kind == "rebalance"]
+    moved = [row for row in rows_of(sink).values() if row.origin == "migration"]
+    assert [event.t_ns // NS_PER_S for event in told] == [600, 600, 1800, 1800]
+    assert len(moved) == len(told) + 4
