@@ -4,17 +4,18 @@ What        Entries of 4 KiB, 2 MiB and 1 GiB that are RAM, `pod` or empty; sett
             kind does [T1, T2], and looking at them without populating [T3].
 Units       gfn and mfn in 4 KiB frames; i is a page within its block.
 Invariants  A bit of RAM_ROW and of POD_ROW is never set for the same page. Records of blocks below a 1 GiB entry say
-            the same as the entry.
+            the same as the entry. Where no page is RAM or promised, RAM_ROW or POD_ROW is ZEROS.
 Departs     Tables above 512 GiB are not kept: they are taken to exist where a 1 GiB slot below them was ever set.
 """
 
 import numpy as np
 
-from podcluster.host.contents import contents_set_bits, pattern_set, pattern_uniform
+from podcluster.host.contents import contents_set_bits, contents_uniform, pattern_set, pattern_uniform
 from podcluster.host.heap import U0, U1, span_mask
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.rows import detail_give, detail_make, page_bit, row_give, row_is, row_write
 from podcluster.host.state import (
+    ANY,
     BASE,
     BLOCK_PAGES,
     DETAIL,
@@ -26,6 +27,7 @@ from podcluster.host.state import (
     G_TABLE,
     GIB_BLOCKS,
     GIB_PAGES,
+    HEAD,
     KIND,
     ODD,
     ONES,
@@ -118,6 +120,23 @@ def open_block(g: DomainState, b: int) -> None:
 
 
 @routine
+def _settle(h: HostState, g: DomainState, b: int) -> None:
+    """Give back what block `b` owns and needs no more: rows without a bit, and the frames of no RAM."""
+    pod = int(g.blk[b, POD_ROW])
+    if pod > ONES and row_is(h, pod, U0):
+        row_give(h, pod)
+        g.blk[b, POD_ROW] = ZEROS
+    ram = int(g.blk[b, RAM_ROW])
+    if ram > ONES and row_is(h, ram, U0):
+        row_give(h, ram)
+        g.blk[b, RAM_ROW] = ZEROS
+        detail_give(h, int(g.blk[b, DETAIL]))
+        g.blk[b, DETAIL] = 0
+        if row_is(h, int(g.blk[b, HEAD]), U0) and row_is(h, int(g.blk[b, ANY]), U0):
+            contents_uniform(h, g, b, ZEROS)
+
+
+@routine
 def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn: int) -> None:
     """Set `count` entries of 4 KiB inside one block; RAM on consecutive frames from `mfn` on.
 
@@ -131,7 +150,7 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
         if handle == 0:
             base = mfn - i
             if base != g.blk[b, BASE]:
-                if int(g.blk[b, RAM_ROW]) == ZEROS or row_is(h, int(g.blk[b, RAM_ROW]), U0):
+                if int(g.blk[b, RAM_ROW]) == ZEROS:
                     g.blk[b, BASE] = base
                 else:
                     handle = detail_make(h, int(g.blk[b, BASE]))
@@ -160,6 +179,7 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
                 pattern_set(h, g, b, i >> 6, m, False)
             i += span
             count -= span
+        _settle(h, g, b)
     g.rec[0].table_generation += 1
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from podcluster.config import ERAS
 from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.test_pod_machine import BLOCK, SHAPES
-from tests.host.test_ranges import COSTS, DOM, EPT, MAXMEM_BLOCKS, Trio, per_s
+from tests.host.test_ranges import COSTS, DOM, EPT, HOST_PAGES, MAXMEM_BLOCKS, Trio, per_s
 
+NEXT = 2
 ALL_PAGES = MAXMEM_BLOCKS * BLOCK
 
 contents = st.sampled_from((ZERO, ZERO, ZERO, DATA, PATTERN))
@@ -100,6 +101,17 @@ def test_any_life_in_debt_equals_its_loop(
         elif words:
             for gfn in pages:
                 trio.prepare("write", DOM, gfn, how, 9)
+    if not trio.conflict:
+        end(trio)
+
+
+def end(trio: Trio) -> None:
+    """The guest is destroyed, and another takes all that is free: which frames it gets tells what was given back."""
+    trio.prepare("destroy", DOM)
+    trio.doms.remove(DOM)
+    trio.create_all(NEXT, maxmem_pages=HOST_PAGES, max_pages=HOST_PAGES)
+    trio.prepare("populate_seq", NEXT, 0, HOST_PAGES, 0, 1)
+    trio.compare_all()
 
 
 # -- the situations that must not be missed, each shown to have happened -----------------------------------------
@@ -187,3 +199,32 @@ def test_a_wave_of_the_registered_pattern_becomes_promises_of_it(step: int) -> N
     trio.run("touch", list(range(100, 400))[::step], as_list=False, content=PATTERN)
     assert trio.slow.counters(DOM).reclaimed_4k == 300 - 32
     trio.run("touch", list(range(90, 500))[::step], as_list=False, content=ZERO)
+
+
+def test_frames_in_pieces_go_home_with_the_guest(trio: Trio, step: int) -> None:
+    """Tables whose frames lead upwards, downwards and nowhere, with holes and without."""
+    trio.build(EPT, 3 * BLOCK, order=0)
+    trio.run("touch", list(range(2 * BLOCK)), as_list=False, content=DATA)
+    trio.run("balloon", list(range(40, 100)), as_list=False)
+    trio.run("balloon", list(range(200, 300))[::-1], as_list=False)
+    trio.run("balloon", [300 + i * 57 % 200 for i in range(100)], as_list=True)
+    trio.run("touch", list(range(2 * BLOCK, 4 * BLOCK - 500))[::step], as_list=False, content=DATA)
+    trio.run("populate", list(range(40, 90))[::step], as_list=False)
+    trio.prepare("add_ref", DOM, 3 * BLOCK, 1)
+    end(trio)
+
+
+def test_a_table_that_is_emptied_owns_nothing(step: int) -> None:
+    """What a balloon has taken whole leaves neither rows nor frame lists behind."""
+    trio = Trio(words=False)
+    trio.create_all(DOM, maxmem_pages=ALL_PAGES, max_pages=ALL_PAGES, **EPT)
+    unmapped = trio.fast.memory_bytes(DOM)
+    trio.prepare("set_pod_target", DOM, 3 * BLOCK)
+    trio.prepare("mark_pod_seq", DOM, 0, MAXMEM_BLOCKS, 9)
+    trio.run("touch", list(range(BLOCK)), as_list=False, content=DATA)
+    trio.run("balloon", list(range(0, BLOCK, 2)), as_list=True)
+    trio.run("touch", list(range(BLOCK + 7, 2 * BLOCK - 100))[::step], as_list=False, content=DATA)
+    trio.run("balloon", list(range(BLOCK, 4 * BLOCK))[::step], as_list=False)
+    assert trio.fast.memory_bytes(DOM) > unmapped
+    trio.run("balloon", list(range(1, BLOCK, 2))[::step], as_list=True)
+    assert trio.fast.memory_bytes(DOM) == unmapped
