@@ -34,7 +34,7 @@ from podcluster.host.lists import list_drop, list_head, list_head_signed
 from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import allocating_lookup, demand_populate
 from podcluster.host.reservation import DONE, decrease_extent, populate
-from podcluster.host.rows import frame_of, next_page, page_bit, row_count
+from podcluster.host.rows import frame_of, frame_run, next_page, page_bit, row_count
 from podcluster.host.state import (
     ANY,
     BASE,
@@ -315,21 +315,15 @@ def _stretch(h: HostState, g: DomainState, gfn: int, limit: int, step: int, fiel
 @routine
 def _give_back(h: HostState, g: DomainState, b: int, i: int, n: int, step: int, steal: bool) -> None:
     """Unmap `n` plain RAM pages of a block: into the cache, or to the host."""
-    ordered = g.blk[b, DETAIL] == 0
     k = 0
     while k < n:
         mfn = frame_of(h, g, b, i + k * step)
-        run = n if ordered else 1
-        along = step
-        if k + run < n:
-            # The host does not mind the order, and a segment of a list may lead either way.
-            along = -1 if frame_of(h, g, b, i + (k + 1) * step) < mfn else 1
-            while k + run < n and frame_of(h, g, b, i + (k + run) * step) == mfn + run * along:
-                run += 1
+        signed = frame_run(h, g, b, i + k * step, n - k, step)
+        run = abs(signed)
         if steal:
-            cache_add_run(h, g, mfn, run, along, False)
-        else:
-            run_release(h, g, mfn if along > 0 else mfn - run + 1, run)
+            cache_add_run(h, g, mfn, run, 1 if signed > 0 else -1, False)
+        else:  # the host does not mind the order
+            run_release(h, g, mfn if signed > 0 else mfn - run + 1, run)
         k += run
     low = i if step > 0 else i - n + 1
     _write_span(h, g, b, low, low + n, ZERO)

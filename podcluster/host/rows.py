@@ -133,3 +133,21 @@ def frame_of(h: HostState, g: DomainState, b: int, i: int) -> int:
     if handle:
         return int(h.detail[handle, i])
     return int(g.blk[b, BASE]) + i
+
+
+@routine
+def frame_run(h: HostState, g: DomainState, b: int, i: int, n: int, step: int) -> int:
+    """How many of the `n` RAM pages of block `b` from page `i` on, in the direction of `step`, have frames that follow
+    each other: less than 0 where they do so downwards. A single page counts as upwards.
+    """
+    handle = g.blk[b, DETAIL]
+    if handle == 0:
+        return n * step if n > 1 else n
+    if n == 1:
+        return 1
+    mfn = h.detail[handle, i]
+    along = -1 if h.detail[handle, i + step] < mfn else 1
+    run = 1
+    while run < n and h.detail[handle, i + run * step] == mfn + run * along:
+        run += 1
+    return run * along if run > 1 else 1

@@ -6,16 +6,14 @@ Invariants  Once the domain is dying nothing populates any more; every frame goe
 Departs     nowhere.
 """
 
-import numpy as np
-
 from podcluster.host.cache import cache_add_run, cache_empty
 from podcluster.host.contents import contents_uniform, pattern_uniform
 from podcluster.host.frames import clear_fresh, frame_home, frame_release, frames_take, run_release
-from podcluster.host.heap import U0, U1
-from podcluster.host.kernel import ctz, kernel, routine
+from podcluster.host.heap import ALL, U0
+from podcluster.host.kernel import kernel, routine
 from podcluster.host.lists import list_pop, list_push
 from podcluster.host.p2m import forget_mapping, mark_odd, page_kind
-from podcluster.host.rows import detail_give, frame_of, row_give
+from podcluster.host.rows import detail_give, frame_of, frame_run, next_page, row_give
 from podcluster.host.state import (
     BASE,
     BLOCK_PAGES,
@@ -30,7 +28,6 @@ from podcluster.host.state import (
     LOOSE,
     LOOSE_LIST,
     ODD,
-    ONES,
     POD_ROW,
     RAM,
     RAM_ROW,
@@ -92,31 +89,25 @@ def destroy(h: HostState, g: DomainState) -> None:
 @routine
 def _release_block(h: HostState, g: DomainState, b: int) -> None:
     """Release the RAM of one block of a dying domain."""
-    odd = int(g.blk[b, ODD])
     row = int(g.blk[b, RAM_ROW])
-    ordered = g.blk[b, DETAIL] == 0 and g.rec[0].conflicts == 0
-    if row == ONES and odd == ZEROS and ordered:
-        run_release(h, g, int(g.blk[b, BASE]), BLOCK_PAGES)
-        return
-    for wi in range(8):
-        left = h.row[row, wi]
-        if odd == ZEROS and ordered:
-            while left != U0:
-                first = ctz(left)
-                run = ctz(~(left >> np.uint64(first)))
-                run = min(run, 64 - first)
-                run_release(h, g, int(g.blk[b, BASE]) + 64 * wi + first, run)
-                if first + run == 64:
-                    left = U0
-                else:
-                    left &= ~((U1 << np.uint64(first + run)) - U1)
-            continue
-        while left != U0:
-            i = 64 * wi + ctz(left)
-            left &= left - U1
+    i = next_page(h, row, 0, BLOCK_PAGES, 1, U0)
+    if int(g.blk[b, ODD]) != ZEROS or g.rec[0].conflicts:
+        while i < BLOCK_PAGES:
             mfn = frame_of(h, g, b, i)
             forget_mapping(h, g, b, i, mfn)
             frame_release(h, g, mfn, 0)
+            i = next_page(h, row, i + 1, BLOCK_PAGES, 1, U0)
+        return
+    while i < BLOCK_PAGES:
+        # The host does not mind the order.
+        end = next_page(h, row, i, BLOCK_PAGES, 1, ALL)
+        while i < end:
+            mfn = frame_of(h, g, b, i)
+            signed = frame_run(h, g, b, i, end - i, 1)
+            run = abs(signed)
+            run_release(h, g, mfn if signed > 0 else mfn - run + 1, run)
+            i += run
+        i = next_page(h, row, i, BLOCK_PAGES, 1, U0)
 
 
 @kernel
