@@ -19,16 +19,19 @@ Departs     nowhere: tests/host/test_waves.py drives both.
 from podcluster.host.heap import ALL, U0
 from podcluster.host.kernel import routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed, list_turn
-from podcluster.host.p2m import set_pages, set_pages_down
+from podcluster.host.p2m import set_pages
 from podcluster.host.pod import reclaims_first
 from podcluster.host.reclaim import look_at
-from podcluster.host.rows import next_page
+from podcluster.host.rows import detail_make, next_page, page_bit
 from podcluster.host.state import (
+    BASE,
+    DETAIL,
     L_LENGTH,
     ODD,
     PATTERNED,
     POD_ROW,
     RAM,
+    RAM_ROW,
     RECENT_IN_DEBT,
     RING_EMPTY,
     RING_SUPER,
@@ -45,34 +48,56 @@ def _look_at_others(h: HostState, g: DomainState, low: int, high: int, count: in
     """P8 on the oldest `count` records, up to the first that names any of the pages low .. high or the 2 MiB around
     them; how many.
     """
-    first = g.rec[0].mrp_idx
-    for k in range(count):
-        record = g.ring[(first + k) & (g.ring.shape[0] - 1)]
+    r = g.rec[0]
+    at = r.mrp_idx
+    gone = 0  # records of pages that the guest has given back since, or that are promised again
+    looked = 0
+    while looked < count:
+        record = g.ring[at]
         if record == RING_EMPTY:
-            continue
-        if record & RING_SUPER:
+            pass
+        elif record & RING_SUPER:
             if (record & ~RING_SUPER) >> 9 == low >> 9:
-                return k
+                break
+            look_at(h, g, record)
         elif low <= record <= high:
-            return k
-        look_at(h, g, record)
-    return count
+            break
+        elif page_bit(h, int(g.blk[record >> 9, RAM_ROW]), record & 511):
+            look_at(h, g, record)
+        else:
+            gone += 1
+        at = (at + 1) & (g.ring.shape[0] - 1)
+        looked += 1
+    r.now_ns += gone * h.rec[0].look_ns
+    return looked
 
 
 @routine
 def _back(h: HostState, g: DomainState, gfn: int, n: int, step: int) -> None:
     """Map the first n frames of SINGLE to the pages from `gfn` on."""
+    b = gfn >> 9
+    low = gfn if step > 0 else gfn - n + 1
+    first = list_head(h, g, SINGLE)
+    signed = list_head_signed(h, g, SINGLE)
+    if abs(signed) >= n and (n == 1 or (signed > 0) == (step > 0)):  # frames ascend with the pages
+        set_pages(h, g, low, n, RAM, first if step > 0 else first - n + 1)
+        list_drop(h, g, SINGLE, n)
+        return
+    set_pages(h, g, low, n, RAM, first)
+    handle = int(g.blk[b, DETAIL])
+    if handle == 0:
+        handle = detail_make(h, int(g.blk[b, BASE]))
+        g.blk[b, DETAIL] = handle
+    i = gfn & 511
     while n > 0:
         first = list_head(h, g, SINGLE)
         signed = list_head_signed(h, g, SINGLE)
+        along = 1 if signed > 0 else -1
         here = min(n, abs(signed))
-        low = gfn if step > 0 else gfn - here + 1
-        if (signed > 0) == (step > 0):  # frames ascend with the pages
-            set_pages(h, g, low, here, RAM, first if step > 0 else first - here + 1)
-        else:
-            set_pages_down(h, g, low + here - 1, here, first - here + 1 if step > 0 else first)
+        for k in range(here):
+            h.detail[handle, i + k * step] = first + k * along
         list_drop(h, g, SINGLE, here)
-        gfn += here * step
+        i += here * step
         n -= here
 
 
