@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from podcluster.bench import command, month, placement, storm, telemetry, trace
+from podcluster.bench import command, density, month, placement, storm, telemetry, trace
 from podcluster.bench.pod import BOUNDS
 from podcluster.bench.processes import warm
 from podcluster.cli import conf_dir
@@ -119,3 +121,32 @@ def test_telemetry_is_of_every_host_and_of_all() -> None:
     assert figures["telemetry_rows"] == 12 * 3
     assert figures["telemetry_rows_per_s"] > 0 and figures["telemetry_ratio"] > 0
     assert config.study.telemetry_s == 0
+
+
+def test_a_packed_host_is_small_and_lives_as_never_packed() -> None:
+    """What `bench density` reports: hosts of several classes, all packed, of which each is what it would have been; and
+    one that reports something else is noticed.
+    """
+    host_ids = range(3)
+    here = density.Density()
+    shard, reports = here.boot(host_ids, 0)
+    assert shard.residents == []
+    classes = {one.request.os_class for host_id in host_ids for one in here.commands(host_id)}
+    assert {"windows", "linux"} <= classes
+    for host_id, packed in shard.pack(host_ids).items():
+        assert len(packed) < 80_000
+        assert density.lives_as_never_packed(here, host_id, density.digest([reports[host_id]]), packed)
+        assert not density.lives_as_never_packed(here, host_id, density.digest([]), packed)
+
+
+def test_memory_is_counted_with_that_of_children() -> None:
+    """PSS of this process grows by what it holds, and by a child's."""
+    before = density.held_bytes()
+    ballast = bytes(64 * 2**20 + 1).replace(b"\0", b"x")
+    assert density.held_bytes() - before > 60 * 2**20
+    del ballast
+    code = "import sys; held = b'x' * 2**26; print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        assert density.held_bytes() - before > 60 * 2**20
+        child.communicate()

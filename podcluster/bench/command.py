@@ -16,6 +16,7 @@ BENCHMARKS = {
     "trace": "whole hosts that follow a month of demand",
     "placement": "best fit and first fit on 100 to 10,000 hosts",
     "storm": "10,000 hosts of 40 guests that boot all at once",
+    "density": "how many hosts that are not in flight a GiB of memory holds",
     "pod": "the page kernels: populates, touches, sweeps, memory, compilation, start-up",
 }
 """By name; the module `podcluster.bench.NAME` has `measure`, `BOUNDS` and `REPEAT`."""
@@ -34,8 +35,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         one = names.add_parser(name, help=text, description=text)
         one.add_argument("--repeat", type=_positive, metavar="N", help="measurements of each figure")
         one.add_argument("--quick", action="store_true", help="leave out what takes long")
-        if name == "storm":
+        if name in ("storm", "density"):
             one.add_argument("--hosts", type=_positive, metavar="N", help="so many hosts instead")
+        if name == "storm":
             one.add_argument("--curve", action="store_true", help="a hundredth and a tenth of the hosts before them")
         one.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object there too")
     options = parser.parse_args(argv)

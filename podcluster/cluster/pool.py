@@ -2,7 +2,8 @@
 
 What        `HostShard`, some hosts in one process (a plain class: tests drive it without Ray); `Pool`, what the epochs
             see; `InlinePool`, one shard in this process. `ray_pool.py` holds shards in actors.
-Memory      Hosts for which a shard has no room are packed, each between its turns.
+Memory      Hosts for which a shard has no room are packed, each between its turns. One in which nothing happens has no
+            turn: the next covers its time as well [HM-1].
 Units       Simulated time in ns.
 Invariants  [CL-1] replies are folded in host_id order, whichever shard they came from and whenever.
             [CL-2] a shard is a function of its specs, its plan and the commands it was sent: rebuilt and sent them
@@ -15,13 +16,13 @@ from __future__ import annotations
 import gc
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
-from podcluster.records import Command, HostReport, HostSpec
+from podcluster.records import Command, HostReport, HostSpec, HostView
 
 CommandsByHost = Mapping[int, Sequence[Command]]
 
@@ -59,8 +60,8 @@ Packed: TypeAlias = Mapping[int, bytes]
 NOTHING_PACKED: Final[Packed] = MappingProxyType({})
 
 
-def weightless(_: Any) -> int:
-    """Memory that a host takes of which nobody says it [bytes]."""
+def nothing(_: Any) -> int:
+    """What is known of a host of which nobody says how much memory it takes [bytes], or until when it is quiet [ns]."""
     return 0
 
 
@@ -73,8 +74,9 @@ class Packing(NamedTuple):
 
     pack: Callable[[Any], Any]  # to something that can be pickled
     unpack: Callable[[Any], Host]
-    resident_bytes: Callable[[Any], int] = weightless  # memory that a host takes
+    resident_bytes: Callable[[Any], int] = nothing  # memory that a host takes
     let_go: Callable[[Any], None] = forget  # of a host that has been packed
+    quiet_until_ns: Callable[[Any], int] = nothing  # before that, without commands, a host only gets older
     room_bytes: int | None = None  # of memory for the hosts of one shard that are not packed; None: for all
 
 
@@ -102,7 +104,20 @@ def let_go_of_host(host: Any) -> None:
     host.let_go()
 
 
-PACKING: Final = Packing(pack_host, unpack_host, bytes_of_host, let_go_of_host)
+def quiet_until_ns_of_host(host: Any) -> int:
+    """Until when nothing happens on the real host by itself."""
+    return int(host.quiet_until_ns)
+
+
+PACKING: Final = Packing(pack_host, unpack_host, bytes_of_host, let_go_of_host, quiet_until_ns_of_host)
+
+
+class Kept(NamedTuple):
+    """A packed host, and what it reports as long as it is quiet."""
+
+    packed: Any
+    view: HostView | None  # None: it has said nothing yet
+    quiet_until_ns: int
 
 
 class Step(NamedTuple):
@@ -122,7 +137,7 @@ class HostShard:
         self._resident: dict[int, Host] = {}
         self._bytes: dict[int, int] = {}  # what each of these takes, ...
         self._all_bytes = 0  # ... and all of them
-        self._packed: dict[int, Any] = {}  # the others
+        self._packed: dict[int, Kept] = {}  # the others
         self.host_ids: list[int] = []  # in order
 
     def add(self, specs: Iterable[HostSpec], packed: Packed = NOTHING_PACKED) -> None:
@@ -130,9 +145,9 @@ class HostShard:
         for spec in sorted(specs, key=lambda spec: spec.host_id):
             self.host_ids.append(spec.host_id)
             if spec.host_id in packed:
-                self._keep(spec.host_id, self._packing.unpack(pickle.loads(packed[spec.host_id])))
+                self._keep(spec.host_id, self._packing.unpack(pickle.loads(packed[spec.host_id])), None)
             else:
-                self._keep(spec.host_id, self._make(spec, self._plan))
+                self._keep(spec.host_id, self._make(spec, self._plan), None)
 
     def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
         """Step every host to `until_ns`; reports in host_id order."""
@@ -150,14 +165,18 @@ class HostShard:
     def _step(self, host_id: int, until_ns: int, commands: Sequence[Command]) -> HostReport:
         host = self._resident.get(host_id)
         if host is None:
-            host = self._packing.unpack(self._packed.pop(host_id))
+            kept = self._packed[host_id]
+            if kept.view is not None and not commands and until_ns < kept.quiet_until_ns:
+                return HostReport(host_id, until_ns, replace(kept.view, at_ns=until_ns))
+            host = self._packing.unpack(kept.packed)
+            del self._packed[host_id]
         report = host.advance(until_ns, commands)
-        self._keep(host_id, host)
+        self._keep(host_id, host, report.view)
         return report
 
-    def _keep(self, host_id: int, host: Host) -> None:
+    def _keep(self, host_id: int, host: Host, view: HostView | None) -> None:
         """Keep a host until its next turn: as it is where there is room for it. All take turns, so whichever is there
-        may as well stay.
+        may as well stay. `view` is what it last said of itself.
         """
         room_bytes = self._packing.room_bytes
         self._resident[host_id] = host
@@ -167,7 +186,7 @@ class HostShard:
         self._all_bytes += host_bytes - self._bytes.get(host_id, 0)
         self._bytes[host_id] = host_bytes
         if self._all_bytes > room_bytes:
-            self._packed[host_id] = self._packing.pack(host)
+            self._packed[host_id] = Kept(self._packing.pack(host), view, self._packing.quiet_until_ns(host))
             self._all_bytes -= self._bytes.pop(host_id)
             del self._resident[host_id]
             self._packing.let_go(host)
@@ -175,7 +194,7 @@ class HostShard:
     def _small(self, host_id: int) -> Any:
         """A host packed, whether it is already or not."""
         host = self._resident.get(host_id)
-        return self._packed[host_id] if host is None else self._packing.pack(host)
+        return self._packed[host_id].packed if host is None else self._packing.pack(host)
 
 
 class Pool(Protocol):

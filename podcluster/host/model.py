@@ -206,6 +206,11 @@ class HostModel:
         return replace(report, departed=departed, stayed=stayed) if departed or stayed else report
 
     @property
+    def quiet_until_ns(self) -> int:
+        """Before that instant nothing happens here by itself, and nothing of a report changes but its time."""
+        return min(self._migrations.due_ns, self._attention.next_ns, self._recorder.next_look_ns, self._agenda.next_ns)
+
+    @property
     def resident_bytes(self) -> int:
         """About how much memory of this computer the host takes."""
         return self._machine.resident_bytes + HOST_BYTES + GUEST_BYTES * len(self._residents.standing)
@@ -214,6 +219,8 @@ class HostModel:
         """Give most of that back at once: the host is of no use from here on. (Guests and their streams point at each
         other, and a collector that counts objects does not see how large these are.)
         """
+        for resident in self._residents.standing:
+            vars(resident.memory).clear()  # runs of pages
         self._machine.let_go()
 
     def look(self) -> HostLook:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from podcluster.cli import compose
 from podcluster.cluster.memory import (
     ACTOR_BYTES,
     DRIVER_BYTES,
@@ -17,10 +19,10 @@ from podcluster.cluster.memory import (
     estimate_memory,
 )
 from podcluster.cluster.plan import make_plan
-from podcluster.cluster.pool import HostShard, InlinePool, Packing
+from podcluster.cluster.pool import PACKING, Host, HostPlan, HostShard, InlinePool, Packing
 from podcluster.config import Config, EngineConfig
 from podcluster.errors import ConfigError
-from podcluster.records import Workload
+from podcluster.records import Close, Command, HostSpec, StartDomain, Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import requests
 from tests.cluster.fake import FakeHost, make_fake
@@ -127,7 +129,9 @@ class Books:
         self.gone += 1
 
     def packing(self, room_bytes: int | None) -> Packing:
-        return Packing(self.pack, pickle.loads, lambda host: 10 + host.now_ns // NS_PER_S, self.let_go, room_bytes)
+        return Packing(
+            self.pack, pickle.loads, lambda host: 10 + host.now_ns // NS_PER_S, self.let_go, room_bytes=room_bytes
+        )
 
 
 def shard(room_bytes: int | None) -> tuple[HostShard, Books]:
@@ -159,6 +163,37 @@ def test_reports_do_not_depend_on_room(room_bytes: int | None) -> None:
     again = HostShard(PLAN.hosts, make_fake, Books().packing(room_bytes))
     again.add(PLAN.specs, found.pack(found.host_ids))
     assert again.advance(40 * NS_PER_S, {}) == always.advance(40 * NS_PER_S, {})
+
+
+def test_a_packed_host_that_is_quiet_is_left_alone() -> None:
+    """Real hosts, one of them empty and one with a guest that is up: they are unpacked when something is to happen, and
+    report what hosts do that never were packed.
+    """
+    config = compose(["guest=linux", "guest.page_cache.rate_mib_per_s=0", "cluster.host_mem_gib=8"])
+    plan = HostPlan(config.host, config.guests, 1, 100 * NS_PER_S)
+    specs = [HostSpec(host_id, 8 * PAGES_PER_GIB, config.usable_pages) for host_id in range(2)]
+    unpacked: list[int] = []
+
+    def unpack(packed: Any) -> Host:
+        unpacked.append(1)
+        return PACKING.unpack(packed)
+
+    shards = [HostShard(plan, packing=PACKING), HostShard(plan, packing=PACKING._replace(unpack=unpack, room_bytes=0))]
+    for one in shards:
+        one.add(specs)
+    told: dict[int, dict[int, list[Command]]] = {
+        10: {0: [StartDomain(1, machine(0, 0.0, pages=PAGES_PER_GIB))]},
+        350: {host_id: [Close(350 * NS_PER_S)] for host_id in range(2)},
+    }
+    turns: dict[int, int] = {}
+    for until_s in range(10, 360, 10):
+        before = len(unpacked)
+        never, packed = (one.advance(until_s * NS_PER_S, told.get(until_s, {})) for one in shards)
+        assert repr(packed) == repr(never)
+        turns[until_s] = len(unpacked) - before
+    assert turns[10] == 2  # nobody has said anything yet
+    assert turns[20] == turns[30] == 1  # it boots
+    assert {until_s for until_s in turns if until_s > 200 and turns[until_s]} == {300, 350}  # all look at their grid
 
 
 def test_a_pool_keeps_to_its_room() -> None:
