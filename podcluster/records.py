@@ -444,9 +444,9 @@ class GuestState:
 
 @dataclass(frozen=True, slots=True)
 class MigrateOut:
-    """Bring a domain down to its dynamic minimum, for `wait_ns` at most, copy it at `pages_per_s`, and let go of it:
-    its state is in the report of the epoch in which that is done (D4.7). It stays if it then has more than the
-    `most_pages` that the receiver can give.
+    """Bring a domain down to its dynamic minimum, for `wait_ns` at most, and ask for room for what it then has: that is
+    in the report of the epoch (D4.7). It stays if that is more than the `most_pages` that the receiver can give. Told
+    to go, it is copied at `pages_per_s` and let go of: its state is in the report of the epoch in which that is done.
     """
 
     at_ns: int
@@ -456,9 +456,42 @@ class MigrateOut:
     most_pages: int
 
 
+@dataclass(frozen=True, slots=True)
+class MigrateGo:
+    """There is room where this domain is to go: copy it."""
+
+    at_ns: int
+    domain_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateStay:
+    """There is none: let this domain stay as it is."""
+
+    at_ns: int
+    domain_id: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeepRoom:
+    """Make room for a domain that runs on another host and has `pages` there; what comes of it is in a report."""
+
+    at_ns: int
+    request: MachineRequest
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropRoom:
+    """A domain for which room was to be made does not come."""
+
+    at_ns: int
+    domain_id: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MigrateIn:
-    """Let a domain go on here that comes from another host."""
+    """Let a domain go on here that comes from another host, in the room that was kept for it, if any was."""
 
     at_ns: int
     state: GuestState
@@ -520,6 +553,10 @@ Command: TypeAlias = (
     | SetMaxMem
     | AttachDevice
     | MigrateOut
+    | MigrateGo
+    | MigrateStay
+    | KeepRoom
+    | DropRoom
     | MigrateIn
     | FailHost
     | EndWarmup
@@ -906,12 +943,28 @@ rows are sorted by cell, replication and `key`, rows of equal key staying in the
 # --- reports of a host, and where rows go -----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RoomWanted:
+    """A domain is ready to be copied, and has so many pages."""
+
+    request: MachineRequest
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoomAnswer:
+    """What came of making room for a domain of another host: why there is none, or empty."""
+
+    domain_id: int
+    refused: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class HostReport:
     """What a host says at the end of an epoch: its view, what ended, what happened; `host` only after Close.
 
-    `departed` is the state of domains that are on their way to another host, `stayed` the domain_ids of those that were
-    to go and do not.
+    `wanted` is asked for by domains that are ready to go to another host, `departed` the state of those on their way
+    there, `stayed` the domain_ids of those that were to go and do not; `answers` are about domains that are to come.
     """
 
     host_id: int
@@ -923,6 +976,13 @@ class HostReport:
     host: HostRow | None = None
     departed: tuple[GuestState, ...] = ()
     stayed: tuple[int, ...] = ()
+    wanted: tuple[RoomWanted, ...] = ()
+    answers: tuple[RoomAnswer, ...] = ()
+
+    @property
+    def moving(self) -> bool:
+        """Whether it says anything of domains that move."""
+        return bool(self.departed or self.stayed or self.wanted or self.answers)
 
 
 class Sink(Protocol):

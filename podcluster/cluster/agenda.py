@@ -1,8 +1,9 @@
 """What the cluster has to do, and when.
 
 What        `Agenda`, a queue of items by (instant, rank, key, order of entry). At one instant hosts come back, then
-            hosts fail, then domains land that were on their way, then machines leave, then they arrive, then hosts are
-            emptied, then what hosts took with them is started again, then domains move so that hosts are filled alike.
+            hosts fail, then domains go or stay whose receivers have answered, then those land that were on their
+            way, then machines leave, then they arrive, then receivers are asked for room, then hosts are emptied, then
+            what hosts took with them is started again, then domains move so that hosts are filled alike.
 Units       Simulated time in ns.
 Invariants  [AG-1] items come out in order of time, rank, key and entry, those that are put in meanwhile included.
 """
@@ -15,7 +16,16 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, TypeAlias
 
-from podcluster.records import AttachDevice, GuestState, MachineRequest, SetMaxMem, SetTarget, StopDomain
+from podcluster.records import (
+    AttachDevice,
+    GuestState,
+    MachineRequest,
+    RoomAnswer,
+    RoomWanted,
+    SetMaxMem,
+    SetTarget,
+    StopDomain,
+)
 
 NEVER: Final = 1 << 62
 
@@ -90,6 +100,28 @@ class Landing:
     state: GuestState
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Asking:
+    """A domain is ready to be copied, and its receiver is to be asked for room."""
+
+    wanted: RoomWanted
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A receiver has answered, or cannot any more."""
+
+    answer: RoomAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class CalledOff:
+    """A domain does not come to the host that was asked for room."""
+
+    domain_id: int
+    host_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class Rebalancing:
     """Domains are to move so that hosts are filled alike."""
@@ -105,10 +137,13 @@ Item: TypeAlias = (
     | Recovery
     | Failure
     | Enabling
+    | CalledOff
+    | Answered
     | Landing
     | Departure
     | Arrival
     | Operation
+    | Asking
     | Evacuation
     | Migration
     | Rescue
@@ -122,10 +157,13 @@ RANKS: Final[dict[type[Item], int]] = {
             Recovery,
             Failure,
             Enabling,
+            CalledOff,
+            Answered,
             Landing,
             Departure,
             Arrival,
             Operation,
+            Asking,
             Evacuation,
             Migration,
             Rescue,

@@ -168,6 +168,6 @@ class Memory:
         view = self._views.get(report.host_id)
         if view is None or report.domains or report.events or len(report.samples) or report.host is not None:
             return False
-        if report.departed or report.stayed or report.view.at_ns != report.now_ns:
+        if report.moving or report.view.at_ns != report.now_ns:
             return False
         return report.view == replace(view, at_ns=report.now_ns)

@@ -26,7 +26,10 @@ from dataclasses import dataclass, replace
 from podcluster.cluster.agenda import (
     NEVER,
     Agenda,
+    Answered,
     Arrival,
+    Asking,
+    CalledOff,
     Departure,
     Enabling,
     Evacuation,
@@ -58,16 +61,22 @@ from podcluster.records import (
     Close,
     Command,
     DomainRow,
+    DropRoom,
     EndWarmup,
     EventKind,
     EventRow,
     FailHost,
     GuestState,
     HostReport,
+    KeepRoom,
     MachineRequest,
+    MigrateGo,
     MigrateIn,
     MigrateOut,
+    MigrateStay,
     Rejected,
+    RoomAnswer,
+    RoomWanted,
     RunRow,
     Sink,
     StartDomain,
@@ -148,6 +157,8 @@ class Driver:
         self._lost: dict[int, Lost] = {}  # by domain_id
         self._rescues: set[int] = set()  # instants at which they are due
         self._evacuated: set[int] = set()  # hosts that are given no more domains
+        self._rooms: dict[int, int] = {}  # domain_id -> host_id that was asked for room
+        self._unanswered: set[int] = set()  # domain_ids of these
         self._landings: dict[int, int] = {}  # domain_id -> when it lands
         self._stayed: set[int] = set()  # domain_ids of those that could not leave when they were to
         self._ended: set[int] = set()  # domain_ids of those that are on no host any more, as far as is known
@@ -207,10 +218,15 @@ class Driver:
                     self._mourn(row, until_ns)
                 if row.fate in ("shut_down", "build_failed") or not self._plan.restarts:
                     self._ended.add(row.domain_id)
+                if row.fate not in ("running", "migrated"):
+                    self._stays(row.domain_id, until_ns)
             self._stayed.update(report.stayed)
             for domain_id in report.stayed:
-                if self._scheduler.expected_on(domain_id) is not None:
-                    self._scheduler.give_up(domain_id)
+                self._stays(domain_id, until_ns)
+            for wanted in report.wanted:
+                self.agenda.add(until_ns + 1, Asking(wanted), wanted.request.domain_id)
+            for answer in report.answers:
+                self.agenda.add(until_ns + 1, Answered(answer), answer.domain_id)
             for state in report.departed:
                 self._landings[state.request.domain_id] = until_ns + 1
                 self.agenda.add(until_ns + 1, Landing(state), state.request.domain_id)
@@ -246,6 +262,12 @@ class Driver:
             self._recover(at_ns, item)
         elif isinstance(item, Rescue):
             self._rescue(at_ns)
+        elif isinstance(item, CalledOff):
+            self._command(item.host_id, DropRoom(at_ns, item.domain_id))
+        elif isinstance(item, Answered):
+            self._answered(at_ns, item.answer)
+        elif isinstance(item, Asking):
+            self._ask_room(at_ns, item.wanted)
         elif isinstance(item, Landing):
             self._land(at_ns, item.state)
         elif isinstance(item, Evacuation):
@@ -326,6 +348,9 @@ class Driver:
         self.ledger.host_failures += at_ns >= self._plan.warmup_ns
         self._scheduler.close(host_id)
         self._command(host_id, FailHost(at_ns))
+        for domain_id in sorted(self._unanswered):
+            if self._rooms[domain_id] == host_id:
+                self.agenda.add(at_ns + 1, Answered(RoomAnswer(domain_id, "it has failed")), domain_id)
         self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "host_failed", "the host is down")])
         repair_s = self._plan.failure.repair_s
         if repair_s is not None:
@@ -481,10 +506,53 @@ class Driver:
             order = MigrateOut(at_ns, request.domain_id, s_to_ns(migration.wait_s), pages_per_s, most_pages)
             self._command(host_id, order)
 
+    def _ask_room(self, at_ns: int, wanted: RoomWanted) -> None:
+        """Ask the receiver of a domain that is ready to be copied for room, unless it takes nobody any more."""
+        domain_id = wanted.request.domain_id
+        host_id = self._scheduler.expected_on(domain_id)
+        if host_id is None:
+            self._command(self._host_of[domain_id], MigrateStay(at_ns, domain_id))
+        elif not self._scheduler.is_open(host_id):
+            self._refused(at_ns, domain_id, host_id, "it takes no domains any more")
+        else:
+            self._scheduler.keeps(domain_id)
+            self._rooms[domain_id] = host_id
+            self._unanswered.add(domain_id)
+            self._command(host_id, KeepRoom(at_ns, wanted.request, wanted.pages))
+
+    def _answered(self, at_ns: int, answer: RoomAnswer) -> None:
+        """A receiver keeps room for a domain, which goes, or does not, and it stays where it is."""
+        domain_id = answer.domain_id
+        if domain_id not in self._unanswered:  # it was called off
+            return
+        self._unanswered.discard(domain_id)
+        if answer.refused:
+            self._refused(at_ns, domain_id, self._rooms.pop(domain_id), answer.refused)
+        else:
+            self._command(self._host_of[domain_id], MigrateGo(at_ns, domain_id))
+
+    def _refused(self, at_ns: int, domain_id: int, receiver_id: int, why: str) -> None:
+        """There is no room for a domain that was to be copied."""
+        self._scheduler.give_up(domain_id)
+        self._stayed.add(domain_id)
+        host_id = self._host_of[domain_id]
+        self._command(host_id, MigrateStay(at_ns, domain_id))
+        text = f"host {receiver_id} has no room for it: {why}"
+        self._event(at_ns, host_id, self._requests[domain_id], "migrate_refused", text)
+
+    def _stays(self, domain_id: int, until_ns: int) -> None:
+        """A domain does not go, or is no more: nobody keeps room for it."""
+        if self._scheduler.expected_on(domain_id) is not None:
+            self._scheduler.give_up(domain_id)
+        if domain_id in self._rooms:
+            self._unanswered.discard(domain_id)
+            self.agenda.add(until_ns + 1, CalledOff(domain_id, self._rooms.pop(domain_id)), domain_id)
+
     def _land(self, at_ns: int, state: GuestState) -> None:
         """Let a domain go on where there is room kept for it; if that host has failed meanwhile, on any other."""
         domain_id = state.request.domain_id
         del self._landings[domain_id]
+        room_on = self._rooms.pop(domain_id)
         host_id = self._scheduler.expected_on(domain_id)
         assert host_id is not None
         here = replace(state.request, attempt=state.request.attempt + 1, origin="migration", arrival_ns=at_ns)
@@ -492,6 +560,7 @@ class Driver:
             self._scheduler.land(here)
         else:
             self._scheduler.give_up(domain_id)
+            self._command(room_on, DropRoom(at_ns, domain_id))
             (outcome,) = self._scheduler.place([here], self._begin_ns)
             self._count_races(at_ns, here, outcome.refused)
             if isinstance(outcome.answer, Rejected):
@@ -526,5 +595,5 @@ def _command_order(command: Command) -> tuple[int, int]:
     """Time; then the host's death before all else, stops before starts and Close last; the sort is stable, so the order
     in which things were due breaks the rest.
     """
-    rank = {FailHost: 0, EndWarmup: 0, StopDomain: 1, StartDomain: 2, Close: 4}.get(type(command), 3)
+    rank = {FailHost: 0, EndWarmup: 0, StopDomain: 1, DropRoom: 1, StartDomain: 2, Close: 4}.get(type(command), 3)
     return command.at_ns, rank

@@ -94,6 +94,8 @@ class Scheduler:
         self._sampled = {view.host_id: _Sampled() for view in views} if cfg.by in ("target", "demand") else {}
         self._where: dict[int, tuple[MachineRequest, int, Ask]] = {}
         self._expected: dict[int, Placed] = {}  # by domain_id: on their way to that host, which knows nothing of it
+        self._kept: set[int] = set()  # of these, those whose host has been told: its views have them
+        self._doubtful: set[int] = set()  # hosts whose next view counts, however it compares with the last
         self._closed: set[int] = set()
         self._step = _Step(0)
         self._unseen: deque[_Step] = deque()
@@ -180,15 +182,25 @@ class Scheduler:
         self._expected[request.domain_id] = host_id, ask
         return True
 
+    def keeps(self, domain_id: int) -> None:
+        """The host that a domain is expected on is being told, and keeps room for it itself from the next report on."""
+        self._kept.add(domain_id)
+
     def give_up(self, domain_id: int) -> None:
         """A domain that was expected does not come."""
         host_id, ask = self._expected.pop(domain_id)
-        self._book.leave(host_id, ask)
+        if domain_id in self._kept:
+            self._kept.discard(domain_id)
+            self._doubtful.add(host_id)
+            self._book.strike(host_id, ask)
+        else:
+            self._book.leave(host_id, ask)
         self._groups.leave(host_id, ask)
 
     def land(self, request: MachineRequest) -> None:
         """A domain that was expected is there."""
         host_id, ask = self._expected.pop(request.domain_id)
+        self._kept.discard(request.domain_id)
         self._note(request, host_id, ask)
 
     # -- what hosts say ----------------------------------------------------------------------------------------------
@@ -204,7 +216,8 @@ class Scheduler:
         step = self._step
         step.at_ns = now_ns
         # Their views may be as before, the book is not.
-        took = {host_id for host_id, _ in (*step.placed, *self._expected.values())}
+        took = {host_id for host_id, _ in (*step.placed, *self._expected.values())} | self._doubtful
+        self._doubtful.clear()
         for report in reports:
             for row in report.domains:
                 if not (self._restarts and row.fate in CRASHES):
@@ -214,9 +227,10 @@ class Scheduler:
                 self._reported[report.host_id] = view
                 step.views.append(view)
         _learn(step, self._book, self._groups)
-        for host_id, ask in self._expected.values():  # which the views do not have; what else is booked stays
-            self._book.place(host_id, ask)
-            self._book.strike(host_id, ask)
+        for domain_id, (host_id, ask) in self._expected.items():
+            if domain_id not in self._kept:  # the views do not have it; what else is booked stays
+                self._book.place(host_id, ask)
+                self._book.strike(host_id, ask)
         if self._age_ns:
             self._unseen.append(step)
         self._step = _Step(now_ns)

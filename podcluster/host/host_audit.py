@@ -2,7 +2,7 @@
 
 What        `HostAudit`: after every step, at the ends of epochs, or at the end only.
 Units       Pages of 4 KiB; ns of simulated time.
-Invariants  [HM-2] sum of tot_pages + paging pools + what Xen and dom0 have + free = RAM.
+Invariants  [HM-2] sum of tot_pages + paging pools + what Xen and dom0 have + room kept for who is to come + free = RAM.
             [HM-3] debt >= 0 from the end of the build of every domain.
             Those of each domain's pages are the machine's (`audit.py`).
 """
@@ -83,7 +83,8 @@ class HostAudit:
         self._checked(domid, lambda: self._machine.audit(domid))
 
     def _sums(self) -> None:
-        aside, owned, free = self._own.pages, self._recorder.owned.now, self._machine.free_pages
+        kept = sum(room.pages for room in self._residents.rooms.values())
+        aside, owned, free = self._own.pages + kept, self._recorder.owned.now, self._machine.free_pages
         pools = sum(resident.domain.numbers.aside_pages for resident in self._residents.standing)
         if owned + pools + aside + free != self._spec.ram_pages:
             raise InvariantError(

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from podcluster.config import GuestConfig, HostConfig
 from podcluster.errors import InvariantError
@@ -27,9 +28,9 @@ from podcluster.host.mechanism import Mechanism
 from podcluster.host.own import Starts, Turn
 from podcluster.host.power_on import power_on, resume
 from podcluster.host.recorder import Recorder
-from podcluster.host.resident import Resident, Residents
+from podcluster.host.resident import Resident, Residents, Room
 from podcluster.host.xl import NOT_FREED
-from podcluster.records import Cause, EventKind, Fate, GuestState, HostSpec, MachineRequest
+from podcluster.records import Cause, EventKind, Fate, GuestState, HostSpec, MachineRequest, RoomAnswer
 from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
 
@@ -72,6 +73,8 @@ class Lifecycle:
         self._restarts: dict[int, tuple[int, MachineRequest]] = {}  # domain_id -> stamp, what is built after its end
         self._crashes: Counter[int] = Counter()  # by domain_id
         self._incoming: dict[int, GuestState] = {}  # by domain_id: let in, or waiting for it
+        self._rooms_wanted: dict[int, int] = {}  # by domain_id: pages that a domain of another host has
+        self._answers: list[RoomAnswer] = []
         self.committed_pages = self.overhead_pages = kept_free_pages  # what placement counts on, and all but memory
 
     # -- starts ------------------------------------------------------------------------------------------------------
@@ -116,6 +119,9 @@ class Lifecycle:
         state = self._incoming.pop(request.domain_id, None)
         if state is not None:
             return self._resume(at_ns, request, state)
+        if request.domain_id in self._rooms_wanted:
+            self._set_aside(at_ns, request)
+            return None
         cfg = self._guests[request.os_class]
         domid, self._next_domid = self._next_domid, self._next_domid + 1
         built = toolstack.build(self._machine, domid, replace(request, memory_pages=memory_pages), self._cfg, cfg)
@@ -175,23 +181,70 @@ class Lifecycle:
         self._audit.acted(resident.domain.domid)
         self._agenda.put_guest(resident)
 
+    # -- domains of other hosts --------------------------------------------------------------------------------------
+
+    def keep_room(self, at_ns: int, own: MachineRequest, pages: int) -> None:
+        """Make room for a domain that has so many pages elsewhere, as for a start that asks for them (D3.4, D4.1)."""
+        self._rooms_wanted[own.domain_id] = pages
+        self.start(at_ns, _arriving(at_ns, own, pages))
+
+    def _set_aside(self, at_ns: int, request: MachineRequest) -> None:
+        """There is room: keep it until the domain comes."""
+        numbers = toolstack.numbers_of(request, self._cfg, self._guests[request.os_class])
+        pages = numbers.aside_pages + self._rooms_wanted[request.domain_id]
+        handle = self._machine.set_aside(pages)
+        if handle < 0:
+            text = f"{pages} pages wanted, {self._machine.free_pages} free"
+            self.turn_away(at_ns, request, "no_memory", text)
+            return
+        del self._rooms_wanted[request.domain_id]
+        self._residents.rooms[request.domain_id] = Room(request, handle, pages)
+        self._recorder.room_changed(at_ns)
+        self._answers.append(RoomAnswer(request.domain_id))
+
+    def drop_room(self, at_ns: int, domain_id: int) -> None:
+        """A domain does not come for which room was, or was to be, made."""
+        room = self._residents.rooms.pop(domain_id, None)
+        if room is not None:
+            self._machine.release(room.handle)
+            self._recorder.room_changed(at_ns)
+            self._commit(room.request, -self._need_pages(room.request))
+        elif self._rooms_wanted.pop(domain_id, None) is not None:
+            asked = self._starts.withdraw(domain_id) if self._starts is not None else None
+            if asked is None:
+                assert self._control is not None
+                asked = self._control.withdraw(at_ns, domain_id)
+            self._commit(asked, -self._need_pages(asked))
+
+    def take_answers(self) -> dict[str, Any]:
+        """What came of making room since this was last asked: a field of a report."""
+        answers, self._answers = self._answers, []
+        return {"answers": tuple(answers)} if answers else {}
+
     def land(self, at_ns: int, state: GuestState) -> None:
-        """A domain comes from another host: it is let in as a start is that asks for what it owns (D4.1)."""
+        """A domain comes from another host, into the room that is kept for it; where none is, it is let in as a start
+        is that asks for what it owns.
+        """
         own = state.request
-        asked = replace(
-            own,
-            attempt=own.attempt + 1,
-            origin="migration",
-            arrival_ns=at_ns,
-            memory_pages=min(max(own.memory_pages, state.tot_pages), own.maxmem_pages),
-        )
-        self._incoming[own.domain_id] = state
-        self.start(at_ns, asked)
+        room = self._residents.rooms.pop(own.domain_id, None)
+        if room is None:
+            self._incoming[own.domain_id] = state
+            self.start(at_ns, _arriving(at_ns, own, state.tot_pages))
+            return
+        self._machine.release(room.handle)
+        asked = replace(room.request, arrival_ns=at_ns)
+        resident = self._resume(at_ns, asked, state)
+        if resident is not None and self._control is not None:
+            overhead_pages = self._need_pages(asked) - asked.memory_pages
+            self._control.built(resident, asked.memory_pages, overhead_pages)
 
     def turn_away(self, at_ns: int, request: MachineRequest, cause: Cause, text: str, *, domid: int = 0) -> None:
-        """A start came to nothing."""
+        """A start came to nothing, or there is no room for a domain of another host, which stays there."""
         self._incoming.pop(request.domain_id, None)
         self._commit(request, -self._need_pages(request))
+        if self._rooms_wanted.pop(request.domain_id, None) is not None:
+            self._answers.append(RoomAnswer(request.domain_id, text))
+            return
         self._recorder.not_built(at_ns, request, domid, cause, text)
 
     def _commit(self, request: MachineRequest, need_pages: int) -> None:
@@ -325,6 +378,8 @@ class Lifecycle:
             self._recorder.ended(at_ns, request, None, None, "host_failed", "")
         self._restarts.clear()
         self._incoming.clear()
+        for domain_id in [*self._residents.rooms, *self._rooms_wanted]:
+            self.drop_room(at_ns, domain_id)
         waiting = [self._starts.withdraw(one.domain_id) for one in self._starts.waiting] if self._starts else []
         if self._control is not None:
             waiting += [self._control.withdraw(at_ns, domain_id) for domain_id in list(self._control.waiting)]
@@ -335,9 +390,17 @@ class Lifecycle:
 
     def close(self, at_ns: int) -> None:
         """The run ends: what comes of starts that still wait."""
+        for domain_id in list(self._rooms_wanted):
+            self.drop_room(at_ns, domain_id)
         if self._control is not None:
             for domain_id in list(self._control.waiting):
                 asked = self._control.withdraw(at_ns, domain_id)
                 self.turn_away(at_ns, asked, "still_waiting", "the run ended while it waited for memory")
         for request in self._starts.waiting if self._starts is not None else ():
             self._recorder.ended(at_ns, request, None, None, "running", "")
+
+
+def _arriving(at_ns: int, own: MachineRequest, pages: int) -> MachineRequest:
+    """What a domain that has so many pages on its host is let in with on another."""
+    memory_pages = min(max(own.memory_pages, pages), own.maxmem_pages)
+    return replace(own, attempt=own.attempt + 1, origin="migration", arrival_ns=at_ns, memory_pages=memory_pages)

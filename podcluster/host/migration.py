@@ -1,11 +1,13 @@
 """Domains that leave for another host while they run: down to their minimum, copied, gone.
 
-What        `Migrations`: what `MigrateOut` sets off on the sending host, step by step.
+What        `Migrations`: what `MigrateOut` sets off on the sending host, step by step, and what it does once the
+            receiver has answered (`MigrateGo`, `MigrateStay`).
 Units       Pages of 4 KiB; ns of simulated time.
 Order       The steps of an instant come after its commands and before its samples and guests, like commands: they are
             barriers [HM-1].
 Rules       docs/model.md A6.4, D4.7. The target is set to the dynamic minimum, and a controller sees no range above;
-            once the driver is at rest, or after the wait, what the guest then has is copied. Copying maps every page,
+            once the driver is at rest, or after the wait, room is asked for what the guest then has, and it runs on
+            until there is an answer. It stays if there is no room, or if it has more by then. Copying maps every page,
             which populates what was promised: a guest in debt may die of it here, by dom0's access, and one that lives
             does not go: the receiver has no promises, and its quota does not allow so many pages.
 Departs     Copies of one host go one after another over one link; pages that are written meanwhile are not sent again.
@@ -17,8 +19,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from podcluster.host.agenda import Agenda
 from podcluster.host.attention import Attention
@@ -29,7 +31,7 @@ from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.streams import NEVER
 from podcluster.host.targets import Targets
-from podcluster.records import GuestState, MigrateOut, SetTarget
+from podcluster.records import GuestState, MigrateGo, MigrateOut, MigrateStay, RoomWanted, SetTarget
 from podcluster.units import NS_PER_S, pages_to_mib
 
 POLL_NS: Final = NS_PER_S  # how often a toolstack looks whether a driver is at rest
@@ -70,6 +72,8 @@ class Migrations:
         self._queue: list[tuple[int, int, Leaving]] = []  # (instant, domid, what)
         self._leaving: set[int] = set()  # domids
         self._link_free_ns = 0
+        self._asking: dict[int, Leaving] = {}  # by domain_id: they wait for an answer
+        self._wanted: list[RoomWanted] = []
         self._departed: list[GuestState] = []
         self._stayed: list[int] = []
 
@@ -78,12 +82,11 @@ class Migrations:
         """When the next step is."""
         return self._queue[0][0] if self._queue else NEVER
 
-    def take(self) -> tuple[tuple[GuestState, ...], tuple[int, ...]]:
-        """Who has gone and who has stayed since this was last asked."""
-        found = tuple(self._departed), tuple(self._stayed)
-        if self._departed or self._stayed:
-            self._departed, self._stayed = [], []
-        return found
+    def take(self) -> dict[str, Any]:
+        """Who has gone, who has stayed and who wants room since this was last asked: fields of a report."""
+        found: dict[str, list[Any]] = {"departed": self._departed, "stayed": self._stayed, "wanted": self._wanted}
+        self._departed, self._stayed, self._wanted = [], [], []
+        return {name: tuple(those) for name, those in found.items() if those}
 
     def leave(self, command: MigrateOut) -> None:
         """A domain is to go."""
@@ -105,6 +108,21 @@ class Migrations:
         resident.pinned = True
         self._later(at_ns, Leaving(resident, command, self._wait))
 
+    def go(self, command: MigrateGo) -> None:
+        """There is room for a domain, as much as it asked for."""
+        leaving = self._asking.pop(command.domain_id, None)
+        if leaving is None:  # its host has died meanwhile, and it may have been started elsewhere
+            self._stayed.append(command.domain_id)
+        else:
+            leaving.step = self._copy
+            self._later(command.at_ns, leaving)
+
+    def stay(self, command: MigrateStay) -> None:
+        """There is no room for a domain, which whoever says so knows."""
+        leaving = self._asking.pop(command.domain_id, None)
+        if leaving is not None:
+            self._let_be(leaving)
+
     def act(self, at_ns: int) -> None:
         """Take the steps that are due at `at_ns`, everything before it being done."""
         while self._queue and self._queue[0][0] <= at_ns:
@@ -117,9 +135,12 @@ class Migrations:
 
     def _stay(self, leaving: Leaving) -> None:
         """It does not go after all."""
+        self._let_be(leaving)
+        self._stayed.append(leaving.command.domain_id)
+
+    def _let_be(self, leaving: Leaving) -> None:
         leaving.resident.pinned = False
         self._leaving.discard(leaving.resident.domain.domid)
-        self._stayed.append(leaving.command.domain_id)
 
     def _later(self, at_ns: int, leaving: Leaving) -> None:
         heapq.heappush(self._queue, (at_ns, leaving.resident.domain.domid, leaving))
@@ -129,18 +150,27 @@ class Migrations:
         balloon, command = leaving.resident.balloon, leaving.command
         if balloon is not None and not balloon.idle and at_ns < command.at_ns + command.wait_ns:
             self._later(min(at_ns + POLL_NS, command.at_ns + command.wait_ns), leaving)
-        else:
-            self._copy(leaving, at_ns)
+        elif not self._too_large(leaving, at_ns):
+            owned = leaving.resident.memory.owned
+            leaving.command = replace(command, most_pages=owned)
+            self._asking[command.domain_id] = leaving
+            self._wanted.append(RoomWanted(leaving.resident.request, owned))
+
+    def _too_large(self, leaving: Leaving, at_ns: int) -> bool:
+        """Whether it stays because it has more than it can have there."""
+        owned, most_pages = leaving.resident.memory.owned, leaving.command.most_pages
+        if owned <= most_pages:
+            return False
+        text = f"it has {owned} pages, and the receiver no more than {most_pages} for it"
+        self._event(at_ns, leaving.resident, text)
+        self._stay(leaving)
+        return True
 
     def _copy(self, leaving: Leaving, at_ns: int) -> None:
         """Map all there is, and send it."""
-        resident, guest, memory = leaving.resident, leaving.resident.guest, leaving.resident.memory
-        most_pages = leaving.command.most_pages
-        if memory.owned > most_pages:
-            text = f"it has {memory.owned} pages, and the receiver no more than {most_pages} for it"
-            self._event(at_ns, resident, text)
-            self._stay(leaving)
+        if self._too_large(leaving, at_ns):
             return
+        resident, guest, memory = leaving.resident, leaving.resident.guest, leaving.resident.memory
         began_ns = memory.lock.enter(at_ns, interrupts=False)
         guest.settle(at_ns)
         memory.map_all(DOM0)

@@ -54,13 +54,17 @@ from podcluster.records import (
     AttachDevice,
     Close,
     Command,
+    DropRoom,
     EndWarmup,
     FailHost,
     HostReport,
     HostSpec,
     HostView,
+    KeepRoom,
+    MigrateGo,
     MigrateIn,
     MigrateOut,
+    MigrateStay,
     SetMaxMem,
     StartDomain,
     StopDomain,
@@ -202,8 +206,8 @@ class HostModel:
         self._now_ns = until_ns
         self._audit.end_epoch()
         report = self._recorder.report(until_ns, self._viewed())
-        departed, stayed = self._migrations.take()
-        return replace(report, departed=departed, stayed=stayed) if departed or stayed else report
+        news = {**self._migrations.take(), **self._lifecycle.take_answers()}
+        return replace(report, **news) if news else report
 
     @property
     def quiet_until_ns(self) -> int:
@@ -342,6 +346,14 @@ class HostModel:
             self._migrations.leave(command)
         elif isinstance(command, MigrateIn):
             self._lifecycle.land(command.at_ns, command.state)
+        elif isinstance(command, MigrateGo):
+            self._migrations.go(command)
+        elif isinstance(command, MigrateStay):
+            self._migrations.stay(command)
+        elif isinstance(command, KeepRoom):
+            self._lifecycle.keep_room(command.at_ns, command.request, command.pages)
+        elif isinstance(command, DropRoom):
+            self._lifecycle.drop_room(command.at_ns, command.domain_id)
         elif isinstance(command, FailHost):
             self._lifecycle.fail(command.at_ns)
         elif isinstance(command, EndWarmup):

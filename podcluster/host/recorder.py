@@ -168,6 +168,11 @@ class Recorder:
             row = EventRow(at_ns, self._spec.host_id, NO_DOMAIN, 0, "low_memory", text)
             self._events.append((at_ns, TOOLSTACK, len(self._events), row))
 
+    def room_changed(self, at_ns: int) -> None:
+        """Memory was set aside for who is to come, or is free again."""
+        self._agenda.reach(at_ns)
+        self.free_changed(at_ns)
+
     def died(self) -> None:
         """A guest has crashed."""
         self._died += 1

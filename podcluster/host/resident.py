@@ -1,6 +1,7 @@
 """A domain with its guest, on one host, and all of a host.
 
-What        `Resident`, what the host's clock and its controller know of one domain; `Residents`, who is there.
+What        `Resident`, what the host's clock and its controller know of one domain; `Residents`, who is there, and for
+            whom there is room; `Room`.
 Units       Pages of 4 KiB.
 """
 
@@ -57,11 +58,21 @@ class Resident:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """Memory of this host that is kept for a domain of another: what it is let in with, and the frames set aside."""
+
+    request: MachineRequest
+    handle: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Residents:
     """The domains on one host."""
 
     running: dict[int, Resident] = field(default_factory=dict)  # by domid
     preserved: dict[int, Resident] = field(default_factory=dict)  # by domain_id: crashed, and kept with all they own
+    rooms: dict[int, Room] = field(default_factory=dict)  # by domain_id: for those that are to come
     domid_of: dict[int, int] = field(default_factory=dict)  # domain_id of those that run -> domid
 
     @property

@@ -1,7 +1,7 @@
 """How an evacuation went: who got away, who had to stay and why, who died of it, and how long it took.
 
 What        `evacuations` sorts the events of a sweep by its axes; a table and a figure of it.
-Symbols     lost: it had left, and the receiver could not free the memory for it
+Symbols     not taken: the receiver could not free the memory for it   lost: it had left, and no host could
 Units       Domains, summed over replications; seconds from the order to the last that left, its mean over replications.
 """
 
@@ -11,20 +11,27 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from podcluster.report.style import BLUE, GREY, ORANGE, PURPLE, RED, SKY, dress, foot, new_figure
+from podcluster.report.style import BLUE, GREY, INK, ORANGE, PURPLE, RED, SKY, dress, foot, new_figure
 from podcluster.units import NS_PER_S
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REASONS: Final = {"no other host": "no room", "it owes": "in debt", "it has": "too large", "it is not up": "not up"}
+REASONS: Final = {
+    "no other host": "no room",
+    "host": "not taken",
+    "it owes": "in debt",
+    "it has": "too large",
+    "it is not up": "not up",
+}
 ENDS: Final = {
     "away": BLUE,
     "no room": GREY,
     "in debt": ORANGE,
     "too large": PURPLE,
     "not up": "#cccccc",
-    "lost": SKY,
+    "not taken": SKY,
+    "lost": INK,
     "died": RED,
 }
 

@@ -13,6 +13,7 @@ from podcluster.records import (
     Close,
     Command,
     DomainRow,
+    DropRoom,
     EndWarmup,
     EventRow,
     FailHost,
@@ -21,9 +22,13 @@ from podcluster.records import (
     HostRow,
     HostSpec,
     HostView,
+    KeepRoom,
     MachineRequest,
+    MigrateGo,
     MigrateIn,
     MigrateOut,
+    RoomAnswer,
+    RoomWanted,
     SampleBlock,
     SampleRow,
     StartDomain,
@@ -42,6 +47,7 @@ class FakeHost:
         self.now_ns = self.since_ns = 0
         self.living: dict[int, tuple[MachineRequest, int]] = {}
         self.deaths: dict[int, int] = {}
+        self.rooms: dict[int, MachineRequest] = {}
         self.dead = self.started = 0
         self.area = {"maxmem_pages": 0, "memory_pages": 0}
         self.peak = {"maxmem_pages": 0, "memory_pages": 0}
@@ -55,6 +61,8 @@ class FakeHost:
         host: HostRow | None = None
         departed: list[GuestState] = []
         stayed: list[int] = []
+        wanted: list[RoomWanted] = []
+        answers: list[RoomAnswer] = []
         instants = {command.at_ns for command in commands} | {until_ns}
         while self.now_ns < until_ns:
             sample_ns = (self.now_ns // self.telemetry_ns + 1) * self.telemetry_ns
@@ -76,14 +84,24 @@ class FakeHost:
                 elif isinstance(command, StopDomain) and command.domain_id in self.living:
                     rows.append(self.end(command.domain_id, "shut_down", ""))
                 elif isinstance(command, MigrateOut) and command.domain_id in self.living:
+                    request, _ = self.living[command.domain_id]
+                    wanted.append(RoomWanted(request, request.memory_pages))
+                elif isinstance(command, KeepRoom):
+                    self.rooms[command.request.domain_id] = command.request
+                    answers.append(RoomAnswer(command.request.domain_id))
+                elif isinstance(command, DropRoom):
+                    self.rooms.pop(command.domain_id, None)
+                elif isinstance(command, MigrateGo) and command.domain_id in self.living:
                     departed.append(state_of(self.living[command.domain_id][0], at_ns))
                     rows.append(self.end(command.domain_id, "migrated", ""))
-                elif isinstance(command, MigrateOut):
+                elif isinstance(command, MigrateOut | MigrateGo):
                     stayed.append(command.domain_id)
                 elif isinstance(command, MigrateIn):
                     own = command.state.request
+                    self.rooms.pop(own.domain_id, None)
                     self.start(replace(own, attempt=own.attempt + 1, origin="migration", arrival_ns=at_ns))
                 elif isinstance(command, FailHost):
+                    self.rooms.clear()
                     rows += [self.end(domain_id, "host_failed", "") for domain_id in sorted(self.living)]
                 elif isinstance(command, EndWarmup):
                     self.since_ns, self.area = at_ns, dict.fromkeys(self.area, 0)
@@ -91,8 +109,9 @@ class FakeHost:
                 elif isinstance(command, Close):
                     rows += [self.end(domain_id, "running", "") for domain_id in sorted(self.living)]
                     host = self.host_row()
-        told = tuple(rows), tuple(events), SampleBlock.of(samples), host, tuple(departed), tuple(stayed)
-        return HostReport(self.spec.host_id, until_ns, self.view(), *told)
+        told = tuple(rows), tuple(events), SampleBlock.of(samples), host
+        moving = tuple(departed), tuple(stayed), tuple(wanted), tuple(answers)
+        return HostReport(self.spec.host_id, until_ns, self.view(), *told, *moving)
 
     def start(self, request: MachineRequest) -> None:
         """Own the memory at once; draw whether and when it dies."""
@@ -126,7 +145,9 @@ class FakeHost:
         committed = self.sum("memory_pages")
         free = self.spec.usable_pages - committed
         host_id, usable = self.spec.host_id, self.spec.usable_pages
-        return HostView(host_id, usable, committed, self.sum("maxmem_pages"), free, len(self.living), self.now_ns)
+        rooms = sum(request.memory_pages for request in self.rooms.values())
+        promised, living = self.sum("maxmem_pages"), len(self.living)
+        return HostView(host_id, usable, committed + rooms, promised, free - rooms, living, self.now_ns)
 
     def sample(self) -> SampleRow:
         """Everything owned is populated and wanted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,9 @@ from tests.cluster.test_failures import at, immortal, kinds, plan_with, rows_of
 
 
 def test_a_host_is_emptied() -> None:
-    """Ten on host 0, which is emptied at 1,000 s: migrated there, running elsewhere just after the end of the epoch."""
+    """Ten on host 0, which is emptied at 1,000 s: receivers are asked in the next epoch, they are copied in the one
+    after it, and run elsewhere just after its end.
+    """
     workload = immortal(12)
     outcome, sink = play(plan_with(workload, at(1000, Evacuation(0))), workload)
     rows = rows_of(sink)
@@ -25,7 +28,8 @@ def test_a_host_is_emptied() -> None:
     for row in moved:
         again = rows[row.domain_id, 2]
         assert (again.fate, again.origin, again.host_id > 0) == ("running", "migration", True)
-        assert again.boot_start_ns == row.end_ns + 1 == 1000 * NS_PER_S + 1
+        assert row.end_ns == 1010 * NS_PER_S + 1
+        assert again.boot_start_ns == 1020 * NS_PER_S + 1
     run = outcome.row
     assert (run.migrations, run.fate_migrated, run.boots_started, run.restarts) == (10, 10, 12, 0)
 
@@ -69,26 +73,57 @@ def test_one_domain_is_sent_to_a_host() -> None:
 
 
 def test_a_target_that_dies_meanwhile_is_replaced() -> None:
-    """Sent to host 1 at 1,001 s, which dies at 1,005: it lands where a start would; with no host left: rejected."""
+    """Sent to host 1 at 1,001 s, copied from 1,020, host 1 dies at 1,025: it lands where a start would; with no host
+    left it is rejected.
+    """
     workload = immortal(1)
     domain_id = workload.requests[0].domain_id
     for hosts, fate, host_id in ((3, "running", 0), (2, "rejected", -1)):
-        orders = [Order(1001 * NS_PER_S, Migration(domain_id, 1)), at(1005, Failure(1))]
+        orders = [Order(1001 * NS_PER_S, Migration(domain_id, 1)), at(1025, Failure(1))]
         if hosts == 2:
-            orders.append(at(1005.5, Failure(0)))
+            orders.append(at(1025.5, Failure(0)))
         _, sink = play(plan_with(workload, *orders, hosts=hosts), workload)
         row = rows_of(sink)[domain_id, 2]
         assert (row.fate, row.origin, row.host_id) == (fate, "migration", host_id)
 
 
 def test_who_leaves_while_it_moves_leaves_when_it_has_landed() -> None:
-    """To leave at 1,004 s, on its way from 1,001 to 1,010: it is shut down 1 ns after it landed, on the other host."""
-    workload = immortal(1, departure_s=1004.0)
+    """To leave at 1,024 s, on its way from 1,020 to 1,030: it is shut down 1 ns after it landed, on the other host."""
+    workload = immortal(1, departure_s=1024.0)
     domain_id = workload.requests[0].domain_id
     _, sink = play(plan_with(workload, Order(1001 * NS_PER_S, Migration(domain_id, 1))), workload)
     rows = rows_of(sink)
     assert rows[domain_id, 1].fate == "migrated"
     assert (domain_id, 2) in rows and rows[domain_id, 2].host_id == 1
+
+
+@pytest.mark.parametrize("dies_s", [1005.0, 1015.0])
+def test_a_receiver_that_dies_before_anything_is_copied_is_no_loss(dies_s: float) -> None:
+    """Sent to host 1 at 1,001 s, which is asked for room at 1,010: dead before or after, the domain stays where it is,
+    is told why, and can be sent to another host later.
+    """
+    workload = immortal(1)
+    domain_id = workload.requests[0].domain_id
+    orders = Order(1001 * NS_PER_S, Migration(domain_id, 1)), at(dies_s, Failure(1))
+    _, sink = play(plan_with(workload, *orders), workload)
+    assert [(row.fate, row.attempt, row.host_id) for row in sink.tables["domains"]] == [("running", 1, 0)]
+    (event,) = [event for event in sink.tables["events"] if event.kind == "migrate_refused"]
+    why = "it takes no domains any more" if dies_s < 1010 else "it has failed"
+    assert (event.host_id, event.text) == (0, f"host 1 has no room for it: {why}")
+    _, sink = play(plan_with(workload, *orders, Order(1100 * NS_PER_S, Migration(domain_id, 2))), workload)
+    assert rows_of(sink)[domain_id, 2].host_id == 2
+
+
+@pytest.mark.parametrize("leaves_s", [1004.0, 1014.0])
+def test_who_leaves_before_it_is_copied_leaves_its_host(leaves_s: float) -> None:
+    """No room is kept for it then: ten more of its size fit on the host that it was to go to."""
+    first, rest = immortal(1, departure_s=leaves_s).requests[0], immortal(21).requests[1:]
+    late = tuple(replace(one, arrival_ns=1100 * NS_PER_S) for one in rest)
+    workload = Workload((first, *late))
+    order = Order(1001 * NS_PER_S, Migration(first.domain_id, 1))
+    _, sink = play(plan_with(workload, order, hosts=2), workload)
+    assert rows_of(sink)[first.domain_id, 1].fate == "shut_down"
+    assert Counter(row.host_id for row in sink.tables["domains"]) == {0: 11, 1: 10}
 
 
 def test_merging_changes_nothing_while_domains_move(monkeypatch: pytest.MonkeyPatch) -> None:

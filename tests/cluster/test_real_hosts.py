@@ -165,6 +165,29 @@ MOVING = (
 )
 
 
+STUCK = "guest.fault.kind=stuck", "guest.fault.once_ballooned=true", "guest.fault.share=0.5"
+
+
+@pytest.mark.ray
+def test_who_finds_no_room_stays_wherever_hosts_live(
+    make_config: MakeConfig, ray_cluster: None, tmp_path: Path
+) -> None:
+    """D4.7: a receiver whose guests do not give what they were to give keeps no room, and the domain lives on where it
+    was; with another engine it is the same.
+    """
+    story = (*MOVING, "controller=squeezed", *STUCK)
+    for engine in ("inline", "ray"):
+        run_study([Cell(config=make_config(*story, f"engine={engine}"))], out_dir=tmp_path / engine)
+    assert digest(tmp_path / "ray") == digest(tmp_path / "inline")
+    results = load_results(tmp_path / "inline")
+    events, domains = results["events"], results["domains"]
+    refused = events[(events["kind"] == "migrate_refused") & events["text"].str.contains("COOPERATE")]
+    assert len(refused) == 1 and refused["text"].iloc[0].startswith("host 2 has no room for it: VMS_FAILED_TO_")
+    (row,) = domains[domains["domain_id"] == refused["domain_id"].iloc[0]].itertuples()
+    assert (row.fate, row.attempt, row.host_id) == ("running", 1, refused["host_id"].iloc[0])
+    assert not ((domains["origin"] == "migration") & (domains["fate"] == "build_failed")).any()
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("controller", ["static", "squeezed"])
 def test_moving_domains_changes_no_byte_wherever_hosts_live(

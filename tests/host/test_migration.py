@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,16 @@ from podcluster.records import (
     Close,
     Command,
     Demand,
+    DropRoom,
+    FailHost,
     GuestState,
     HostReport,
+    KeepRoom,
+    MigrateGo,
     MigrateIn,
     MigrateOut,
+    MigrateStay,
+    RoomAnswer,
     SetTarget,
     StopDomain,
 )
@@ -34,6 +41,7 @@ from tests.host.lives import (
 )
 
 MIB = PAGES_PER_MIB
+JOINED = ("domains", "events", "departed", "stayed", "wanted")
 STEP = host_config(check="step")
 WAVE = curve((0, 5), (20, 18), (40, 9), (60, 26), (80, 12))
 
@@ -46,8 +54,17 @@ def out(
 
 
 def sent(model: HostModel, until_s: float, *commands: Command) -> HostReport:
-    """A sending host."""
-    return model.advance(s_to_ns(until_s), list(commands))
+    """A sending host, on which whoever asks for room may go 1 ns later."""
+    end_ns, begun_ns = s_to_ns(until_s), 0
+    going: list[Command] = []
+    parts: list[HostReport] = []
+    for until_ns in sorted({*range(0, end_ns, NS_PER_S // 2), *(one.at_ns for one in commands), end_ns} - {0}):
+        now = [one for one in (*commands, *going) if begun_ns < one.at_ns <= until_ns]
+        parts.append(model.advance(until_ns, now))
+        going = [MigrateGo(until_ns + 1, wanted.request.domain_id) for wanted in parts[-1].wanted]
+        begun_ns = until_ns
+    joined: dict[str, Any] = {name: tuple(one for part in parts for one in getattr(part, name)) for name in JOINED}
+    return replace(parts[-1], **joined)
 
 
 def moved(kind: str, **changed: Any) -> tuple[HostReport, GuestState, HostReport]:
@@ -98,7 +115,7 @@ def test_it_leaves_when_it_is_copied() -> None:
     guest = guest_config("linux")
     report = sent(host_model(guest), 60, start(request(0, "linux", 48, 96, 5), 1), out(30, mib_per_s=4))
     (state,) = report.departed
-    assert state.left_ns == s_to_ns(30) + state.tot_pages * NS_PER_S // (4 * MIB)
+    assert state.left_ns == s_to_ns(30) + 1 + state.tot_pages * NS_PER_S // (4 * MIB)
 
 
 def test_copies_of_one_host_go_one_after_another() -> None:
@@ -157,7 +174,7 @@ def test_a_guest_in_debt_may_die_of_being_copied() -> None:
     margin = indebted(48).domains[0].margin_pages
     (row,) = indebted(48, 30 * MIB + margin).domains
     assert (row.fate, row.cause, row.margin_pages) == ("pod_oom_by_other", "debt", -1)
-    assert row.end_ns == s_to_ns(30) and row.oom_line.endswith("dom0)")
+    assert row.end_ns == s_to_ns(30) + 1 and row.oom_line.endswith("dom0)")
     (row,) = indebted(48, 30 * MIB + margin - 1).domains
     assert row.fate == "running"
 
@@ -197,6 +214,89 @@ def test_a_host_without_room_cannot_take_it() -> None:
     assert report.view.free_pages == free and report.view.committed_pages == 0
 
 
+def test_it_runs_on_until_there_is_an_answer() -> None:
+    """It asks for what it owns at 30 s; without an answer it is there at 40 s, a refusal leaves it there, and it can be
+    sent again.
+    """
+    guest = guest_config("linux")
+    model = host_model(guest, host=STEP)
+    report = model.advance(s_to_ns(40), [start(request(0, "linux", 48, 96, 5), 1), out(30)])
+    (wanted,) = report.wanted
+    assert (wanted.request.domain_id, wanted.pages) == (0, model.look().domains[0].tot_pages)
+    assert not report.departed and not report.stayed
+    report = model.advance(s_to_ns(50), [MigrateStay(s_to_ns(45), 0)])
+    assert (report.departed, report.stayed, report.wanted, report.view.domains) == ((), (), (), 1)
+    report = model.advance(s_to_ns(70), [out(60)])
+    assert len(report.wanted) == 1
+    report = model.advance(s_to_ns(90), [MigrateGo(s_to_ns(75), 0), Close(s_to_ns(90))])
+    assert [row.fate for row in report.domains] == ["migrated"] and len(report.departed) == 1
+    assert model.advance(s_to_ns(95), [MigrateGo(s_to_ns(92), 0)]).stayed == (0,)
+
+
+def test_who_has_grown_while_it_waited_stays() -> None:
+    """Raised by 8 MiB between question and answer, it has more than there is room for."""
+    guest = guest_config("linux")
+    model = host_model(guest, host=STEP)
+    model.advance(s_to_ns(40), [start(request(0, "linux", 48, 96, 5), 1), out(30)])
+    report = model.advance(s_to_ns(60), [SetTarget(s_to_ns(41), 0, 56 * MIB), MigrateGo(s_to_ns(59), 0)])
+    assert report.stayed == (0,) and report.departed == ()
+    (event,) = [event for event in report.events if event.kind == "migrate_refused"]
+    assert "the receiver no more than" in event.text
+
+
+@pytest.mark.parametrize("controller", ["static", "squeezed", "qmemman"])
+def test_room_is_kept_for_who_comes(controller: str) -> None:
+    """What a domain owns is set aside, committed, and its own when it lands; a domain of the host's meets the rest."""
+    guest = guest_config("linux")
+    source = host_model(guest, host=STEP)
+    up = start(request(0, "linux", 48, 96, WAVE), 1)
+    (wanted,) = source.advance(s_to_ns(40), [up, out(30)]).wanted
+    (state,) = source.advance(s_to_ns(60), [MigrateGo(s_to_ns(41), 0)]).departed
+    target = host_model(guest, host=STEP, controller=ControllerConfig(name=controller))
+    before = target.advance(s_to_ns(40), []).view
+    report = target.advance(s_to_ns(50), [KeepRoom(s_to_ns(41), wanted.request, wanted.pages)])
+    assert report.answers == (RoomAnswer(0),)
+    assert before.free_pages - report.view.free_pages >= wanted.pages
+    assert report.view.committed_pages > before.committed_pages and report.domains == ()
+    report = target.advance(s_to_ns(90), [MigrateIn(s_to_ns(60.5), state), Close(s_to_ns(90))])
+    (row,) = report.domains
+    assert (row.fate, row.attempt, row.origin) == ("running", 2, "migration")
+    if controller != "squeezed":  # which lets it grow into what nobody else has
+        unasked = host_model(guest, controller=ControllerConfig(name=controller))
+        there = unasked.advance(s_to_ns(90), [MigrateIn(s_to_ns(60.5), state)])
+        assert report.view.free_pages == there.view.free_pages
+    else:
+        assert row.tot_pages > wanted.pages
+
+
+@pytest.mark.parametrize("controller", ["static", "squeezed"])
+def test_room_that_is_not_wanted_is_free_again(controller: str) -> None:
+    """Called off while it is kept, or while it waits to be made; or gone with the host: as if nobody had asked."""
+    guest = guest_config("linux")
+    (wanted,) = host_model(guest).advance(s_to_ns(40), [start(request(0, "linux", 48, 96, 5), 1), out(30)]).wanted
+    ask = KeepRoom(s_to_ns(2), wanted.request, wanted.pages)
+    for end in (DropRoom(s_to_ns(5), 0), FailHost(s_to_ns(5))):
+        host = host_model(guest, host=STEP, controller=ControllerConfig(name=controller))
+        before = host.advance(s_to_ns(1), []).view
+        after = host.advance(s_to_ns(60), [ask, end, Close(s_to_ns(60))])
+        assert (after.view.free_pages, after.view.committed_pages) == (before.free_pages, before.committed_pages)
+        assert after.domains == () and after.host is not None and after.host.domains_started == 0
+
+
+@pytest.mark.parametrize("controller", ["static", "squeezed"])
+def test_who_finds_no_room_stays_and_is_told_why(controller: str) -> None:
+    """A host with 50 MiB, at once or after the toolstack's patience: an answer with a reason, no row, nothing kept."""
+    guest = guest_config("linux")
+    (wanted,) = host_model(guest).advance(s_to_ns(40), [start(request(0, "linux", 48, 96, 5), 1), out(30)]).wanted
+    small = host_model(guest, ram_mib=50, host=STEP, controller=ControllerConfig(name=controller))
+    before = small.advance(s_to_ns(1), []).view
+    asked = [KeepRoom(s_to_ns(2), wanted.request, wanted.pages)]
+    report = small.advance(s_to_ns(600), [*asked, Close(s_to_ns(600))])
+    (answer,) = report.answers
+    assert answer.domain_id == 0 and answer.refused and report.domains == ()
+    assert (report.view.free_pages, report.view.committed_pages) == (before.free_pages, before.committed_pages)
+
+
 def life(kind: str) -> tuple[list[Command], list[Command]]:
     """Two guests of which one leaves and comes back to the other host's like; what each host is told but MigrateIn."""
     return (
@@ -204,6 +304,7 @@ def life(kind: str) -> tuple[list[Command], list[Command]]:
             start(request(0, kind, 48, 96, WAVE), 1),
             start(request(1, kind, 48, 96, WAVE), 5),
             out(30),
+            MigrateGo(s_to_ns(35), 0),
             Close(s_to_ns(90)),
         ],
         [start(request(2, kind, 48, 96, WAVE), 3), Close(s_to_ns(90))],
@@ -218,11 +319,12 @@ def both(kind: str, cuts: Sequence[float], **keywords: Any) -> tuple[Any, ...]:
     reports: list[list[HostReport]] = [[], []]
     begun_ns = 0
     landing: list[Command] = []
-    for until_ns in map(s_to_ns, sorted({*cuts, 40, 90})):
+    for until_ns in map(s_to_ns, sorted({*cuts, 33, 40, 90})):
         for which, host in enumerate(hosts):
             now = [one for one in told[which] if begun_ns < one.at_ns <= until_ns]
             now += [one for one in landing if which and begun_ns < one.at_ns <= until_ns]
             reports[which].append(host.advance(until_ns, sorted(now, key=lambda one: one.at_ns)))
+        landing += [KeepRoom(s_to_ns(34), one.request, one.pages) for one in reports[0][-1].wanted]
         landing += [MigrateIn(s_to_ns(41), state) for state in reports[0][-1].departed]
         begun_ns = until_ns
     assert any(row.origin == "migration" for row in rows(reports[1])[0])

@@ -20,12 +20,16 @@ from podcluster.records import (
     AttachDevice,
     Close,
     Command,
+    DropRoom,
     EndWarmup,
     FailHost,
     HostReport,
     HostSpec,
+    KeepRoom,
+    MigrateGo,
     MigrateIn,
     MigrateOut,
+    MigrateStay,
     SetMaxMem,
     SetTarget,
     StopDomain,
@@ -212,11 +216,34 @@ def test_a_guest_from_another_host() -> None:
     guest = guest_config("windows")
     source = host_model(guest)
     order = MigrateOut(s_to_ns(30), 0, s_to_ns(120), 100 * MIB, 512 * MIB)
-    (state,) = source.advance(s_to_ns(40), [start(request(0, "windows", 48, 96, WAVE), 1), order]).departed
-    told: list[Command] = [MigrateIn(s_to_ns(40.5), state), Close(s_to_ns(90))]
+    source.advance(s_to_ns(40), [start(request(0, "windows", 48, 96, WAVE), 1), order])
+    (state,) = source.advance(s_to_ns(50), [MigrateGo(s_to_ns(41), 0)]).departed
+    told: list[Command] = [MigrateIn(s_to_ns(50.5), state), Close(s_to_ns(90))]
     for name in ("static", "squeezed"):
         control = controller(name)
-        lives_alike(partial(host_model, guest, controller=control), told, [40, 41, 42, 60, 90])
+        lives_alike(partial(host_model, guest, controller=control), told, [50, 51, 52, 60, 90])
+        asked: list[Command] = [KeepRoom(s_to_ns(20), state.request, state.tot_pages), *told]
+        lives_alike(partial(host_model, guest, controller=control), asked, [19, 21, 50, 51, 52, 60, 90])
+
+
+@pytest.mark.parametrize("answer", [MigrateGo, MigrateStay])
+def test_a_guest_that_waits_for_room_elsewhere(answer: type[MigrateGo] | type[MigrateStay]) -> None:
+    """SN-1: between question and answer, and while it is copied."""
+    guest = guest_config("linux")
+    order = MigrateOut(s_to_ns(30), 0, s_to_ns(120), 2 * MIB, 512 * MIB)
+    told: list[Command] = [start(request(0, "linux", 48, 96, WAVE), 1), order, answer(s_to_ns(40), 0)]
+    lives_alike(lambda: host_model(guest), [*told, Close(s_to_ns(90))], [29, 31, 39, 41, 50, 90])
+
+
+def test_a_host_that_has_yet_to_make_room() -> None:
+    """SN-1: the controller has told its guests to, and a domain of another host waits for it."""
+    guest = guest_config("linux")
+    own = request(7, "linux", 48, 96, WAVE)
+    told: list[Command] = [*(start(request(i, "linux", 32, 96, WAVE), 1 + i) for i in range(2))]
+    told += [KeepRoom(s_to_ns(50), own, 48 * MIB), DropRoom(s_to_ns(75), 7), Close(s_to_ns(90))]
+    lives_alike(
+        lambda: host_model(guest, ram_mib=220, controller=controller("squeezed")), told, [*range(49, 80, 2), 90]
+    )
 
 
 def booted() -> HostModel:

@@ -64,6 +64,7 @@ def test_an_evacuation_sorts_who_went_and_who_did_not() -> None:
         ("evacuate", "no more", 100), ("migrate", "5 MiB", 110), ("migrate", "5 MiB", 130),
         ("migrate_refused", "no other host has room for it", 100), ("migrate_refused", "it owes 5 pages", 100),
         ("migrate_refused", "it has 9 pages", 100), ("migrate_refused", "it is not up yet", 100), ("place", "", 1),
+        ("migrate_refused", "host 2 has no room for it: VMS_FAILED_TO_COOPERATE(Dom1)", 120),
     ]  # fmt: skip
     events = {
         "controller": np.array(["static"] * len(texts), dtype=object),
@@ -77,11 +78,12 @@ def test_an_evacuation_sorts_who_went_and_who_did_not() -> None:
         ("static", 0, 2, 2, "migration", 10, None, 100, "build_failed"),
     )
     (found,) = evacuated.evacuations(events, dead, ["controller"])
-    ends = {"away": 1, "no room": 1, "in debt": 1, "too large": 1, "not up": 1, "lost": 1, "died": 1}
+    ends = {"away": 1, "no room": 1, "in debt": 1, "too large": 1, "not up": 1, "not taken": 1, "lost": 1, "died": 1}
     assert found.ends == ends
     assert (found.last_s, found.replications) == (30.0, 1)
     assert (
-        evacuated.in_words([found], ["controller"]).splitlines()[2] == "| static | 7 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 30 |"
+        evacuated.in_words([found], ["controller"]).splitlines()[2]
+        == "| static | 8 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 30 |"
     )
     figure = evacuated.evacuation_figure([found], ["controller"])
     assert len(figure.axes[0].containers) == len(evacuated.ENDS)
