@@ -39,12 +39,13 @@ class Resident:
     @property
     def quiet(self) -> bool:
         """Nothing that it does by itself touches the host's heap or tells a controller anything: it is up, Xen has
-        nothing left to find for it, its balloon is where it was told to be and stays there, and it is not going to
-        leave.
+        nothing left to find for it, or finds it in the cache, its balloon is where it was told to be and stays there,
+        and it is not going to leave.
         """
-        guest = self.guest
+        guest, memory = self.guest, self.memory
         settled = guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
-        return settled and self.memory.entry_count == 0 and (self.balloon is None or self.balloon.idle)
+        served = memory.debt <= 0 and memory.lock.served_page_ns is not None  # else it reclaims all the same
+        return settled and (served or memory.entry_count == 0) and (self.balloon is None or self.balloon.idle)
 
     @property
     def takes_ns(self) -> int:

@@ -89,6 +89,7 @@ class Targets:
             resident.memory.refresh()
             resident.memory.see_debt(at_ns)
             self._recorder.heap_changed(at_ns, resident)
+            self._attention.unsettle(domid)  # it may owe again
         self._recorder.acted(resident)
         self._audit.acted(domid)
         if told and resident.balloon is not None:
