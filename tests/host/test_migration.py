@@ -283,6 +283,32 @@ def test_room_that_is_not_wanted_is_free_again(controller: str) -> None:
         assert after.domains == () and after.host is not None and after.host.domains_started == 0
 
 
+def test_dom0_makes_room_for_who_comes() -> None:
+    """B3.3: dom0, which has all but 128 MiB, is brought down first, 100 MiB a second: an answer when it is done, none
+    to who is called off meanwhile, and a host that dies meanwhile has nobody's row to write.
+    """
+    guest = guest_config("linux")
+    own = request(0, "linux", 1024, 1024, 5)
+    ask = KeepRoom(s_to_ns(2), own, 1024 * MIB)
+    config = host_config(check="step", dom0_mib=None, dom0_free_mib_per_s=100)
+
+    def host() -> HostModel:
+        return host_model(guest, ram_mib=4096, host=config)
+
+    model = host()
+    before = model.advance(s_to_ns(1), []).view
+    report = model.advance(s_to_ns(4), [ask])
+    assert report.answers == () and report.view.committed_pages > before.committed_pages
+    report = model.advance(s_to_ns(60), [])
+    assert report.answers == (RoomAnswer(0),)
+    for end in (DropRoom(s_to_ns(4), 0), FailHost(s_to_ns(4))):
+        report = host().advance(s_to_ns(60), [ask, end, Close(s_to_ns(60))])
+        assert report.answers == () and report.domains == ()
+        assert report.view.committed_pages == before.committed_pages
+    report = host().advance(s_to_ns(4), [ask, Close(s_to_ns(4))])
+    assert report.answers == () and report.domains == ()
+
+
 @pytest.mark.parametrize("controller", ["static", "squeezed"])
 def test_who_finds_no_room_stays_and_is_told_why(controller: str) -> None:
     """A host with 50 MiB, at once or after the toolstack's patience: an answer with a reason, no row, nothing kept."""

@@ -167,6 +167,7 @@ CASES: dict[str, tuple[HostConfig, list[Command], dict[str, Any]]] = {
         [
             *(start(request(i, kind, 48, 96, WAVE), 1) for i, kind in enumerate(KINDS)),
             *(MigrateOut(s_to_ns(30), i, s_to_ns(20), 2 * MIB, 512 * MIB) for i in range(3)),
+            *(MigrateGo(s_to_ns(52), i) for i in range(3)),
         ],
         {},
     ),
