@@ -228,8 +228,11 @@ class Driver:
             for answer in report.answers:
                 self.agenda.add(until_ns + 1, Answered(answer), answer.domain_id)
             for state in report.departed:
-                self._landings[state.request.domain_id] = until_ns + 1
-                self.agenda.add(until_ns + 1, Landing(state), state.request.domain_id)
+                domain_id, departure_ns = state.request.domain_id, state.request.departure_ns
+                self._landings[domain_id] = until_ns + 1
+                self.agenda.add(until_ns + 1, Landing(state), domain_id)
+                if departure_ns is not None and departure_ns <= until_ns:  # its host was told, but it had gone
+                    self.agenda.add(until_ns + 2, Departure(domain_id), domain_id)
             if report.host is not None:
                 self.ledger.hosts.append(report.host)
                 self._sink.write("hosts", [report.host])

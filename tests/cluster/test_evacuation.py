@@ -94,7 +94,8 @@ def test_who_leaves_while_it_moves_leaves_when_it_has_landed() -> None:
     _, sink = play(plan_with(workload, Order(1001 * NS_PER_S, Migration(domain_id, 1))), workload)
     rows = rows_of(sink)
     assert rows[domain_id, 1].fate == "migrated"
-    assert (domain_id, 2) in rows and rows[domain_id, 2].host_id == 1
+    there = rows[domain_id, 2]
+    assert (there.host_id, there.fate, there.end_ns) == (1, "shut_down", 1030 * NS_PER_S + 2)
 
 
 @pytest.mark.parametrize("dies_s", [1005.0, 1015.0])
