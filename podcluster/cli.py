@@ -127,10 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PodclusterError as error:
         _say(str(error))
         return EXIT_FAILED
-    except KeyboardInterrupt as stop:
-        number = stop.number if isinstance(stop, _Stop) else int(signal.SIGINT)
-        _say(f"{STOPS[number]}; what is finished stays, and this goes on from there: {_command(args)}")
-        return EXIT_SIGNAL + number
+    except _Stop as stop:
+        _say(f"{STOPS[stop.number]}; what is finished stays, and this goes on from there: {_command(args)}")
+        return EXIT_SIGNAL + stop.number
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return EXIT_SIGNAL + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output went away (`podcluster --help | head`): nothing to report, and nothing left to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -138,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Stop(KeyboardInterrupt):
-    """A signal that asks for an end; caught by what catches Ctrl-C, and by nothing that catches errors."""
+    """A signal asked a run to end; caught by what catches Ctrl-C, and by nothing that catches errors."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -148,13 +150,12 @@ class _Stop(KeyboardInterrupt):
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Let the signals of STOPS end what is done here in an orderly way; a second one, at once."""
-    asked = False
+    asked: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
-        nonlocal asked
         if asked:
             os._exit(EXIT_SIGNAL + number)  # nothing is lost: a run can be killed at any moment
-        asked = True
+        asked.append(number)
         raise _Stop(number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -163,6 +164,9 @@ def _stoppable() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in STOPS}
     try:
         yield
+    except KeyboardInterrupt as error:
+        # Ray raises one of its own in place of what a handler raised while it waited.
+        raise _Stop(asked[0] if asked else signal.SIGINT) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -58,6 +59,7 @@ def make_host(spec: HostSpec, plan: HostPlan) -> Host:
 Packed: TypeAlias = Mapping[int, bytes]
 """Hosts as bytes, by host_id."""
 NOTHING_PACKED: Final[Packed] = MappingProxyType({})
+LEVEL: Final = 1  # of compression: for a checkpoint it is done again and again
 
 
 def nothing(_: Any) -> int:
@@ -145,7 +147,7 @@ class HostShard:
         for spec in sorted(specs, key=lambda spec: spec.host_id):
             self.host_ids.append(spec.host_id)
             if spec.host_id in packed:
-                self._keep(spec.host_id, self._packing.unpack(pickle.loads(packed[spec.host_id])), None)
+                self._keep(spec.host_id, self._packing.unpack(_of_bytes(packed[spec.host_id])), None)
             else:
                 self._keep(spec.host_id, self._make(spec, self._plan), None)
 
@@ -155,7 +157,7 @@ class HostShard:
 
     def pack(self, host_ids: Iterable[int]) -> dict[int, bytes]:
         """These hosts as bytes."""
-        return {host_id: pickle.dumps(self._small(host_id), pickle.HIGHEST_PROTOCOL) for host_id in host_ids}
+        return {host_id: _to_bytes(self._small(host_id)) for host_id in host_ids}
 
     @property
     def residents(self) -> list[int]:
@@ -195,6 +197,15 @@ class HostShard:
         """A host packed, whether it is already or not."""
         host = self._resident.get(host_id)
         return self._packed[host_id].packed if host is None else self._packing.pack(host)
+
+
+def _to_bytes(small: Any) -> bytes:
+    # What machines ask for is most of a packed host, and not compressed yet.
+    return zlib.compress(pickle.dumps(small, pickle.HIGHEST_PROTOCOL), LEVEL)
+
+
+def _of_bytes(packed: bytes) -> Any:
+    return pickle.loads(zlib.decompress(packed))
 
 
 class Pool(Protocol):
