@@ -34,7 +34,7 @@ PLACEHOLDERS = {"...", "[overrides]"}
 GROUPS = "cluster|host|guest|workload|placement|controller|failure|migration|engine|study"
 
 # Tags as docstrings and comments cite them: P11, B2.10, POD-2. The steps of a rule (P12.7) are the rule's.
-OURS = "CT|POD|GS|GM|GD|GT|LK|BA|HM|PLACE|WL|BB|AZ|PD|AG|HF|EP|CL|SY|ST|IO"
+OURS = "CT|POD|GS|GM|GD|GT|LK|BA|HM|PLACE|WL|BB|AZ|PD|AG|HF|EP|CL|CK|SY|ST|IO"
 TAG = re.compile(rf"(?<![\w.-])((?:{OURS})-\d+|[A-HOPSTZ]\d{{1,2}}(?:\.\d{{1,2}})?)(?![\w-])")
 LISTED = re.compile(r"^\| \*\*([A-Z]+-?[\d.]+)\*\* \| (.+?) \|(?: `([^`]+)` \|)?$", re.MULTILINE)
 
