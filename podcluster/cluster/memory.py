@@ -24,13 +24,15 @@ from podcluster.units import PAGES_PER_GIB
 LEAST_BYTES_PER_GIB: Final = 64 * 1024
 MOST_BYTES_PER_GIB: Final = 2 * 1024**2
 # Measured (`podcluster bench density`): a host without guests, what is no page of a guest, and what is left of packed
-# ones, of a class whose pages are in random order.
+# ones.
 HOST_BYTES: Final = 1024**2
-GUEST_BYTES: Final = 256 * 1024
+GUEST_BYTES: Final = 128 * 1024
+BLOCK_BYTES: Final = 200  # of a guest that takes memory in blocks in random order, for each of them
 PACKED_HOST_BYTES: Final = 8 * 1024
 PACKED_GUEST_BYTES: Final = 8 * 1024
+PACKED_BLOCK_BYTES: Final = 6
 PACKED_BYTES_PER_GIB: Final = 2 * 1024
-DRIVER_BYTES: Final = 200 * 1024**2  # this process with its kernels
+DRIVER_BYTES: Final = 256 * 1024**2  # this process with its kernels
 ACTOR_BYTES: Final = 110 * 1024**2
 RAY_BYTES: Final = 500 * 1024**2
 MIB: Final = 1024**2
@@ -60,22 +62,30 @@ def estimate_memory(plan: Plan, workload: Workload, actors: int) -> Estimate:
     """Estimate from what the machines that are there at once promise, and no more than the hosts have room for."""
     requests, hosts = workload.requests, len(plan.specs)
     usable = [spec.usable_pages for spec in plan.specs]
-    guests = gib = 0.0
+    guests = gib = blocks = 0.0
     if requests:
         ratio = max(request.maxmem_pages / request.memory_pages for request in requests)
         smallest = min(request.memory_pages for request in requests)
         guests = min(_peak(requests, [1] * len(requests)), sum(usable) / smallest)
         promised = _peak(requests, [request.maxmem_pages for request in requests])
         gib = min(promised, sum(usable) * ratio) / PAGES_PER_GIB
-    objects = hosts * HOST_BYTES + int(guests * GUEST_BYTES)
+        blocks = _peak(requests, [_blocks(request, plan) for request in requests]) * gib * PAGES_PER_GIB / promised
+    objects = hosts * HOST_BYTES + int(guests * GUEST_BYTES + blocks * BLOCK_BYTES)
     most = objects + int(gib * MOST_BYTES_PER_GIB)
     return Estimate(
         programs=RAY_BYTES + ACTOR_BYTES * actors if actors else 0,
         least=objects + int(gib * LEAST_BYTES_PER_GIB),
         most=most,
-        packed=hosts * PACKED_HOST_BYTES + int(guests * PACKED_GUEST_BYTES + gib * PACKED_BYTES_PER_GIB),
+        packed=hosts * PACKED_HOST_BYTES
+        + int(guests * PACKED_GUEST_BYTES + blocks * PACKED_BLOCK_BYTES + gib * PACKED_BYTES_PER_GIB),
         in_flight=max(actors, 1) * most * max(usable) // sum(usable),
     )
+
+
+def _blocks(request: MachineRequest, plan: Plan) -> int:
+    """Blocks in which a guest takes its memory in random order; 0 where it takes it in order."""
+    guest = plan.hosts.guests[request.os_class]
+    return request.maxmem_pages // guest.alloc_block_pages if guest.alloc_order == "random" else 0
 
 
 def _peak(requests: Sequence[MachineRequest], weights: Sequence[int]) -> int:

@@ -130,6 +130,11 @@ class GuestMemory:
         return self._nonzero.runs()
 
     @property
+    def run_count(self) -> int:
+        """How many runs of pages these books are kept in."""
+        return self._nonzero.run_count + self._away.run_count + self._allocator.run_count + len(self._balloon)
+
+    @property
     def ballooned_pages(self) -> int:
         """Pages that the balloon holds."""
         return self._away.pages

@@ -76,8 +76,9 @@ if TYPE_CHECKING:
 
 MakeMachine = Callable[[HostConfig, int], Mechanism]
 
-HOST_BYTES: Final = 256 * 1024  # what a host's own objects take, at most, ...
-GUEST_BYTES: Final = 256 * 1024  # ... and those of each guest, its runs of pages in random order
+HOST_BYTES: Final = 256 * 1024  # what a host's own objects take, ...
+GUEST_BYTES: Final = 128 * 1024  # ... those of each guest, ...
+RUN_BYTES: Final = 112  # ... and a run of pages in its books, or one of its ends
 
 
 def make_machine(host: HostConfig, ram_pages: int, kind: type[Machine] | None = None) -> Mechanism:
@@ -217,7 +218,9 @@ class HostModel:
     @property
     def resident_bytes(self) -> int:
         """About how much memory of this computer the host takes."""
-        return self._machine.resident_bytes + HOST_BYTES + GUEST_BYTES * len(self._residents.standing)
+        standing = self._residents.standing
+        runs = sum(resident.memory.run_count for resident in standing)
+        return self._machine.resident_bytes + HOST_BYTES + GUEST_BYTES * len(standing) + RUN_BYTES * runs
 
     def let_go(self) -> None:
         """Give most of that back at once: the host is of no use from here on. (Guests and their streams point at each

@@ -116,6 +116,11 @@ class PageSet:
         """All runs, ascending."""
         return [(a, b - a) for a, b in zip(self._starts, self._ends, strict=True)]
 
+    @property
+    def run_count(self) -> int:
+        """How many runs it takes to say it."""
+        return len(self._starts)
+
     def __contains__(self, gfn: object) -> bool:
         if not isinstance(gfn, int):
             return False
@@ -148,6 +153,11 @@ class Allocator:
         self.pool_pages -= got
         self.taken_pages += got
         return runs
+
+    @property
+    def run_count(self) -> int:
+        """How many runs there are of both."""
+        return len(self._pool) + len(self._taken)
 
     @property
     def runs(self) -> tuple[tuple[Run, ...], tuple[Run, ...]]:

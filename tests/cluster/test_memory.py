@@ -55,6 +55,18 @@ def test_memory_is_estimated_from_promises(make_config: MakeConfig) -> None:
     assert inline.in_flight == inline.most // 4  # the hosts are alike
 
 
+def test_blocks_in_random_order_count(make_config: MakeConfig) -> None:
+    """A guest that takes memory in blocks of 16 pages has 32 times the runs of one that takes 2 MiB at a time."""
+    one = Workload((machine(0, 0.0, pages=PAGES_PER_GIB),))
+    found = []
+    for order in ("guest.alloc_order=descending", "guest.alloc_block_pages=512", "guest.alloc_block_pages=16"):
+        config = make_config("cluster.hosts=1", "guest=linux", "guest.alloc_order=random", order)
+        found.append(estimate_memory(make_plan(config, one, 1), one, 0))
+    in_order, large, small = found
+    assert small.least - in_order.least == 32 * (large.least - in_order.least) > 0
+    assert small.packed - in_order.packed == 32 * (large.packed - in_order.packed) > 0
+
+
 def test_only_what_is_there_at_once_counts(make_config: MakeConfig) -> None:
     """Machines one after another are one; and hosts that are full take no more."""
     config = make_config("cluster.hosts=1", "cluster.host_mem_gib=4")

@@ -80,14 +80,14 @@ def test_merging_empty_epochs_changes_no_byte(
 
 
 @pytest.mark.parametrize(
-    "engine", ["engine.memory_mib=215", pytest.param("engine.memory_mib=950", marks=pytest.mark.ray)]
+    "engine", ["engine.memory_mib=271", pytest.param("engine.memory_mib=1006", marks=pytest.mark.ray)]
 )
 def test_hosts_that_take_turns_change_no_byte(
     make_config: MakeConfig, ray_cluster: None, inline_digest: dict[str, str], tmp_path: Path,
     caplog: pytest.LogCaptureFixture, engine: str,
 ) -> None:  # fmt: skip
     """[CL-2] memory for no host out of its turn, in this process and in two actors: all are packed each time."""
-    where = ("engine=inline",) if engine.endswith("215") else ("engine=ray", "engine.actors=2")
+    where = ("engine=inline",) if engine.endswith("271") else ("engine=ray", "engine.actors=2")
     with caplog.at_level("INFO"):
         run_study([Cell(config=make_config(*TINY, *where, engine))], out_dir=tmp_path)
     assert "hosts beyond 0 MiB" in caplog.text
@@ -214,7 +214,7 @@ def test_hosts_that_take_turns_change_no_byte_of_moving_domains(make_config: Mak
     """[CL-2] the same with memory for one host at a time, while domains are on their way from one to another."""
     story = (*MOVING, "controller=squeezed", "engine=inline")
     run_study([Cell(config=make_config(*story))], out_dir=tmp_path / "all")
-    run_study([Cell(config=make_config(*story, "engine.memory_mib=212"))], out_dir=tmp_path / "one")
+    run_study([Cell(config=make_config(*story, "engine.memory_mib=266"))], out_dir=tmp_path / "one")
     assert digest(tmp_path / "one") == digest(tmp_path / "all")
 
 
