@@ -11,9 +11,9 @@ Departs     Tables above 512 GiB are not kept: they are taken to exist where a 1
 import numpy as np
 
 from podcluster.host.contents import contents_set_bits, contents_uniform, pattern_set, pattern_uniform
-from podcluster.host.heap import U0, U1, span_mask
+from podcluster.host.heap import U0, U1
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.rows import detail_give, detail_make, page_bit, row_give, row_is, row_write
+from podcluster.host.rows import detail_give, detail_make, page_bit, row_fill, row_give, row_is, row_write
 from podcluster.host.state import (
     ANY,
     BASE,
@@ -170,15 +170,10 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
             detail_give(h, g.blk[b, DETAIL])
             g.blk[b, DETAIL] = 0
     else:
-        while count > 0:
-            span = min(count, 64 - (i & 63))
-            m = span_mask(i & 63, span)
-            row_write(h, g, b, RAM_ROW, i >> 6, m, kind == RAM)
-            row_write(h, g, b, POD_ROW, i >> 6, m, kind == POD)
-            if patterned:
-                pattern_set(h, g, b, i >> 6, m, False)
-            i += span
-            count -= span
+        row_fill(h, g, b, RAM_ROW, i, count, kind == RAM)
+        row_fill(h, g, b, POD_ROW, i, count, kind == POD)
+        if patterned:
+            row_fill(h, g, b, PATTERNED, i, count, False)
         _settle(h, g, b)
     g.rec[0].table_generation += 1
 

@@ -84,6 +84,8 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, conte
                     words_clear(h, mfn)
                     contents_set(h, g, b, i >> 6, U1 << np.uint64(i & 63), False)
         return
+    if content == ZERO and g.blk[b, ANY] == ZEROS and g.blk[b, PATTERNED] == ZEROS:
+        return
     if high - low == BLOCK_PAGES and row == ONES:
         contents_uniform(h, g, b, ONES if content != ZERO else ZEROS)
         pattern_uniform(h, g, b, ONES if content == PATTERN else ZEROS)

@@ -10,7 +10,7 @@ import numpy as np
 
 from podcluster.host.heap import ALL, U0, U1, span_mask
 from podcluster.host.kernel import clz, ctz, popcount, routine
-from podcluster.host.state import BASE, BLOCK_PAGES, DETAIL, ONES, DomainState, HostState
+from podcluster.host.state import BASE, BLOCK_PAGES, DETAIL, ONES, ZEROS, DomainState, HostState
 
 
 @routine
@@ -51,6 +51,27 @@ def row_write(h: HostState, g: DomainState, b: int, field: int, wi: int, m: np.u
         row = row_own(h, row)
         g.blk[b, field] = row
         h.row[row, wi] = (h.row[row, wi] & ~m) | want
+
+
+@routine
+def row_fill(h: HostState, g: DomainState, b: int, field: int, i: int, count: int, on: bool) -> None:
+    """Set or clear the `count` bits from `i` on, not all 512, in the row that `field` of block `b` names; a shared row
+    is copied first.
+    """
+    row = int(g.blk[b, field])
+    if row == (ONES if on else ZEROS):
+        return
+    row = row_own(h, row)
+    g.blk[b, field] = row
+    while count > 0:
+        span = min(count, 64 - (i & 63))
+        m = span_mask(i & 63, span)
+        if on:
+            h.row[row, i >> 6] |= m
+        else:
+            h.row[row, i >> 6] &= ~m
+        i += span
+        count -= span
 
 
 @routine
