@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,45 +44,37 @@ from podcluster.cluster.agenda import (
 )
 from podcluster.cluster.failures import priority_of
 from podcluster.cluster.ledger import Ledger, check_attempts, rejection, run_row
+from podcluster.cluster.moves import Moves
+from podcluster.cluster.outbox import Outbox
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import CommandsByHost, Pool
 from podcluster.cluster.progress import Progress
 from podcluster.cluster.ratios import SamplePeaks, add_hosts, by_instant, put_before
 from podcluster.cluster.rescue import Lost, restart_order
 from podcluster.cluster.scheduler import Outcome, Scheduler
+from podcluster.cluster.whereabouts import Whereabouts
 from podcluster.errors import InvariantError
-from podcluster.placement.ha import evacuation
 from podcluster.placement.policy import Policy
-from podcluster.placement.rebalance import Filled, rebalance
 from podcluster.records import (
-    NO_DOMAIN,
     NO_HOST,
     Close,
-    Command,
     DomainRow,
     DropRoom,
     EndWarmup,
     EventKind,
-    EventRow,
     FailHost,
     GuestState,
     HostReport,
-    KeepRoom,
     MachineRequest,
-    MigrateGo,
     MigrateIn,
-    MigrateOut,
-    MigrateStay,
     Rejected,
-    RoomAnswer,
-    RoomWanted,
     RunRow,
     Sink,
     StartDomain,
     StopDomain,
     Workload,
 )
-from podcluster.units import NS_PER_S, mib_to_pages, pages_to_mib, s_to_ns
+from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
 MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long; in long runs,
 MERGED_SHARE = 100  # a hundredth of the run
@@ -151,18 +142,10 @@ class Driver:
         self._begin_ns = 0  # of the step at hand
         self._waiting: list[MachineRequest] = []  # have arrived in it, and are to be placed together
         self._leaving: list[tuple[int, int]] = []  # (at, domain_id), after these
-        self._requests = {request.domain_id: request for request in workload.requests}
-        self._host_of: dict[int, int] = {}  # domain_id -> host_id of those that a host took
-        self._down: dict[int, int] = {}  # host_id -> when it failed
-        self._lost: dict[int, Lost] = {}  # by domain_id
+        self._where = Whereabouts({request.domain_id: request for request in workload.requests})
+        self._out = Outbox(plan, sink)
+        self._moves = Moves(plan, self._scheduler, self.agenda, self._where, self._out)
         self._rescues: set[int] = set()  # instants at which they are due
-        self._evacuated: set[int] = set()  # hosts that are given no more domains
-        self._rooms: dict[int, int] = {}  # domain_id -> host_id that was asked for room
-        self._unanswered: set[int] = set()  # domain_ids of these
-        self._landings: dict[int, int] = {}  # domain_id -> when it lands
-        self._stayed: set[int] = set()  # domain_ids of those that could not leave when they were to
-        self._ended: set[int] = set()  # domain_ids of those that are on no host any more, as far as is known
-        self._commands: dict[int, list[Command]] = {}
         for request in sorted(workload.requests, key=lambda request: (request.arrival_ns, request.domain_id)):
             self.agenda.add(max(1, request.arrival_ns), Arrival(request))
         for order in (*plan.failures, *plan.orders):
@@ -170,7 +153,6 @@ class Driver:
                 self.agenda.add(order.at_ns, order.item)
         if plan.warmup_ns:
             self.agenda.add(plan.warmup_ns, Warmed())
-        self._rebalance_next(0)
 
     @property
     def awaits(self) -> bool:
@@ -192,17 +174,17 @@ class Driver:
 
     def commands(self, begin_ns: int, until_ns: int) -> CommandsByHost:
         """Do all that is due after `begin_ns` and up to `until_ns`; what hosts are to do, each in order of time."""
-        self._commands, self._begin_ns = {}, begin_ns
+        self._begin_ns = begin_ns
         while self.agenda.due_ns <= until_ns:
             for at_ns, item in self.agenda.until(until_ns):
                 self._do(at_ns, item)
             self._settle()  # which may find that somebody leaves again by then
         self._scheduler.place((), begin_ns)
         if until_ns == self._plan.duration_ns:
-            for lost in self._lost.values():
+            for lost in self._where.lost.values():
                 self._give_up(lost, until_ns)
-            self._command_all(Close(until_ns))
-        return {host_id: sorted(self._commands[host_id], key=_command_order) for host_id in sorted(self._commands)}
+            self._out.command_all(Close(until_ns))
+        return self._out.take()
 
     def take(self, reports: Sequence[HostReport], until_ns: int) -> None:
         """Fold one step's reports, which come in host_id order [CL-1]."""
@@ -217,19 +199,18 @@ class Driver:
                 if row.fate == "host_failed":
                     self._mourn(row, until_ns)
                 if row.fate in ("shut_down", "build_failed") or not self._plan.restarts:
-                    self._ended.add(row.domain_id)
+                    self._where.ended.add(row.domain_id)
                 if row.fate not in ("running", "migrated"):
-                    self._stays(row.domain_id, until_ns)
-            self._stayed.update(report.stayed)
+                    self._moves.stays(row.domain_id, until_ns)
             for domain_id in report.stayed:
-                self._stays(domain_id, until_ns)
+                self._moves.had_to_stay(domain_id, until_ns)
             for wanted in report.wanted:
                 self.agenda.add(until_ns + 1, Asking(wanted), wanted.request.domain_id)
             for answer in report.answers:
                 self.agenda.add(until_ns + 1, Answered(answer), answer.domain_id)
             for state in report.departed:
                 domain_id, departure_ns = state.request.domain_id, state.request.departure_ns
-                self._landings[domain_id] = until_ns + 1
+                self._where.landings[domain_id] = until_ns + 1
                 self.agenda.add(until_ns + 1, Landing(state), domain_id)
                 if departure_ns is not None and departure_ns <= until_ns:  # its host was told, but it had gone
                     self.agenda.add(until_ns + 2, Departure(domain_id), domain_id)
@@ -252,8 +233,8 @@ class Driver:
         elif isinstance(item, Departure):
             self._leaving.append((at_ns, item.domain_id))
         elif isinstance(item, Operation):
-            if item.order.domain_id in self._host_of:  # else no host took it
-                self._command(self._host_of[item.order.domain_id], item.order)
+            if item.order.domain_id in self._where.host_of:  # else no host took it
+                self._out.command(self._where.host_of[item.order.domain_id], item.order)
         else:
             self._settle()  # before it changes where domains may go
             self._change(at_ns, item)
@@ -266,23 +247,23 @@ class Driver:
         elif isinstance(item, Rescue):
             self._rescue(at_ns)
         elif isinstance(item, CalledOff):
-            self._command(item.host_id, DropRoom(at_ns, item.domain_id))
+            self._out.command(item.host_id, DropRoom(at_ns, item.domain_id))
         elif isinstance(item, Answered):
-            self._answered(at_ns, item.answer)
+            self._moves.answered(at_ns, item.answer)
         elif isinstance(item, Asking):
-            self._ask_room(at_ns, item.wanted)
+            self._moves.ask_room(at_ns, item.wanted)
         elif isinstance(item, Landing):
             self._land(at_ns, item.state)
         elif isinstance(item, Evacuation):
-            self._evacuate(at_ns, item.host_id)
+            self._moves.evacuate(at_ns, item.host_id)
         elif isinstance(item, Migration):
-            self._migrate(at_ns, item)
+            self._moves.migrate(at_ns, item)
         elif isinstance(item, Enabling):
-            self._enable(at_ns, item.host_id)
+            self._moves.enable(at_ns, item.host_id)
         elif isinstance(item, Rebalancing):
-            self._rebalance(at_ns)
+            self._moves.rebalance(at_ns)
         elif isinstance(item, Warmed):
-            self._command_all(EndWarmup(at_ns))
+            self._out.command_all(EndWarmup(at_ns))
 
     def _settle(self) -> None:
         """Place what has arrived, all together, and let those leave that are to."""
@@ -315,66 +296,64 @@ class Driver:
     def _count_races(self, at_ns: int, request: MachineRequest, refused: Sequence[int]) -> None:
         self.ledger.lost_races += len(refused)
         for host_id in refused:
-            self._event(at_ns, host_id, request, "lost_race", "it had less than was known of it")
+            self._out.event(at_ns, host_id, request, "lost_race", "it had less than was known of it")
 
     def _start(self, at_ns: int, request: MachineRequest, host_id: int, kind: EventKind) -> None:
-        self._host_of[request.domain_id] = host_id
-        self._ended.discard(request.domain_id)
-        self._command(host_id, StartDomain(at_ns, request))
+        self._where.host_of[request.domain_id] = host_id
+        self._where.ended.discard(request.domain_id)
+        self._out.command(host_id, StartDomain(at_ns, request))
         text = f"{request.name}: {pages_to_mib(request.memory_pages)} of {pages_to_mib(request.maxmem_pages)} MiB"
-        self._event(at_ns, host_id, request, kind, text)
+        self._out.event(at_ns, host_id, request, kind, text)
 
     def _reject(self, at_ns: int, request: MachineRequest, answer: Rejected) -> None:
         self.ledger.end([rejection(request, at_ns, answer.cause)])
         self._sink.write("domains", self.ledger.rows[-1:])
-        self._event(at_ns, NO_HOST, request, "reject", answer.reason)
+        self._out.event(at_ns, NO_HOST, request, "reject", answer.reason)
 
     def _depart(self, at_ns: int, domain_id: int) -> None:
-        lost = self._lost.pop(domain_id, None)
+        lost = self._where.lost.pop(domain_id, None)
         if lost is not None:
             self._give_up(lost, at_ns)
             return
-        if domain_id in self._landings:  # it is between two hosts, and leaves when it has landed
-            self.agenda.add(self._landings[domain_id] + 1, Departure(domain_id), domain_id)
+        if domain_id in self._where.landings:  # it is between two hosts, and leaves when it has landed
+            self.agenda.add(self._where.landings[domain_id] + 1, Departure(domain_id), domain_id)
             return
         # Also to a domain that has crashed: it may have been, or be about to be, built again.
-        if domain_id in self._host_of:
-            self._command(self._host_of[domain_id], StopDomain(at_ns, domain_id))
+        if domain_id in self._where.host_of:
+            self._out.command(self._where.host_of[domain_id], StopDomain(at_ns, domain_id))
         self._scheduler.leaves(domain_id, at_ns)
 
     # -- hosts that fail, and what becomes of their domains ----------------------------------------------------------
 
     def _fail(self, at_ns: int, host_id: int) -> None:
-        if host_id in self._down:
+        if host_id in self._where.down:
             return
-        self._down[host_id] = at_ns
+        self._where.down[host_id] = at_ns
         self.ledger.host_failures += at_ns >= self._plan.warmup_ns
         self._scheduler.close(host_id)
-        self._command(host_id, FailHost(at_ns))
-        for domain_id in sorted(self._unanswered):
-            if self._rooms[domain_id] == host_id:
-                self.agenda.add(at_ns + 1, Answered(RoomAnswer(domain_id, "it has failed")), domain_id)
-        self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "host_failed", "the host is down")])
+        self._out.command(host_id, FailHost(at_ns))
+        self._moves.receiver_failed(at_ns, host_id)
+        self._out.host_event(at_ns, host_id, "host_failed", "the host is down")
         repair_s = self._plan.failure.repair_s
         if repair_s is not None:
             self.agenda.add(at_ns + s_to_ns(repair_s), Recovery(host_id, at_ns))
 
     def _recover(self, at_ns: int, item: Recovery) -> None:
-        failed_ns = self._down.get(item.host_id)
+        failed_ns = self._where.down.get(item.host_id)
         if failed_ns is None or item.failed_ns not in (None, failed_ns):
             return
-        del self._down[item.host_id]
-        self._evacuated.discard(item.host_id)
+        del self._where.down[item.host_id]
+        self._moves.recovered(item.host_id)
         self._scheduler.open(item.host_id)
         text = f"back after {(at_ns - failed_ns) / NS_PER_S:,.0f} s, empty"
-        self._sink.write("events", [EventRow(at_ns, item.host_id, NO_DOMAIN, 0, "host_recovered", text)])
+        self._out.host_event(at_ns, item.host_id, "host_recovered", text)
 
     def _mourn(self, row: DomainRow, until_ns: int) -> None:
         """A domain was lost with its host: unless it was about to leave, or nobody wants it back, it is to be started
         again, not before this epoch is over: until then nobody knows.
         """
         failure, seed = self._plan.failure, self._plan.hosts.seed
-        request = self._requests[row.domain_id]
+        request = self._where.requests[row.domain_id]
         priority = priority_of(failure, seed, row.domain_id)
         due_ns = max(row.end_ns + s_to_ns(failure.restart_delay_s), until_ns + 1)
         gone = request.departure_ns is not None and request.departure_ns <= due_ns
@@ -382,13 +361,13 @@ class Driver:
             return
         # By its row: it may have installed another system than it was asked for with.
         again = replace(request, os_class=row.os_class, attempt=row.attempt + 1, origin="ha", arrival_ns=due_ns)
-        self._lost[row.domain_id] = Lost(again, self._scheduler.ask(again), priority, due_ns)
+        self._where.lost[row.domain_id] = Lost(again, self._scheduler.ask(again), priority, due_ns)
         self._rescue_at(due_ns)
 
     def _rescue(self, at_ns: int) -> None:
         """Start again whoever is due and has a place; the others are tried again, or given up."""
         self._rescues.discard(at_ns)
-        due = [lost for lost in self._lost.values() if lost.due_ns <= at_ns]
+        due = [lost for lost in self._where.lost.values() if lost.due_ns <= at_ns]
         for lost, planned in restart_order(due, self._scheduler.open_views()):
             request = lost.request
             if planned is not None and self._scheduler.place_on(planned, request):
@@ -398,7 +377,7 @@ class Driver:
             if isinstance(outcome.answer, Rejected):
                 self._wait(at_ns, lost, outcome)
             else:
-                del self._lost[request.domain_id]
+                del self._where.lost[request.domain_id]
                 self._accept(at_ns, request, outcome, "ha_restart")
 
     def _rescue_at(self, at_ns: int) -> None:
@@ -410,12 +389,12 @@ class Driver:
         retry_s, answer = self._plan.failure.retry_s, outcome.answer
         assert isinstance(answer, Rejected)
         if retry_s is None:
-            del self._lost[lost.request.domain_id]
+            del self._where.lost[lost.request.domain_id]
             self._accept(at_ns, lost.request, outcome, "ha_restart")
             return
         self._count_races(at_ns, lost.request, outcome.refused)
         if not lost.tried:
-            self._event(at_ns, NO_HOST, lost.request, "ha_waits", answer.reason)
+            self._out.event(at_ns, NO_HOST, lost.request, "ha_waits", answer.reason)
         lost.tried = True
         lost.due_ns = at_ns + s_to_ns(retry_s)
         self._rescue_at(lost.due_ns)
@@ -427,135 +406,11 @@ class Driver:
 
     # -- migration ---------------------------------------------------------------------------------------------------
 
-    def _evacuate(self, at_ns: int, host_id: int) -> None:
-        """Give a host no more domains, and send those it has elsewhere, at their dynamic minimum (D7.8)."""
-        if host_id in self._down or host_id in self._evacuated:
-            return
-        self._evacuated.add(host_id)
-        self._scheduler.close(host_id)
-        self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "evacuate", "no more domains, those out")])
-        there = [self._requests[domain_id] for domain_id in sorted(self._host_of) if self._is_on(domain_id, host_id)]
-        asks = [self._scheduler.ask(request) for request in there]
-        free = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
-        places = evacuation(host_id, free, [ask.need_pages for ask in asks])
-        going: list[tuple[MachineRequest, int]] = []
-        for request, place in zip(there, places, strict=True):
-            if self._scheduler.expected_on(request.domain_id) is not None:
-                continue
-            if place is None or not self._scheduler.expect(place, request):
-                self._event(at_ns, host_id, request, "migrate_refused", "no other host has room for it")
-            else:
-                going.append((request, place))
-        self._send(at_ns, host_id, going)
-
-    def _is_on(self, domain_id: int, host_id: int) -> bool:
-        """Whether a domain is, as far as is known, on this host, and not on its way."""
-        away = domain_id in self._lost or domain_id in self._landings or domain_id in self._ended
-        return self._host_of[domain_id] == host_id and not away
-
-    def _migrate(self, at_ns: int, item: Migration) -> None:
-        """One domain is to go to a host, if that has room."""
-        request = self._requests[item.domain_id]
-        host_id = self._host_of.get(item.domain_id)
-        if host_id is None or host_id == item.host_id or not self._is_on(item.domain_id, host_id):
-            return
-        if self._scheduler.expected_on(item.domain_id) is not None:
-            return
-        if not self._scheduler.is_open(item.host_id) or not self._scheduler.expect(item.host_id, request):
-            self._event(at_ns, host_id, request, "migrate_refused", f"host {item.host_id} has no room for it")
-            return
-        self._send(at_ns, host_id, [(request, item.host_id)])
-
-    def _rebalance(self, at_ns: int) -> None:
-        """Send domains from the fullest host to the emptiest, until they are close enough. Who had to stay once is left
-        alone.
-        """
-        migration = self._plan.migration
-        views = self._scheduler.open_views()
-        domains: dict[int, list[tuple[int, int]]] = {view.host_id: [] for view in views}
-        for domain_id, host_id in self._host_of.items():
-            expected = self._scheduler.expected_on(domain_id) is not None
-            free_to_go = not expected and domain_id not in self._stayed and self._is_on(domain_id, host_id)
-            if host_id in domains and free_to_go:
-                need_pages = self._scheduler.ask(self._requests[domain_id]).need_pages
-                domains[host_id].append((domain_id, need_pages))
-        hosts = [Filled(view.host_id, view.usable_pages, view.committed_pages) for view in views]
-        going: dict[int, list[tuple[MachineRequest, int]]] = {}
-        for move in rebalance(hosts, domains, migration.rebalance_gap, migration.rebalance_most):
-            request = self._requests[move.domain_id]
-            if self._scheduler.expect(move.receiver, request):  # else what must not be together would be
-                going.setdefault(move.sender, []).append((request, move.receiver))
-                text = (
-                    f"to host {move.receiver}: {move.sender_share:.3f} counted on here, {move.receiver_share:.3f} there"
-                )
-                self._event(at_ns, move.sender, request, "rebalance", text)
-        for host_id in sorted(going):
-            self._send(at_ns, host_id, going[host_id])
-        self._rebalance_next(at_ns)
-
-    def _rebalance_next(self, at_ns: int) -> None:
-        rebalance_s = self._plan.migration.rebalance_s
-        if rebalance_s is not None and at_ns + s_to_ns(rebalance_s) <= self._plan.duration_ns:
-            self.agenda.add(at_ns + s_to_ns(rebalance_s), Rebalancing())
-
-    def _send(self, at_ns: int, host_id: int, going: Sequence[tuple[MachineRequest, int]]) -> None:
-        """Let these leave a host for those that expect them; what a receiver has left besides is for all who come."""
-        migration = self._plan.migration
-        pages_per_s = max(1, mib_to_pages(migration.mib_per_s))
-        left = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
-        guests = Counter(place for _, place in going)
-        for request, place in going:
-            most_pages = request.memory_pages + left[place] // guests[place]
-            order = MigrateOut(at_ns, request.domain_id, s_to_ns(migration.wait_s), pages_per_s, most_pages)
-            self._command(host_id, order)
-
-    def _ask_room(self, at_ns: int, wanted: RoomWanted) -> None:
-        """Ask the receiver of a domain that is ready to be copied for room, unless it takes nobody any more."""
-        domain_id = wanted.request.domain_id
-        host_id = self._scheduler.expected_on(domain_id)
-        if host_id is None:
-            self._command(self._host_of[domain_id], MigrateStay(at_ns, domain_id))
-        elif not self._scheduler.is_open(host_id):
-            self._refused(at_ns, domain_id, host_id, "it takes no domains any more")
-        else:
-            self._scheduler.keeps(domain_id)
-            self._rooms[domain_id] = host_id
-            self._unanswered.add(domain_id)
-            self._command(host_id, KeepRoom(at_ns, wanted.request, wanted.pages))
-
-    def _answered(self, at_ns: int, answer: RoomAnswer) -> None:
-        """A receiver keeps room for a domain, which goes, or does not, and it stays where it is."""
-        domain_id = answer.domain_id
-        if domain_id not in self._unanswered:  # it was called off
-            return
-        self._unanswered.discard(domain_id)
-        if answer.refused:
-            self._refused(at_ns, domain_id, self._rooms.pop(domain_id), answer.refused)
-        else:
-            self._command(self._host_of[domain_id], MigrateGo(at_ns, domain_id))
-
-    def _refused(self, at_ns: int, domain_id: int, receiver_id: int, why: str) -> None:
-        """There is no room for a domain that was to be copied."""
-        self._scheduler.give_up(domain_id)
-        self._stayed.add(domain_id)
-        host_id = self._host_of[domain_id]
-        self._command(host_id, MigrateStay(at_ns, domain_id))
-        text = f"host {receiver_id} has no room for it: {why}"
-        self._event(at_ns, host_id, self._requests[domain_id], "migrate_refused", text)
-
-    def _stays(self, domain_id: int, until_ns: int) -> None:
-        """A domain does not go, or is no more: nobody keeps room for it."""
-        if self._scheduler.expected_on(domain_id) is not None:
-            self._scheduler.give_up(domain_id)
-        if domain_id in self._rooms:
-            self._unanswered.discard(domain_id)
-            self.agenda.add(until_ns + 1, CalledOff(domain_id, self._rooms.pop(domain_id)), domain_id)
-
     def _land(self, at_ns: int, state: GuestState) -> None:
         """Let a domain go on where there is room kept for it; if that host has failed meanwhile, on any other."""
         domain_id = state.request.domain_id
-        del self._landings[domain_id]
-        room_on = self._rooms.pop(domain_id)
+        del self._where.landings[domain_id]
+        room_on = self._moves.room_of(domain_id)
         host_id = self._scheduler.expected_on(domain_id)
         assert host_id is not None
         here = replace(state.request, attempt=state.request.attempt + 1, origin="migration", arrival_ns=at_ns)
@@ -563,40 +418,15 @@ class Driver:
             self._scheduler.land(here)
         else:
             self._scheduler.give_up(domain_id)
-            self._command(room_on, DropRoom(at_ns, domain_id))
+            self._out.command(room_on, DropRoom(at_ns, domain_id))
             (outcome,) = self._scheduler.place([here], self._begin_ns)
             self._count_races(at_ns, here, outcome.refused)
             if isinstance(outcome.answer, Rejected):
                 self._reject(at_ns, here, outcome.answer)
                 return
             host_id = outcome.answer
-        self._host_of[domain_id] = host_id
-        self._ended.discard(domain_id)
-        self._command(host_id, MigrateIn(at_ns, state))
-
-    def _enable(self, at_ns: int, host_id: int) -> None:
-        """Give a host domains again."""
-        if host_id in self._evacuated and host_id not in self._down:
-            self._evacuated.discard(host_id)
-            self._scheduler.open(host_id)
-            self._sink.write("events", [EventRow(at_ns, host_id, NO_DOMAIN, 0, "enabled", "domains are welcome")])
+        self._where.host_of[domain_id] = host_id
+        self._where.ended.discard(domain_id)
+        self._out.command(host_id, MigrateIn(at_ns, state))
 
     # -- what goes out -----------------------------------------------------------------------------------------------
-
-    def _command(self, host_id: int, command: Command) -> None:
-        self._commands.setdefault(host_id, []).append(command)
-
-    def _command_all(self, command: Command) -> None:
-        for spec in self._plan.specs:
-            self._command(spec.host_id, command)
-
-    def _event(self, at_ns: int, host_id: int, request: MachineRequest, kind: EventKind, text: str) -> None:
-        self._sink.write("events", [EventRow(at_ns, host_id, request.domain_id, request.attempt, kind, text)])
-
-
-def _command_order(command: Command) -> tuple[int, int]:
-    """Time; then the host's death before all else, stops before starts and Close last; the sort is stable, so the order
-    in which things were due breaks the rest.
-    """
-    rank = {FailHost: 0, EndWarmup: 0, StopDomain: 1, DropRoom: 1, StartDomain: 2, Close: 4}.get(type(command), 3)
-    return command.at_ns, rank
