@@ -41,6 +41,7 @@ logger = getLogger(__name__)
 MOST_DEATHS: Final = 8  # of one shard in one epoch
 MOST_SILENCES: Final = 3  # of these; what takes too long once is likely to do so again
 PACKED_AT_ONCE: Final = 16  # hosts in a message: of a few MB at most, whatever a shard holds
+START_S: Final = 120.0  # most that a new server may take to answer at all; loading and compiling comes after that
 LOOK_S: Final = 0.25  # longest wait before deaths are looked at, while others have not answered
 
 
@@ -275,7 +276,7 @@ class Exchange:
     def _making(self, shard: _Shard) -> list[Message]:
         """What makes a shard, up to its last whole step [CL-2]."""
         messages = [
-            Message("greet", (fingerprint(),), self._timeout_s),
+            Message("greet", (fingerprint(),), min(self._timeout_s, START_S)),
             Message("begin", (self._plan, self._make, self._packing), self._timeout_s),
         ]
         for first in range(0, len(shard.specs), PACKED_AT_ONCE):

@@ -184,6 +184,11 @@ class RayEngine:
         """End an actor, if it is still there, and put a new one in its place."""
         import ray
 
+        nodes: Any = ray.nodes  # its annotations do not say what it returns
+        if not any(node["Alive"] for node in nodes()):
+            raise PodclusterError(
+                "no node of Ray is left to make an actor on: the same command goes on from the last checkpoint"
+            )
         # It may be dead; it may as well hang, or be on a node that nobody reaches for a while.
         ray.kill(self.actors[index], no_restart=True)
         self.actors[index] = new_actor()

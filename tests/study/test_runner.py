@@ -16,8 +16,10 @@ import pytest
 from podcluster.cluster.run import RunOutcome, run
 from podcluster.config import Cell, Config
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
+from podcluster.io.checkpoints import CheckpointFolder
 from podcluster.io.digest import digest
 from podcluster.io.load import load_results
+from podcluster.io.lock import Lock
 from podcluster.study.runner import cell_name, host_seed, run_study
 
 pytestmark = pytest.mark.usefixtures("fake_hosts")
@@ -176,6 +178,33 @@ def test_what_a_killed_run_left_half_written_is_taken_away(make_config: MakeConf
     (tmp_path / ".results.99999.tmp" / "domains").mkdir(parents=True)
     run_study([Cell(config=make_config(*SMALL))], out_dir=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "results"]
+
+
+def test_a_checkpoint_of_another_run_is_refused_until_forced(make_config: MakeConfig, tmp_path: Path) -> None:
+    """One line, and nothing of it is touched; --force begins anew and takes it away, as a finished run does."""
+    cell = Cell(config=make_config(*SMALL))
+    with CheckpointFolder(tmp_path, "another run") as store:
+        store.save([], [])
+    with pytest.raises(PodclusterError, match=r"must be of this configuration .*another run.*--force") as raised:
+        run_study([cell], out_dir=tmp_path)
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == [".checkpoint"]
+    assert run_study([cell], out_dir=tmp_path, force=True).computed == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "results"]
+    with CheckpointFolder(tmp_path, "died before it was taken away") as store:
+        store.save([], [])
+    assert run_study([cell], out_dir=tmp_path).skipped == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "results"]
+
+
+def test_a_second_process_is_refused_before_it_touches_anything(make_config: MakeConfig, tmp_path: Path) -> None:
+    """What the first is writing stays."""
+    writing = tmp_path / ".results.1.tmp"
+    with Lock(tmp_path):
+        writing.mkdir()
+        with pytest.raises(PodclusterError, match="one process at a time"):
+            run_study([Cell(config=make_config(*SMALL))], out_dir=tmp_path)
+        assert writing.is_dir()
 
 
 def test_a_broken_rule_says_which_replication_broke_it(
