@@ -167,6 +167,9 @@ def _stoppable() -> Iterator[None]:
     except KeyboardInterrupt as error:
         # Ray raises one of its own in place of what a handler raised while it waited.
         raise _Stop(asked[0] if asked else signal.SIGINT) from error
+    except SystemExit as error:
+        # Of a handler of Ray's, which it puts in the place of ours while it starts.
+        raise _Stop(signal.SIGTERM) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

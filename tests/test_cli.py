@@ -296,6 +296,7 @@ def test_a_signal_ends_a_run_in_one_line(
             130,
             ["podcluster: interrupted; what is finished stays, and this goes on from there: podc"],
         ),
+        (SystemExit(15), 143, ["podcluster: terminated; what is finished stays"]),  # Ray's, while it starts
         (PodclusterError("Ray at local must answer, got nothing"), 1, ["podcluster: Ray at local must answer"]),
         (ConfigError("a must be b,\n got c: d"), 2, ["podcluster: a must be b, got c: d"]),
         (

@@ -136,9 +136,9 @@ class KeptPool:
         else:
             self._pool.rely_on(self._store.packed())
             self._unsaved.clear()
+            logger.debug("kept %d steps and all hosts in %.2f s", self._steps, self._clock() - began_s)
         now_s = self._clock()
         self._due_s = now_s + max(self._every_s, LEAST_SHARE * (now_s - began_s))
-        logger.debug("kept %d steps and all hosts in %.2f s", self._steps, now_s - began_s)
 
 
 class Memory:

@@ -123,21 +123,21 @@ def make_bad(spec: HostSpec, plan: HostPlan) -> FakeHost:
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("host_id", "error", "text"),
+    ("host_id", "timeout_s", "error", "text"),
     [
-        (0, InvariantError, "E == B - P violated"),
-        (1, PodclusterError, "engine.timeout_s must be longer"),
-        (2, PodclusterError, "died 8 times at step 2.*engine=inline"),
+        (0, 60, InvariantError, "E == B - P violated"),
+        (1, 5, PodclusterError, "engine.timeout_s must be longer"),
+        (2, 60, PodclusterError, "died 8 times at step 2.*engine=inline"),
     ],
 )
 def test_what_goes_wrong_in_an_actor_is_one_line(
-    ray_cluster: None, host_id: int, error: type[PodclusterError], text: str
+    ray_cluster: None, host_id: int, timeout_s: int, error: type[PodclusterError], text: str
 ) -> None:
     """Our own mistake arrives as itself, a hang ends at the time-out, an actor that dies every time is given up."""
     make: MakeHost = make_bad
     own = RayEngine("local")
     pool = own.pool(
-        EngineConfig(kind="ray", actors=1, timeout_s=1), PLAN.specs[host_id : host_id + 1], PLAN.hosts, make
+        EngineConfig(kind="ray", actors=1, timeout_s=timeout_s), PLAN.specs[host_id : host_id + 1], PLAN.hosts, make
     )
     pool.advance(10 * NS_PER_S, {})
     with pytest.raises(error, match=text) as raised:
