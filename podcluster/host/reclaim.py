@@ -221,11 +221,8 @@ def reclaim_page(h: HostState, g: DomainState, b: int, i: int) -> bool:
 @routine
 def _are_plain(h: HostState, g: DomainState, b: int, wi: int, m: np.uint64) -> bool:
     """Whether P10 takes back all pages of mask `m`, whose heads pass: they are zero, their frames like any."""
-    r = g.rec[0]
-    held = h.row[g.blk[b, ANY], wi] | h.row[g.blk[b, ODD], wi]
-    if r.scrub_pattern:
-        held |= h.row[g.blk[b, PATTERNED], wi]
-    return bool(held & m == U0 and r.grants == 0)
+    kept = h.row[g.blk[b, ANY], wi] | h.row[g.blk[b, ODD], wi]
+    return bool(kept & m == U0 and g.rec[0].grants == 0)
 
 
 @routine

@@ -228,3 +228,17 @@ def test_a_table_that_is_emptied_owns_nothing(step: int) -> None:
     assert trio.fast.memory_bytes(DOM) > unmapped
     trio.run("balloon", list(range(1, BLOCK, 2))[::step], as_list=True)
     assert trio.fast.memory_bytes(DOM) == unmapped
+
+
+def test_a_superpage_of_zeroes_and_pattern_is_taken_back_page_by_page(step: int) -> None:
+    """S4: never whole; each page becomes a promise of what it held."""
+    trio = Trio(words=False, costs=COSTS)
+    trio.build(EPT, 2 * BLOCK)
+    trio.prepare("set_scrub_pattern", DOM, True)
+    trio.run("touch", list(range(BLOCK)), as_list=False, content=ZERO)
+    trio.run("touch", list(range(100, 164)), as_list=False, content=PATTERN)
+    trio.run("touch", list(range(300, 310)), as_list=False, content=DATA)
+    trio.run("touch", list(range(BLOCK, 2 * BLOCK)), as_list=False, content=DATA)
+    trio.run("touch", list(range(2 * BLOCK, 2 * BLOCK + 10))[::step], as_list=False, content=DATA)
+    counters = trio.slow.counters(DOM)
+    assert (counters.reclaimed_2m, counters.reclaimed_4k) == (0, BLOCK - 10)
