@@ -761,6 +761,7 @@ class StudyConfig:
     warmup_s: int = 0  # of it, at the beginning, not counted in rates, means and peaks
     replications: int = 1  # runs of each cell, with seeds of their own
     telemetry_s: int = 300  # cadence of the samples table; 0: none
+    machine_samples: bool = False  # and of the machine_samples table, which has every machine that lives
     confidence: float = 0.95  # of every interval
     baseline: str | None = None  # "axis=value" of a sweep: each cell is compared with the one there (table `pairs`)
     figure: bool = True
@@ -776,6 +777,13 @@ class StudyConfig:
             _fail("study.warmup_s", rule, self.warmup_s, "try study.warmup_s=0")
         _between("study.replications", self.replications, 1, 1_000_000)
         _between("study.telemetry_s", self.telemetry_s, 0)
+        if self.machine_samples and not self.telemetry_s:
+            _fail(
+                "study.machine_samples",
+                "false where study.telemetry_s is 0",
+                "true",
+                "set study.telemetry_s, the cadence",
+            )
         if not 0.5 <= self.confidence < 1:
             _fail("study.confidence", "at least 0.5 and below 1", self.confidence, "try study.confidence=0.95")
         if self.baseline is not None and "=" not in self.baseline:

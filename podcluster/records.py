@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, Protocol, TypeAlias, overload
+from typing import Any, ClassVar, Final, Literal, Protocol, Self, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -678,38 +678,59 @@ class SampleRow:
     deaths: int = column("1", "Domains dead since the start of the run.")
 
 
-SAMPLE_COLUMNS: Final = tuple(item.name for item in fields(SampleRow))
+@dataclass(frozen=True, slots=True)
+class MachineSampleRow:
+    """One instant of one machine."""
+
+    t_ns: int = column("ns", "Simulated time.")
+    host_id: int = column("1", "Host that it is on.")
+    domain_id: int = column("1", "Machine, with a domain there that lives.")
+    target_pages: int = column("pages", "Its target.")
+    owned_pages: int = column("pages", "Its tot_pages.")
+    demanded_pages: int = column("pages", "What it wants: W(t); while it boots, what it has taken.")
+
+
+def _names(row: type[Any]) -> tuple[str, ...]:
+    return tuple(item.name for item in fields(row))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SampleBlock(Sequence[SampleRow]):
-    """Many samples by column: a long run has millions, which never are objects on their way.
+class RowBlock(Sequence[Any]):
+    """Many rows of numbers by column: a long run has millions, which never are objects on their way.
 
-    `columns` is int64[column, sample], a row for each of SAMPLE_COLUMNS. As a sequence it is the samples row by row,
-    for who looks at a few.
+    `columns` is int64[column, row], a line for each field of ROW. As a sequence it is the rows one by one, for who
+    looks at a few.
     """
 
+    ROW: ClassVar[type[Any]]
+    NAMES: ClassVar[tuple[str, ...]]  # of its fields, in order
     columns: Int64Array
 
-    @staticmethod
-    def of(rows: Iterable[SampleRow]) -> SampleBlock:
+    @classmethod
+    def of(cls, rows: Iterable[Any]) -> Self:
         """These rows."""
-        listed = [[getattr(row, name) for name in SAMPLE_COLUMNS] for row in rows]
-        return SampleBlock(np.array(listed, dtype=np.int64).reshape(-1, len(SAMPLE_COLUMNS)).T.copy())
+        names = cls.NAMES
+        listed = [[getattr(row, name) for name in names] for row in rows]
+        return cls(np.array(listed, dtype=np.int64).reshape(-1, len(names)).T.copy())
 
-    @staticmethod
-    def join(blocks: Iterable[SampleBlock]) -> SampleBlock:
-        """Their samples, one block after another."""
+    @classmethod
+    def by_name(cls, columns: Mapping[str, Int64Array]) -> Self:
+        """These columns, one for each field."""
+        return cls(np.array([columns[name] for name in cls.NAMES], dtype=np.int64))
+
+    @classmethod
+    def join(cls, blocks: Iterable[Self]) -> Self:
+        """Their rows, one block after another."""
         columns = [block.columns for block in blocks]
-        return SampleBlock(np.concatenate(columns, axis=1)) if columns else NO_SAMPLES
+        return cls(np.concatenate(columns, axis=1) if columns else np.zeros((len(cls.NAMES), 0), dtype=np.int64))
 
     def column(self, name: str) -> Int64Array:
-        """One column, int64[samples]."""
-        found: Int64Array = self.columns[SAMPLE_COLUMNS.index(name)]
+        """One column, int64[rows]."""
+        found: Int64Array = self.columns[self.NAMES.index(name)]
         return found
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SampleBlock) and np.array_equal(self.columns, other.columns)
+        return type(other) is type(self) and np.array_equal(self.columns, other.columns)
 
     def __hash__(self) -> int:
         return hash(self.columns.tobytes())
@@ -718,16 +739,34 @@ class SampleBlock(Sequence[SampleRow]):
         return int(self.columns.shape[1])
 
     @overload
-    def __getitem__(self, index: int) -> SampleRow: ...
+    def __getitem__(self, index: int) -> Any: ...
     @overload
-    def __getitem__(self, index: slice) -> SampleBlock: ...
-    def __getitem__(self, index: int | slice) -> SampleRow | SampleBlock:
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return SampleBlock(self.columns[:, index])
-        return SampleRow(*self.columns[:, index].tolist())
+            return type(self)(self.columns[:, index])
+        return self.ROW(*self.columns[:, index].tolist())
 
 
-NO_SAMPLES: Final = SampleBlock(np.zeros((len(SAMPLE_COLUMNS), 0), dtype=np.int64))
+class SampleBlock(RowBlock):
+    """Samples of hosts."""
+
+    __slots__ = ()
+    ROW = SampleRow
+    NAMES = _names(SampleRow)
+
+
+class MachineSampleBlock(RowBlock):
+    """Samples of machines."""
+
+    __slots__ = ()
+    ROW = MachineSampleRow
+    NAMES = _names(MachineSampleRow)
+
+
+SAMPLE_COLUMNS: Final = SampleBlock.NAMES
+NO_SAMPLES: Final = SampleBlock.join(())
+NO_MACHINE_SAMPLES: Final = MachineSampleBlock.join(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -910,7 +949,7 @@ class PairRow:
     sign_p_pooled: float = column("1", "The sign test over machines; of an event this is McNemar's exact test.")
 
 
-Row: TypeAlias = DomainRow | HostRow | SampleRow | EventRow | RunRow | CellRow | PairRow
+Row: TypeAlias = DomainRow | HostRow | SampleRow | MachineSampleRow | EventRow | RunRow | CellRow | PairRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -933,6 +972,12 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "hosts": TableSpec(HostRow, ("host_id",), True, "One host in one run."),
     "domains": TableSpec(DomainRow, ("domain_id", "attempt"), True, "One boot attempt."),
     "samples": TableSpec(SampleRow, ("t_ns", "host_id"), True, "A time series, at the cadence asked for."),
+    "machine_samples": TableSpec(
+        MachineSampleRow,
+        ("t_ns", "host_id", "domain_id"),
+        True,
+        "A time series of every machine that lives, at the cadence of samples, where it is asked for.",
+    ),
     "events": TableSpec(EventRow, ("t_ns", "host_id"), True, "What happened when."),
     "pairs": TableSpec(PairRow, (), False, "One measure of a cell against its baseline (`study.baseline`).", True),
 }
@@ -978,6 +1023,7 @@ class HostReport:
     stayed: tuple[int, ...] = ()
     wanted: tuple[RoomWanted, ...] = ()
     answers: tuple[RoomAnswer, ...] = ()
+    machine_samples: MachineSampleBlock = NO_MACHINE_SAMPLES
 
     @property
     def moving(self) -> bool:
@@ -986,7 +1032,7 @@ class HostReport:
 
 
 class Sink(Protocol):
-    """Where rows go: `table` is a key of TABLES, the rows are of its row class; samples are a SampleBlock."""
+    """Where rows go: `table` is a key of TABLES, the rows are of its row class; samples are a RowBlock."""
 
     def write(self, table: str, rows: Sequence[Row]) -> None:
         """Take these rows, in this order."""

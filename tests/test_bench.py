@@ -113,12 +113,15 @@ def test_a_storm_page_by_page_writes_the_same_rows() -> None:
 
 
 def test_telemetry_is_of_every_host_and_of_all() -> None:
-    """What `bench trace` counts as rows: one for each host and one for the cluster, each 300 s, all written."""
+    """What `bench trace` counts as rows: one for each host, for the cluster, and for each machine from its arrival on,
+    each 300 s, all written.
+    """
     config = month.configure("static", machines=4, hosts=2, days=1)
     config.study.duration_s = 3600
     workload, _ = month.draw(config)
     figures = telemetry.telemetry(config, workload, 1)
-    assert figures["telemetry_rows"] == 12 * 3
+    machines = sum(sum(300e9 * k > one.arrival_ns for k in range(1, 13)) for one in workload.requests)
+    assert figures["telemetry_rows"] == 12 * 3 + machines
     assert figures["telemetry_rows_per_s"] > 0 and figures["telemetry_ratio"] > 0
     assert config.study.telemetry_s == 0
 

@@ -138,7 +138,7 @@ def test_what_is_named_is_there(page: Path) -> None:
         if key and not span.endswith(".md"):
             known = any(other == key[1] or other.startswith(f"{key[1]}.") for other in SCHEMA)
             assert known, f"{name(page)}: no key {key[1]}"
-        column = re.fullmatch(r"(cells|runs|hosts|domains|samples|events)\.(\w+)", span)
+        column = re.fullmatch(r"(cells|runs|hosts|domains|samples|machine_samples|events)\.(\w+)", span)
         if column:
             columns = {item.name for item in fields(TABLES[column[1]].row)} | {"cell", "replication"}
             assert column[2] in columns, f"{name(page)}: no column {span}"

@@ -97,6 +97,7 @@ def make_page_loop_host(spec: HostSpec, plan: HostPlan) -> HostModel:
         plan.guests,
         plan.seed,
         plan.telemetry_ns,
+        machine_samples=plan.machine_samples,
         controller=plan.controller,
         machine=_make_machine,
         coalesce=False,

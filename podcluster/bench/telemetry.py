@@ -1,7 +1,8 @@
 """What telemetry costs a run: the part of `bench trace` that writes.
 
-What        `telemetry`: a run whose rows are written to Parquet, with a sample of every host and of the whole cluster
-            each 300 s and without, in turns; and the samples on their own, as the run gave them to the sink.
+What        `telemetry`: a run whose rows are written to Parquet, with a sample of every machine, every host and the
+            whole cluster each 300 s and without, in turns; and the samples on their own, as the run gave them to the
+            sink.
 Units       Seconds of wall time, from the first placement to the finished files; rows per second of them, and beside
             them per second of processor time, which what else a machine does has no part in.
 """
@@ -20,7 +21,7 @@ from podcluster.bench.month import simulate
 from podcluster.cluster.plan import Plan, make_plan
 from podcluster.config import Config
 from podcluster.io.results import ParquetSink
-from podcluster.records import Row, SampleBlock, Workload
+from podcluster.records import Row, RowBlock, Workload
 
 TELEMETRY_S: Final = 300
 
@@ -29,24 +30,23 @@ class Samples:
     """A sink that keeps the samples alone, in the blocks in which they come."""
 
     def __init__(self) -> None:
-        self.blocks: list[SampleBlock] = []
+        self.blocks: list[tuple[str, RowBlock]] = []  # with their tables
 
     def write(self, table: str, rows: Sequence[Row]) -> None:
         """Take rows."""
-        if table == "samples":
-            assert isinstance(rows, SampleBlock)
-            self.blocks.append(rows)
+        if isinstance(rows, RowBlock):
+            self.blocks.append((table, rows))
 
 
 def telemetry(config: Config, workload: Workload, repeat: int) -> dict[str, Any]:
     """`telemetry_ratio` and `telemetry_rows_per_s`, medians, and how many rows there are."""
     without = make_plan(config, workload, config.seed)
-    sampled = replace(config, study=replace(config.study, telemetry_s=TELEMETRY_S))
+    sampled = replace(config, study=replace(config.study, telemetry_s=TELEMETRY_S, machine_samples=True))
     plan = make_plan(sampled, workload, config.seed)
     ratios = [written_s(config, plan, workload) / written_s(config, without, workload) for _ in range(repeat)]
     kept = Samples()
     simulate(config, plan, workload, kept)
-    rows = sum(len(block) for block in kept.blocks)
+    rows = sum(len(block) for _, block in kept.blocks)
     taken = [samples_s(kept.blocks) for _ in range(repeat)]
     rates = [rows / wall_s for wall_s, _ in taken]
     return {
@@ -67,12 +67,12 @@ def written_s(config: Config, plan: Plan, workload: Workload) -> float:
         return time.perf_counter() - started
 
 
-def samples_s(blocks: Sequence[SampleBlock]) -> tuple[float, float]:
+def samples_s(blocks: Sequence[tuple[str, RowBlock]]) -> tuple[float, float]:
     """Seconds to write these samples, of wall and of processor time."""
     with tempfile.TemporaryDirectory() as folder:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         with ParquetSink(Path(folder), "bench") as sink:
             replication = sink.replication(0)
-            for block in blocks:
-                replication.write("samples", block)
+            for table, block in blocks:
+                replication.write(table, block)
         return time.perf_counter() - wall_s, time.process_time() - cpu_s

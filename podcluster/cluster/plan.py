@@ -97,7 +97,9 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     grid_s = min(telemetry_s or RATIO_SAMPLES_S, config.study.duration_s)
     return Plan(
         specs=specs,
-        hosts=HostPlan(config.host, config.guests, seed, s_to_ns(grid_s), config.controller),
+        hosts=HostPlan(
+            config.host, config.guests, seed, s_to_ns(grid_s), config.controller, config.study.machine_samples
+        ),
         need_pages=need,
         reserve_pages=reserve_pages,
         orders=parse(config.workload.orders, need, hosts, s_to_ns(config.study.duration_s)),

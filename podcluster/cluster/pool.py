@@ -44,6 +44,7 @@ class HostPlan:
     seed: int
     telemetry_ns: int
     controller: ControllerConfig | None = None  # None: static
+    machine_samples: bool = False  # each machine is looked at, too
 
 
 MakeHost = Callable[[HostSpec, HostPlan], Host]
@@ -53,7 +54,15 @@ def make_host(spec: HostSpec, plan: HostPlan) -> Host:
     """Build the real host; imported here so that planning a run compiles nothing."""
     from podcluster.host.model import HostModel
 
-    return HostModel(spec, plan.host, plan.guests, plan.seed, plan.telemetry_ns, controller=plan.controller)
+    return HostModel(
+        spec,
+        plan.host,
+        plan.guests,
+        plan.seed,
+        plan.telemetry_ns,
+        machine_samples=plan.machine_samples,
+        controller=plan.controller,
+    )
 
 
 Packed: TypeAlias = Mapping[int, bytes]

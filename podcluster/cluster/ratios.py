@@ -11,10 +11,13 @@ Departs     The peak of owned and demanded memory is that of the samples (`study
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from podcluster.records import NO_HOST, SAMPLE_COLUMNS, DomainRow, Int64Array, SampleBlock
+from podcluster.records import NO_HOST, SAMPLE_COLUMNS, DomainRow, Int64Array, RowBlock, SampleBlock
+
+Block = TypeVar("Block", bound=RowBlock)
 
 
 def peak_of(rows: Sequence[DomainRow], name: str, since_ns: int = 0) -> int:
@@ -60,11 +63,11 @@ def placed_peak(
     return _highest(steps)
 
 
-def by_instant(blocks: Sequence[SampleBlock]) -> SampleBlock:
-    """The samples of hosts, given in host_id order, in order of time and host."""
-    whole = SampleBlock.join(blocks)
+def by_instant(blocks: Sequence[Block]) -> Block:
+    """The samples of hosts or their machines, given in host_id order, in order of time and host."""
+    whole = type(blocks[0]).join(blocks)
     # `take` leaves each column in one piece, as it is written; an index of the second axis would put rows together.
-    return SampleBlock(np.take(whole.columns, np.argsort(whole.column("t_ns"), kind="stable"), axis=1))
+    return type(whole)(np.take(whole.columns, np.argsort(whole.column("t_ns"), kind="stable"), axis=1))
 
 
 def add_hosts(samples: SampleBlock) -> SampleBlock:

@@ -166,7 +166,9 @@ class Memory:
     def _is_known(self, report: HostReport) -> bool:
         """Whether only the time is new in it."""
         view = self._views.get(report.host_id)
-        if view is None or report.domains or report.events or len(report.samples) or report.host is not None:
+        if view is None or report.domains or report.events or report.host is not None:
+            return False
+        if report.samples or report.machine_samples:
             return False
         if report.moving or report.view.at_ns != report.now_ns:
             return False

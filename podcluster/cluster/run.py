@@ -217,6 +217,9 @@ class Driver:
             if report.host is not None:
                 self.ledger.hosts.append(report.host)
                 self._sink.write("hosts", [report.host])
+        machines = [report.machine_samples for report in reports if report.machine_samples]
+        if machines:
+            self._sink.write("machine_samples", by_instant(machines))
         blocks = [report.samples for report in reports if report.samples]
         if blocks:
             samples = by_instant(blocks)

@@ -106,11 +106,14 @@ class HostModel:
         seed: int,
         telemetry_ns: int = 0,
         *,
+        machine_samples: bool = False,
         controller: ControllerConfig | None = None,
         machine: MakeMachine = make_machine,
         coalesce: bool | None = None,
     ) -> None:
-        """`coalesce=None`: True, unless every step is to be audited. `guests` by `os_class`; no controller: static."""
+        """`coalesce=None`: True, unless every step is to be audited. `guests` by `os_class`; no controller: static.
+        `machine_samples`: samples are of each machine as well.
+        """
         self._spec = spec
         self._cfg = host
         self._coalesce = host.check != "step" if coalesce is None else coalesce
@@ -121,7 +124,9 @@ class HostModel:
         self._residents = Residents()
         running = self._residents.running
         self._agenda = Agenda(running, f"host {spec.host_id}, seed {seed}")
-        self._recorder = Recorder(spec, self._machine, running, self._agenda, telemetry_ns)
+        self._recorder = Recorder(
+            spec, self._machine, running, self._agenda, telemetry_ns, machines=machine_samples and telemetry_ns > 0
+        )
         self._audit = HostAudit(
             spec, host, seed, self._machine, self._own, self._residents, self._recorder, self._agenda
         )

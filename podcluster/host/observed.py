@@ -69,12 +69,36 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A guest that is up: its demand, the first instant that it counts at, and whether its samples are the grid's."""
+class OnGrid:
+    """A demand at instants of a grid; `same`: its samples are the grid's."""
 
     demand: Demand
+    grid_ns: int
+    same: bool
+
+    @classmethod
+    def of(cls, demand: Demand, grid_ns: int) -> OnGrid:
+        """As it is."""
+        samples = len(demand.t_ns)
+        return cls(demand, grid_ns, bool((demand.t_ns == grid_ns * np.arange(samples, dtype=np.int64)).all()))
+
+    def at_each(self, first_ns: int, count: int) -> Int64Array:
+        """W at `count` instants of the grid, or one anywhere, int64[count]."""
+        if not self.same or first_ns % self.grid_ns:
+            return self.demand.at_each(first_ns, self.grid_ns, count)
+        pages, first = self.demand.pages, first_ns // self.grid_ns
+        wanted = pages[first : first + count]
+        if len(wanted) < count:  # flat after the last sample
+            wanted = np.concatenate([wanted, np.full(count - len(wanted), pages[-1])])
+        return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A guest that is up: its demand, and the first instant that it counts at."""
+
+    demand: OnGrid
     first: int
-    on_grid: bool
 
 
 class DemandGrid:
@@ -88,9 +112,7 @@ class DemandGrid:
 
     def add(self, key: int, demand: Demand, up_ns: int) -> None:
         """A guest is up since `up_ns`: it counts at all instants after that."""
-        samples = len(demand.t_ns)
-        on_grid = bool((demand.t_ns == self._grid_ns * np.arange(samples, dtype=np.int64)).all())
-        guest = _Wanted(demand, up_ns // self._grid_ns + 1, on_grid)
+        guest = _Wanted(OnGrid.of(demand, self._grid_ns), up_ns // self._grid_ns + 1)
         self._guests[key] = guest
         self._count(guest, self._start, 1)
 
@@ -115,11 +137,4 @@ class DemandGrid:
         count = self._start + len(self._sums) - first
         if count <= 0:
             return
-        demand = guest.demand
-        if guest.on_grid:
-            wanted = demand.pages[first : first + count]
-            if len(wanted) < count:  # flat after the last sample
-                wanted = np.concatenate([wanted, np.full(count - len(wanted), demand.pages[-1])])
-        else:
-            wanted = demand.at_each(first * self._grid_ns, self._grid_ns, count)
-        self._sums[first - self._start :] += sign * wanted
+        self._sums[first - self._start :] += sign * guest.demand.at_each(first * self._grid_ns, count)

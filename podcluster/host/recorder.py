@@ -20,6 +20,7 @@ import numpy as np
 from podcluster.host.agenda import TOOLSTACK, Agenda
 from podcluster.host.control import Control
 from podcluster.host.failures import LOW_MEMORY
+from podcluster.host.machine_looks import MachineLooks
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.observed import DemandGrid, Level
 from podcluster.host.outcome import outcome
@@ -27,8 +28,8 @@ from podcluster.host.own import LowMemory
 from podcluster.host.resident import Resident
 from podcluster.records import (
     NO_DOMAIN,
+    NO_MACHINE_SAMPLES,
     NO_SAMPLES,
-    SAMPLE_COLUMNS,
     DomainRow,
     EventKind,
     EventRow,
@@ -59,8 +60,10 @@ class Recorder:
         running: Mapping[int, Resident],
         agenda: Agenda,
         telemetry_ns: int,
+        *,
+        machines: bool = False,
     ) -> None:
-        """`telemetry_ns=0`: no samples."""
+        """`telemetry_ns=0`: no samples; `machines`: also of each machine."""
         self._spec = spec
         self._machine = machine
         self._running = running
@@ -69,6 +72,7 @@ class Recorder:
         self._grid_ns = telemetry_ns or OBSERVE_NS
         self.next_look_ns = self._grid_ns
         self._wants = DemandGrid(self._grid_ns)  # of guests that are up
+        self._machines = MachineLooks(spec.host_id, self._grid_ns) if machines else None
         self._booting: dict[int, Resident] = {}
         self._promises: dict[int, tuple[int, int]] = {}  # (C, E) by domid, as of its latest act
         self._cached = self._entries = 0  # their sums
@@ -92,7 +96,8 @@ class Recorder:
         if domains or events or samples:
             self._domains, self._events, self._stretches = [], [], []
         self._host = None
-        return HostReport(self._spec.host_id, at_ns, view, domains, events, samples, host)
+        machines = self._machines.block() if self._machines is not None else NO_MACHINE_SAMPLES
+        return HostReport(self._spec.host_id, at_ns, view, domains, events, samples, host, machine_samples=machines)
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -193,6 +198,8 @@ class Recorder:
     def retired(self, domid: int) -> None:
         """A guest runs no more."""
         self._booting.pop(domid, None)
+        if self._machines is not None:
+            self._machines.retired(domid)
         self._wants.remove(domid, self.next_look_ns // self._grid_ns)
 
     def destroyed(self, at_ns: int, resident: Resident) -> None:
@@ -242,6 +249,8 @@ class Recorder:
             self._machine.free_pages, len(self._running), self._died,
         )  # fmt: skip
         self._stretches.append((first_ns, constant, demanded))
+        if self._machines is not None:
+            self._machines.take(first_ns, len(demanded), self._running.values(), self.owned_of)
 
     def _samples(self) -> SampleBlock:
         """What was seen since the last report, by column."""
@@ -267,7 +276,7 @@ class Recorder:
             "domains_running": running,
             "deaths": died,
         }
-        return SampleBlock(np.array([columns[name] for name in SAMPLE_COLUMNS], dtype=np.int64))
+        return SampleBlock.by_name(columns)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

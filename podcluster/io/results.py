@@ -23,7 +23,7 @@ import numpy as np
 from podcluster.config import AxisValue
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import tables
-from podcluster.records import TABLES, Int64Array, PairRow, Row, SampleBlock, SampleRow, Sink
+from podcluster.records import TABLES, Int64Array, MachineSampleRow, PairRow, Row, RowBlock, SampleRow, Sink
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,7 +117,7 @@ class _TableWriter:
         self._schema = tables.schema(table, axes, provenance)
         self._row = tables.table_spec_row(table)
         self._buffer: list[Row] = []
-        self._blocks: list[SampleBlock] = []  # in its place, of samples
+        self._blocks: list[RowBlock] = []  # in its place, of samples
         self._buffered = 0
         self._replication: int | None = None
         self._parts: list[pa.Table] = []
@@ -134,9 +134,9 @@ class _TableWriter:
         if replication != self._replication:
             self._convert()
             self._replication = replication
-        if self._row is SampleRow:
-            if not isinstance(rows, SampleBlock):
-                raise InvariantError(f"[IO-4] {self._table} come as a SampleBlock, got {type(rows).__name__}")
+        if self._row in (SampleRow, MachineSampleRow):
+            if not isinstance(rows, RowBlock) or rows.ROW is not self._row:
+                raise InvariantError(f"[IO-4] {self._table} come as a block of them, got {type(rows).__name__}")
             self._blocks.append(rows)
         else:
             for row in rows:
@@ -182,7 +182,7 @@ class _TableWriter:
             return
         rows: Sequence[Row] = self._buffer
         if self._blocks:
-            rows = self._blocks[0] if len(self._blocks) == 1 else SampleBlock.join(self._blocks)
+            rows = self._blocks[0] if len(self._blocks) == 1 else type(self._blocks[0]).join(self._blocks)
         part = tables.to_arrow(self._table, rows, self._cell, self._replication, self._axes, self._schema)
         keys = _keys(self._table, part)
         follows = keys if self._last_key is None else np.concatenate((self._last_key, keys), axis=1)
@@ -401,7 +401,7 @@ def _write_options(schema: pa.Schema) -> dict[str, Any]:
     import pyarrow as pa
 
     split: dict[str, str] | None = None
-    if (tables.load_provenance(schema) or {}).get("table") == "samples":
+    if (tables.load_provenance(schema) or {}).get("table") in ("samples", "machine_samples"):
         numbers = [field.name for field in schema if pa.types.is_int64(field.type) or pa.types.is_float64(field.type)]
         split = dict.fromkeys(numbers, "BYTE_STREAM_SPLIT")
     return {

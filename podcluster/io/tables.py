@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from podcluster.config import AxisValue
 from podcluster.errors import ConfigError, InvariantError
-from podcluster.records import TABLES, SampleBlock
+from podcluster.records import TABLES, RowBlock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,7 +152,7 @@ def to_arrow(
     axes: Mapping[str, AxisValue],
     schema: pa.Schema,
 ) -> pa.Table:
-    """Rows of one cell and replication as columns; those of a SampleBlock are columns already."""
+    """Rows of one cell and replication as columns; those of a RowBlock are columns already."""
     import pyarrow as pa
 
     given: dict[str, object] = {CELL.name: cell, REPLICATION.name: replication, **axes}
@@ -161,7 +161,7 @@ def to_arrow(
     for column in columns:
         if column.name in given:
             arrays.append(_constant(table, column, given[column.name], len(rows)))
-        elif isinstance(rows, SampleBlock):
+        elif isinstance(rows, RowBlock):
             arrays.append(_numbers(column, rows.column(column.name), None))
         else:
             arrays.append(_array(table, column, [getattr(row, column.name) for row in rows]))

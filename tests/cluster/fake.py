@@ -183,6 +183,7 @@ def fake_model(
     seed: int,
     telemetry_ns: int,
     *,
+    machine_samples: bool,
     controller: ControllerConfig | None,
 ) -> FakeHost:
     """What takes the place of the real host's class."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from podcluster.io import tables
 from podcluster.io.results import ParquetSink
-from podcluster.records import DomainRow, EventRow, RunRow, SampleBlock, SampleRow
+from podcluster.records import DomainRow, EventRow, MachineSampleBlock, MachineSampleRow, RunRow, SampleBlock, SampleRow
 
 PLAIN: dict[str, Any] = {"int": 0, "float": 0.0, "str": "", "label": "", "bool": False}
 
@@ -32,6 +32,12 @@ def sample(t_ns: int, host_id: int, **values: Any) -> SampleRow:
     return row
 
 
+def machine_sample(t_ns: int, domain_id: int, **values: Any) -> MachineSampleRow:
+    """A machine's sample."""
+    row: MachineSampleRow = plain("machine_samples", t_ns=t_ns, domain_id=domain_id, **values)
+    return row
+
+
 def event(t_ns: int, host_id: int, text: str) -> EventRow:
     """An event's row."""
     row: EventRow = plain("events", t_ns=t_ns, host_id=host_id, kind="place", text=text)
@@ -51,6 +57,7 @@ def write_cell(folder: Path, cell: str = "c0", axes: dict[str, Any] | None = Non
             writer = sink.replication(k)
             writer.write("domains", [domain(2), domain(0, name="vm0", boot_done_ns=5), domain(1)])
             writer.write("samples", SampleBlock.of([sample(0, 0), sample(300, 0, deaths=deaths)]))
+            writer.write("machine_samples", MachineSampleBlock.of([machine_sample(300, 2), machine_sample(300, 1)]))
             writer.write("runs", [run(wall_s=0.5 + k, static_ratio_mean=1.25)])
         sink.write("cells", [plain("cells", replications=2)])
     return folder

@@ -29,7 +29,7 @@ def test_program_columns_and_metadata_do_not_count(tmp_path: Path) -> None:
     a = digest(write(tmp_path / "a", {"commit": "x"}))
     b = digest(write(tmp_path / "b", {"commit": "y", "wall_start": 3}, wall_s=9.0, engine_kind="ray", engine_actors=2))
     assert a == b
-    assert set(a) == {"cells", "runs", "hosts", "domains", "samples", "events", "all"}
+    assert set(a) == {"cells", "runs", "hosts", "domains", "samples", "machine_samples", "events", "all"}
     assert first_difference(tmp_path / "a", tmp_path / "b") is None
 
 
@@ -101,7 +101,8 @@ def test_the_command_prints_and_exits_as_it_says(tmp_path: Path, capsys: pytest.
     a, b = write(tmp_path / "a"), write(tmp_path / "b", sweeps=3)
     assert main([str(a)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[1] for line in lines] == ["cells", "runs", "hosts", "domains", "samples", "events", "all"]
+    tables = ["cells", "runs", "hosts", "domains", "samples", "machine_samples", "events", "all"]
+    assert [line.split("  ")[1] for line in lines] == tables
     assert lines[-1].startswith(digest(a)["all"])
     assert main(["--diff", str(a), str(a)]) == 0
     assert main(["--diff", str(a), str(b)]) == 1

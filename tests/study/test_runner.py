@@ -69,7 +69,7 @@ def test_a_run_is_a_folder_with_every_table(make_config: MakeConfig, tmp_path: P
     outcome = run_study([Cell(config=make_config(*SMALL))], out_dir=tmp_path / "run", command="podcluster a 'b c'")
     assert (outcome.computed, outcome.skipped) == (1, 0)
     found = load_results(tmp_path / "run")
-    assert set(found.tables) == {"cells", "runs", "hosts", "domains", "samples", "events"}
+    assert set(found.tables) == {"cells", "runs", "hosts", "domains", "samples", "machine_samples", "events"}
     assert len(found["runs"]) == len(found["cells"]) == 1
     assert len(found["domains"]) == found["runs"]["requests"][0] == 12
     assert found.provenance["command"] == ["podcluster", "a", "b c"]
