@@ -12,8 +12,8 @@ Guests      Linux whose driver does not scrub what it hands back; the allocator 
             only growth beyond the high-water mark touches pages for the first time (G2).
 Audits      Off here (`host.check=off`): a run by default recounts one domain a host and epoch.
 Telemetry   Of the static case, with all its rows written to Parquet: `telemetry_ratio` is its time with a sample of
-            every machine, every host and the cluster each 300 s over its time without; `telemetry_rows_per_s` how fast these
-            samples are written on their own, from where hosts have reported them to the finished file.
+            every machine, every host and the cluster each 300 s over its time without; `telemetry_rows_per_s` how fast
+            these samples are written on their own, from where hosts have reported them to the finished file.
 Actors      Of the static case, too: `two_actor_share` is how much faster two Ray actors are than one, as a share of how
             much more two processes that know nothing of each other do than one alone.
 Check       A hundredth of the machines live once more on a host that makes every access and every hypercall a page at a

@@ -42,16 +42,19 @@ class MachineLooks:
     def take(self, first_ns: int, count: int, residents: Iterable[Resident], owned_of: Mapping[int, int]) -> None:
         """Look at all machines, of which nothing but demand changes within these instants."""
         there = sorted(residents, key=lambda one: one.request.domain_id)
-        self._looks.append(
-            _Look(
-                first_ns,
-                count,
-                [one.request.domain_id for one in there],
-                [one.domain.target_pages for one in there],
-                [owned_of[one.domain.domid] for one in there],
-                [self._wanted(one) for one in there],
-            )
+        look = _Look(
+            first_ns,
+            count,
+            [one.request.domain_id for one in there],
+            [one.domain.target_pages for one in there],
+            [owned_of[one.domain.domid] for one in there],
+            [self._wanted(one) for one in there],
         )
+        last = self._looks[-1] if self._looks else None
+        if last is not None and last[2:] == look[2:] and first_ns == last.first_ns + last.instants * self._grid_ns:
+            self._looks[-1] = last._replace(instants=last.instants + count)
+        else:
+            self._looks.append(look)
 
     def _wanted(self, resident: Resident) -> int | OnGrid:
         if resident.guest.boot_done_ns is None:

@@ -68,7 +68,7 @@ class Level:
         return (self.area + self.now * (t_ns - self.since_ns)) / passed_ns if passed_ns else float(self.now)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class OnGrid:
     """A demand at instants of a grid; `same`: its samples are the grid's."""
 
