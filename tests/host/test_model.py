@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from podcluster.config import CostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.model import HostModel
-from podcluster.records import Close, Command, HostReport, SetTarget, StartDomain, StopDomain
+from podcluster.records import Close, Command, HostReport, MachineSampleBlock, SetTarget, StartDomain, StopDomain
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import (
     KINDS,
@@ -108,14 +108,14 @@ def commands(draw: st.DrawFn) -> list[Command]:
 def whole_life(classes: list[Any], given: Sequence[Command], steps_s: Sequence[float] = (), **keywords: Any) -> Any:
     """All rows of a host that is told these commands, advanced in these steps."""
     host = host_config(check=keywords.pop("check", "epoch"), **HOSTS[keywords.pop("host", "nothing takes time")])
-    model = host_model(*classes, ram_mib=160, taken_mib=8, telemetry_s=7, host=host, **keywords)
+    model = host_model(*classes, ram_mib=160, taken_mib=8, telemetry_s=7, machine_samples=True, host=host, **keywords)
     told = [*given, Close(s_to_ns(END_S))]
     reports: list[HostReport] = []
     before_ns = 0
     for until_ns in sorted({s_to_ns(step) for step in steps_s} | {s_to_ns(END_S)}):
         reports.append(model.advance(until_ns, [one for one in told if before_ns < one.at_ns <= until_ns]))
         before_ns = until_ns
-    return (*rows(reports), reports[-1].host)
+    return (*rows(reports), reports[-1].host, MachineSampleBlock.join([one.machine_samples for one in reports]))
 
 
 @settings(max_examples=60)
@@ -151,7 +151,7 @@ def test_the_slow_machine_agrees(classes: list[Any], given: list[Command], host:
 @given(classes=guest_classes(), given=commands(), kind=hosts)
 def test_every_life_adds_up(classes: list[Any], given: list[Command], kind: str) -> None:
     """One row per start; a guest dies of its debt exactly if its own count passed what it owned; sums add up."""
-    domains, events, samples, host = whole_life(classes, given, host=kind)
+    domains, events, samples, host, machines = whole_life(classes, given, host=kind)
     assert sorted(row.domain_id for row in domains) == sorted(
         one.request.domain_id for one in given if isinstance(one, StartDomain)
     )
@@ -172,6 +172,11 @@ def test_every_life_adds_up(classes: list[Any], given: list[Command], kind: str)
     for sample in samples:
         assert sample.owned_pages == sample.populated_pages + sample.cache_pages
         assert sample.owned_pages + sample.free_pages <= 152 * MIB
+        there = machines.columns[:, machines.column("t_ns") == sample.t_ns]
+        assert there.shape[1] == sample.domains_running
+        summed = dict(zip(MachineSampleBlock.NAMES, there.sum(axis=1).tolist(), strict=True))
+        for name in ("target_pages", "owned_pages", "demanded_pages"):
+            assert summed[name] == getattr(sample, name), name
         dead = [row for row in domains if row.oom_line or row.fate == "guest_panic"]
         assert sample.deaths == sum(1 for row in dead if row.end_ns < sample.t_ns)
 
