@@ -38,9 +38,15 @@ class MachineLooks:
         self._grid_ns = grid_ns
         self._looks: list[_Look] = []
         self._demands: dict[int, OnGrid] = {}  # by domid, of guests that are up
+        self._changes = True  # since the last look, or without anybody being told
 
     def take(self, first_ns: int, count: int, residents: Iterable[Resident], owned_of: Mapping[int, int]) -> None:
         """Look at all machines, of which nothing but demand changes within these instants."""
+        last = self._looks[-1] if self._looks else None
+        goes_on = last is not None and first_ns == last.first_ns + last.instants * self._grid_ns
+        if last is not None and goes_on and not self._changes:
+            self._looks[-1] = last._replace(instants=last.instants + count)
+            return
         there = sorted(residents, key=lambda one: one.request.domain_id)
         look = _Look(
             first_ns,
@@ -50,11 +56,16 @@ class MachineLooks:
             [owned_of[one.domain.domid] for one in there],
             [self._wanted(one) for one in there],
         )
-        last = self._looks[-1] if self._looks else None
-        if last is not None and last[2:] == look[2:] and first_ns == last.first_ns + last.instants * self._grid_ns:
+        # Who boots has taken more at each look, and tells nobody.
+        self._changes = any(isinstance(wanted, int) for wanted in look.wanted)
+        if last is not None and goes_on and last[2:] == look[2:]:
             self._looks[-1] = last._replace(instants=last.instants + count)
         else:
             self._looks.append(look)
+
+    def change(self) -> None:
+        """A machine has come, is up, has gone, was told a target, or owns other than before."""
+        self._changes = True
 
     def _wanted(self, resident: Resident) -> int | OnGrid:
         if resident.guest.boot_done_ns is None:
@@ -66,6 +77,7 @@ class MachineLooks:
 
     def retired(self, domid: int) -> None:
         """A machine is no more there."""
+        self._changes = True
         self._demands.pop(domid, None)
 
     def block(self) -> MachineSampleBlock:

@@ -114,6 +114,11 @@ class Recorder:
         self.promised.at(at_ns, self.promised.now + resident.request.maxmem_pages)
         self._target.at(at_ns, self._target.now + resident.domain.target_pages)
         self._domains_peak = max(self._domains_peak, len(self._running))
+        self._machines_change()
+
+    def _machines_change(self) -> None:
+        if self._machines is not None:
+            self._machines.change()
 
     def not_built(self, at_ns: int, request: MachineRequest, domid: int, cause: str, text: str) -> None:
         """A start came to nothing."""
@@ -125,6 +130,7 @@ class Recorder:
     def target_changed(self, at_ns: int, resident: Resident, before_pages: int) -> None:
         """A domain's target was `before_pages`."""
         self._target_changes += 1
+        self._machines_change()
         self._target.at(at_ns, self._target.now + resident.domain.target_pages - before_pages)
 
     def acted(self, resident: Resident) -> None:
@@ -137,6 +143,7 @@ class Recorder:
         self._entries += now[1] - entries
         if domid in self._booting and resident.guest.boot_done_ns is not None:
             del self._booting[domid]
+            self._machines_change()
             self._wants.add(domid, resident.request.demand, resident.guest.boot_done_ns)
 
     def heap_changed(self, at_ns: int, resident: Resident) -> None:
@@ -148,6 +155,7 @@ class Recorder:
             self._moved_pages += abs(owned - self.owned_of[domid])
         self.owned.at(at_ns, self.owned.now + owned - self.owned_of.get(domid, 0))
         self.owned_of[domid] = owned
+        self._machines_change()
         self.free_changed(at_ns)
 
     def freed(self, resident: Resident, freed: Sequence[tuple[int, int]]) -> None:
@@ -160,6 +168,7 @@ class Recorder:
             self.owned.shift(at_ns, -count)
             self._free.shift(at_ns, count)
         self.owned_of[domid] -= pages
+        self._machines_change()
         if resident.moved:
             self._moved_pages += pages
         self._low_memory.crossed(self._machine.free_pages)  # none, where there is more than before
