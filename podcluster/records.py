@@ -984,6 +984,9 @@ TABLES: Final[Mapping[str, TableSpec]] = {
 """The sink adds `cell` and (but for cells) `replication` in front of each row, and a sweep's axes behind it; stored
 rows are sorted by cell, replication and `key`, rows of equal key staying in the order they were written."""
 
+BLOCKS: Final[Mapping[str, type[RowBlock]]] = {"samples": SampleBlock, "machine_samples": MachineSampleBlock}
+"""Tables whose rows come in blocks."""
+
 
 # --- reports of a host, and where rows go -----------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ import numpy as np
 from podcluster.config import AxisValue
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import tables
-from podcluster.records import TABLES, Int64Array, MachineSampleRow, PairRow, Row, RowBlock, SampleRow, Sink
+from podcluster.records import BLOCKS, TABLES, Int64Array, PairRow, Row, RowBlock, Sink
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,9 +134,10 @@ class _TableWriter:
         if replication != self._replication:
             self._convert()
             self._replication = replication
-        if self._row in (SampleRow, MachineSampleRow):
-            if not isinstance(rows, RowBlock) or rows.ROW is not self._row:
-                raise InvariantError(f"[IO-4] {self._table} come as a block of them, got {type(rows).__name__}")
+        block = BLOCKS.get(self._table)
+        if block is not None:
+            if not isinstance(rows, block):
+                raise InvariantError(f"[IO-4] {self._table} come as a {block.__name__}, got {type(rows).__name__}")
             self._blocks.append(rows)
         else:
             for row in rows:
@@ -401,7 +402,7 @@ def _write_options(schema: pa.Schema) -> dict[str, Any]:
     import pyarrow as pa
 
     split: dict[str, str] | None = None
-    if (tables.load_provenance(schema) or {}).get("table") in ("samples", "machine_samples"):
+    if (tables.load_provenance(schema) or {}).get("table") in BLOCKS:
         numbers = [field.name for field in schema if pa.types.is_int64(field.type) or pa.types.is_float64(field.type)]
         split = dict.fromkeys(numbers, "BYTE_STREAM_SPLIT")
     return {

@@ -20,7 +20,7 @@ from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import results, tables
 from podcluster.io.load import load_results
 from podcluster.io.results import PART, RESULTS, TABLES_OF_A_CELL, ParquetSink, compact
-from podcluster.records import TABLES, SampleBlock
+from podcluster.records import BLOCKS, TABLES, SampleBlock
 from tests.io import rows
 from tests.io.rows import write_cell
 
@@ -328,7 +328,7 @@ def test_any_row_comes_back_as_it_was(
     made = [rows.plain(table, **data.draw(st.fixed_dictionaries(drawn))) for _ in range(data.draw(st.integers(0, 5)))]
     folder = tmp_path_factory.mktemp("any")
     with ParquetSink(folder, "c") as sink:
-        sink.replication(0).write(table, SampleBlock.of(made) if table == "samples" else made)
+        sink.replication(0).write(table, BLOCKS[table].of(made) if table in BLOCKS else made)
     stored = pq.read_table(folder / RESULTS / table / PART).to_pylist()
     made.sort(key=lambda row: tuple(getattr(row, name) for name in TABLES[table].key))
     assert [{c.name: row[c.name] for c in tables.row_columns(table)} for row in stored] == [
