@@ -45,9 +45,10 @@ def together_s(pool: ProcessPoolExecutor, processes: int) -> float:
 
 
 def on_actors_s(engine: RayEngine, actors: int, config: Config, workload: Workload) -> float:
-    """Seconds of one run on so many actors."""
+    """Seconds of one run on so many actors, all of which have started before."""
     plan = make_plan(config, workload, config.seed)
     pool = engine.pool(EngineConfig(kind="ray", actors=actors), plan.specs, plan.hosts)
+    pool.advance(0, {})
     return run_on(pool, config, plan, workload, Rows())
 
 
