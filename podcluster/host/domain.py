@@ -233,21 +233,9 @@ def build(
     if refused:
         return BuildFailed("refused", refused)
     layout = Layout.of(numbers, host.extra_ram_pages)
-    machine.create(
-        domid,
-        maxmem_pages=numbers.maxmem_pages,
-        max_pages=numbers.max_pages,
-        paging=host.paging,
-        p2m="pt" if host.paging == "shadow" else host.p2m,
-        sp_1g=host.superpages_1g,
-        sp_2m=host.superpages_2m,
-    )
-    pool = machine.set_aside(numbers.aside_pages)
-    if pool < 0:
-        text = POOL_SHORT.format(pages=numbers.aside_pages, free=machine.free_pages)
-        machine.destroy(domid)
-        machine.forget(domid)
-        return BuildFailed("paging_pool", text)
+    pool = _create(machine, domid, numbers, numbers.max_pages, host)
+    if isinstance(pool, BuildFailed):
+        return pool
     if host.era == "rfc2009" and numbers.pod:
         laid_out = build_2009.populate(machine, domid, layout.ram, numbers.target_pages)
         failure = None if laid_out else BuildFailed("no_memory", LOW_MEMORY)
@@ -258,8 +246,7 @@ def build(
     if failure is None and numbers.tables_may_run_short and machine.table_pages(domid) > numbers.paging_pages:
         failure = BuildFailed("paging_pool", TABLES_SHORT.format(pool=numbers.paging_pages))
     if failure is not None:
-        machine.destroy(domid)
-        machine.forget(domid)
+        _undo(machine, domid)
         machine.release(pool)
         return failure
     machine.end_build(domid)
@@ -277,18 +264,12 @@ def build(
     )
 
 
-def restore(
-    machine: Mechanism, domid: int, state: GuestState, host: HostConfig, guest: GuestConfig
-) -> Domain | BuildFailed:
-    """Make a domain for one that comes from another host: the pages it has there and no others, as single pages, and
-    nothing promised (A6.4). The host reserves what it owned, or may own (D4.7).
-    """
-    numbers = numbers_of(state.request, host, guest)
-    layout = Layout.of(numbers, host.extra_ram_pages)
+def _create(machine: Mechanism, domid: int, numbers: Numbers, max_pages: int, host: HostConfig) -> int | BuildFailed:
+    """An empty domain, and the handle of what is set aside for its tables and video RAM; or neither."""
     machine.create(
         domid,
         maxmem_pages=numbers.maxmem_pages,
-        max_pages=max(state.limit_pages, state.tot_pages),
+        max_pages=max_pages,
         paging=host.paging,
         p2m="pt" if host.paging == "shadow" else host.p2m,
         sp_1g=host.superpages_1g,
@@ -297,14 +278,32 @@ def restore(
     pool = machine.set_aside(numbers.aside_pages)
     if pool < 0:
         text = POOL_SHORT.format(pages=numbers.aside_pages, free=machine.free_pages)
-        machine.destroy(domid)
-        machine.forget(domid)
+        _undo(machine, domid)
         return BuildFailed("paging_pool", text)
+    return pool
+
+
+def _undo(machine: Mechanism, domid: int) -> None:
+    """A domain came to nothing."""
+    machine.destroy(domid)
+    machine.forget(domid)
+
+
+def restore(
+    machine: Mechanism, domid: int, state: GuestState, host: HostConfig, guest: GuestConfig
+) -> Domain | BuildFailed:
+    """Make a domain for one that comes from another host: the pages it has there and no others, as single pages, and
+    nothing promised (A6.4). The host reserves what it owned, or may own (D4.7).
+    """
+    numbers = numbers_of(state.request, host, guest)
+    layout = Layout.of(numbers, host.extra_ram_pages)
+    pool = _create(machine, domid, numbers, max(state.limit_pages, state.tot_pages), host)
+    if isinstance(pool, BuildFailed):
+        return pool
     failure = None if _receive(machine, domid, layout, state) else BuildFailed("no_memory", LOW_MEMORY)
     failure = failure or _device_model(machine, domid, layout)
     if failure is not None:
-        machine.destroy(domid)
-        machine.forget(domid)
+        _undo(machine, domid)
         machine.release(pool)
         return failure
     machine.set_max_pages(domid, state.limit_pages)
