@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from podcluster.config import PageCacheConfig
 from podcluster.host import merged
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.shares import Part, Share, share
-from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, count_instants
+from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, FEWEST_AHEAD, NEVER, count_instants, most_ahead
 from podcluster.units import NS_PER_S, mib_to_pages
-
-FEWEST_AHEAD: Final = 16  # batches
 
 
 class FillStream:
@@ -35,7 +32,7 @@ class FillStream:
         self._on_death = on_death
         self._anchor_ns = 0
         self._batches = 0
-        self._most = FEWEST_AHEAD  # batches of a part, so that little is told in vain
+        self._most = FEWEST_AHEAD  # pages of a part
 
     @property
     def room(self) -> int:
@@ -86,9 +83,9 @@ class FillStream:
         if not self._lock.faults or self.singly or self.next_ns >= NEVER:
             return None
         first = self._batches
-        whole = min(self.room, self._memory.free) - claimed
+        whole = min(min(self.room, self._memory.free) - claimed, self._most)
         # What Xen takes makes them later: there are no more than these.
-        batches = min(whole // BATCH_PAGES, count_instants(self._instant, first, last_ns), self._most)
+        batches = min(whole // BATCH_PAGES, count_instants(self._instant, first, last_ns))
         part = self._ahead(batches * BATCH_PAGES) if batches > 0 else None
         if part is None:
             return None
@@ -104,9 +101,8 @@ class FillStream:
             self._on_death(fields[merged.NEXT])
             return
         self._anchor_ns += fields[merged.LATE]
-        used = fields[merged.DONE] // BATCH_PAGES - self._batches
-        self._most = 2 * self._most if used >= self._most else max(FEWEST_AHEAD, 2 * used)
-        self._batches += used
+        self._most = most_ahead(self._most, fields[merged.DONE] - self._batches * BATCH_PAGES)
+        self._batches = fields[merged.DONE] // BATCH_PAGES
         self.next_ns = fields[merged.NEXT] if self.room else NEVER
 
     def _ahead(self, pages: int) -> Part | None:

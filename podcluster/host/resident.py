@@ -37,15 +37,20 @@ class Resident:
         return self.balloon is not None and self.balloon.up
 
     @property
+    def _stays_up(self) -> bool:
+        """Its guest is up, is not going to leave, and takes nothing from its balloon by itself."""
+        guest = self.guest
+        return guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
+
+    @property
     def quiet(self) -> bool:
         """Nothing that it does by itself touches the host's heap or tells a controller anything: it is up, Xen has
         nothing left to find for it, or finds it in the cache, its balloon is where it was told to be and stays there,
         and it is not going to leave.
         """
-        guest, memory = self.guest, self.memory
-        settled = guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
+        memory = self.memory
         served = memory.debt <= 0 and memory.lock.served_page_ns is not None  # else it reclaims all the same
-        return settled and (served or memory.entry_count == 0) and (self.balloon is None or self.balloon.idle)
+        return self._stays_up and (served or memory.entry_count == 0) and (self.balloon is None or self.balloon.idle)
 
     @property
     def takes_ns(self) -> int:
@@ -53,8 +58,7 @@ class Resident:
         and owes nothing, so that no access can find the cache empty, and its balloon only gives.
         """
         guest, balloon = self.guest, self.balloon
-        up = guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
-        safe = up and self.memory.debt <= 0 and not self.domain.short_of_tables
+        safe = self._stays_up and self.memory.debt <= 0 and not self.domain.short_of_tables
         return NEVER if guest.end is None and safe and (balloon is None or balloon.gives) else guest.next_ns
 
 

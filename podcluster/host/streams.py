@@ -129,7 +129,7 @@ class Stage:
         self._ahead = ahead
         self._pace = Pace(0, 0, 0)
         self._done = 0
-        self._most = FEWEST_AHEAD  # pages of a part, so that little is told in vain
+        self._most = FEWEST_AHEAD  # pages of a part
 
     def start(self, pace: Pace) -> None:
         """Begin."""
@@ -197,9 +197,13 @@ class Stage:
         if late_ns:
             self._pace = self._pace.later(late_ns)
             self._on_late(late_ns)
-        used = fields[merged.DONE] - self._done
-        self._most = 2 * self._most if used >= self._most else max(FEWEST_AHEAD, 2 * used)
+        self._most = most_ahead(self._most, fields[merged.DONE] - self._done)
         self._done, self.next_ns = fields[merged.DONE], fields[merged.NEXT]
+
+
+def most_ahead(most: int, used: int) -> int:
+    """Pages of the next part, of which `most` were told last and `used` were done: so that little is told in vain."""
+    return 2 * most if used >= most else max(FEWEST_AHEAD, 2 * used)
 
 
 def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> int:
