@@ -14,7 +14,6 @@ Rules       A shard is given up, and with it the run, once it has died MOST_DEAT
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -112,11 +111,10 @@ class ShardServer:
         return tag, None
 
     def begin(self, tag: Tag, plan: HostPlan, make: MakeHost, packing: Packing) -> tuple[Tag, None]:
-        """Begin a shard, and forget the one before: its hosts' arrays are free at once, for guests and their streams
-        point at each other, and a collector that counts objects does not see how large these are.
-        """
+        """Begin a shard, and forget the one before."""
+        if self._shard is not None:
+            self._shard.clear()
         self._shard = HostShard(plan, make, packing)
-        gc.collect()
         return tag, None
 
     def add(self, tag: Tag, specs: Sequence[HostSpec], packed: Packed) -> tuple[Tag, None]:

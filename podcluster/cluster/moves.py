@@ -61,8 +61,7 @@ class Moves:
             if self._where.is_on(domain_id, host_id)
         ]
         asks = [self._scheduler.ask(request) for request in there]
-        free = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
-        places = evacuation(host_id, free, [ask.need_pages for ask in asks])
+        places = evacuation(host_id, self._left_pages(), [ask.need_pages for ask in asks])
         going: list[tuple[MachineRequest, int]] = []
         for request, place in zip(there, places, strict=True):
             if self._scheduler.expected_on(request.domain_id) is not None:
@@ -123,12 +122,16 @@ class Moves:
         """Let these leave a host for those that expect them; what a receiver has left besides is for all who come."""
         migration = self._plan.migration
         pages_per_s = max(1, mib_to_pages(migration.mib_per_s))
-        left = {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
+        left = self._left_pages()
         guests = Counter(place for _, place in going)
         for request, place in going:
             most_pages = request.memory_pages + left[place] // guests[place]
             order = MigrateOut(at_ns, request.domain_id, s_to_ns(migration.wait_s), pages_per_s, most_pages)
             self._out.command(host_id, order)
+
+    def _left_pages(self) -> dict[int, int]:
+        """What each host that takes domains has left, as placement counts."""
+        return {view.host_id: view.usable_pages - view.committed_pages for view in self._scheduler.open_views()}
 
     def ask_room(self, at_ns: int, wanted: RoomWanted) -> None:
         """Ask the receiver of a domain that is ready to be copied for room, unless it takes nobody any more."""

@@ -156,7 +156,7 @@ class HostShard:
         for spec in sorted(specs, key=lambda spec: spec.host_id):
             self.host_ids.append(spec.host_id)
             if spec.host_id in packed:
-                self._keep(spec.host_id, self._packing.unpack(_of_bytes(packed[spec.host_id])), None)
+                self._keep(spec.host_id, self._packing.unpack(of_bytes(packed[spec.host_id])), None)
             else:
                 self._keep(spec.host_id, self._make(spec, self._plan), None)
 
@@ -166,7 +166,16 @@ class HostShard:
 
     def pack(self, host_ids: Iterable[int]) -> dict[int, bytes]:
         """These hosts as bytes."""
-        return {host_id: _to_bytes(self._small(host_id)) for host_id in host_ids}
+        return {host_id: to_bytes(self._small(host_id)) for host_id in host_ids}
+
+    def clear(self) -> None:
+        """Free the hosts' arrays now: guests and their streams point at each other, and a collector that counts objects
+        does not see how large these are.
+        """
+        for kept in (self._resident, self._bytes, self._packed, self.host_ids):
+            kept.clear()
+        self._all_bytes = 0
+        gc.collect()
 
     @property
     def residents(self) -> list[int]:
@@ -208,12 +217,13 @@ class HostShard:
         return self._packed[host_id].packed if host is None else self._packing.pack(host)
 
 
-def _to_bytes(small: Any) -> bytes:
-    # What machines ask for is most of a packed host, and not compressed yet.
+def to_bytes(small: Any) -> bytes:
+    """What can be pickled, as bytes; of a packed host most is what machines ask for, and not compressed yet."""
     return zlib.compress(pickle.dumps(small, pickle.HIGHEST_PROTOCOL), LEVEL)
 
 
-def _of_bytes(packed: bytes) -> Any:
+def of_bytes(packed: bytes) -> Any:
+    """What `to_bytes` was given."""
     return pickle.loads(zlib.decompress(packed))
 
 
@@ -259,7 +269,6 @@ class InlinePool:
         packing: Packing = PACKING,
         packed: Packed = NOTHING_PACKED,
     ) -> None:
-        self._plan = plan
         self._shard = HostShard(plan, make, packing)
         self._shard.add(specs, packed)
 
@@ -276,11 +285,8 @@ class InlinePool:
         """These hosts are lost with the process, and nobody is left to ask."""
 
     def close(self) -> None:
-        """Free the hosts' arrays now: guests and their streams point at each other, and a collector that counts objects
-        does not see how large these are.
-        """
-        self._shard = HostShard(self._plan)
-        gc.collect()
+        """Let go of the hosts."""
+        self._shard.clear()
 
 
 def deal(specs: Sequence[HostSpec], shards: int) -> list[list[HostSpec]]:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from podcluster.records import NO_HOST, SAMPLE_COLUMNS, DomainRow, Int64Array, RowBlock, SampleBlock
+from podcluster.records import NO_HOST, DomainRow, Int64Array, RowBlock, SampleBlock
 
 Block = TypeVar("Block", bound=RowBlock)
 
@@ -74,8 +74,8 @@ def add_hosts(samples: SampleBlock) -> SampleBlock:
     """A sample of the whole cluster for each instant of samples in order of time: the sums over its hosts."""
     columns, firsts = samples.columns, _firsts(samples)
     sums = np.add.reduceat(columns, firsts, axis=1) if len(samples) else columns.copy()
-    sums[SAMPLE_COLUMNS.index("t_ns")] = samples.column("t_ns")[firsts]
-    sums[SAMPLE_COLUMNS.index("host_id")] = NO_HOST
+    sums[SampleBlock.NAMES.index("t_ns")] = samples.column("t_ns")[firsts]
+    sums[SampleBlock.NAMES.index("host_id")] = NO_HOST
     return SampleBlock(sums)
 
 

@@ -14,16 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from podcluster import __version__
-from podcluster.cluster.pool import NOTHING_PACKED, Packed
+from podcluster.cluster.pool import NOTHING_PACKED, Packed, of_bytes, to_bytes
 from podcluster.cluster.resume import Told
 from podcluster.errors import InvariantError, PodclusterError
 from podcluster.fingerprint import fingerprint
@@ -33,7 +31,6 @@ FORMAT: Final = 1
 MAGIC: Final = b"podckpt\n"
 TOLD: Final = "told"
 HOSTS: Final = "hosts"
-LEVEL: Final = 1  # of compression: it is written again and again
 TAIL_BYTES: Final = 8 + hashlib.sha256().digest_size + len(MAGIC)
 READ_BYTES: Final = 1 << 20
 
@@ -72,7 +69,7 @@ class CheckpointFolder:
         """What the hosts said in them."""
         for path, header in list(self._files):
             with path.open("rb") as file:
-                yield from pickle.loads(zlib.decompress(file.read(header["bytes"])))
+                yield from of_bytes(file.read(header["bytes"]))
 
     def packed(self) -> Packed:
         """The hosts after them."""
@@ -84,8 +81,7 @@ class CheckpointFolder:
         number = len(self._files) + 1
         before = self.steps
         # The hosts last: without them, what was told is of a save that did not come to its end.
-        content = zlib.compress(pickle.dumps(list(told), protocol=pickle.HIGHEST_PROTOCOL), LEVEL)
-        header = self._write(f"{TOLD}-{number:06d}", [(0, content)], first=before, steps=len(told))
+        header = self._write(f"{TOLD}-{number:06d}", [(0, to_bytes(list(told)))], first=before, steps=len(told))
         path = self._folder / f"{HOSTS}-{number:06d}"
         hosts = self._write(path.name, packed, first=0, steps=before + len(told))
         self._files.append((self._folder / f"{TOLD}-{number:06d}", header))
