@@ -764,7 +764,6 @@ class MachineSampleBlock(RowBlock):
     NAMES = _names(MachineSampleRow)
 
 
-SAMPLE_COLUMNS: Final = SampleBlock.NAMES
 NO_SAMPLES: Final = SampleBlock.join(())
 NO_MACHINE_SAMPLES: Final = MachineSampleBlock.join(())
 

@@ -42,9 +42,8 @@ class MachineLooks:
 
     def take(self, first_ns: int, count: int, residents: Iterable[Resident], owned_of: Mapping[int, int]) -> None:
         """Look at all machines, of which nothing but demand changes within these instants."""
-        last = self._looks[-1] if self._looks else None
-        goes_on = last is not None and first_ns == last.first_ns + last.instants * self._grid_ns
-        if last is not None and goes_on and not self._changes:
+        last = self._looks[-1] if self._looks and not self._changes else None
+        if last is not None and first_ns == last.first_ns + last.instants * self._grid_ns:
             self._looks[-1] = last._replace(instants=last.instants + count)
             return
         there = sorted(residents, key=lambda one: one.request.domain_id)
@@ -58,10 +57,7 @@ class MachineLooks:
         )
         # Who boots has taken more at each look, and tells nobody.
         self._changes = any(isinstance(wanted, int) for wanted in look.wanted)
-        if last is not None and goes_on and last[2:] == look[2:]:
-            self._looks[-1] = last._replace(instants=last.instants + count)
-        else:
-            self._looks.append(look)
+        self._looks.append(look)
 
     def change(self) -> None:
         """A machine has come, is up, has gone, was told a target, or owns other than before."""

@@ -293,11 +293,11 @@ class HostModel:
             if guest.end is not None:
                 self._lifecycle.end_by_itself(resident)
                 continue
-            touches_heap = guest.next_touches_heap
-            balloons = resident.domain.short_of_tables and guest.balloons_next
-            shown = self._attention.shown(resident)
             runs = self._coalesce and not resident.domain.short_of_tables
             calm_ns = self._calm_until(resident, before_ns) if runs and self._cfg.era != RFC2009 else 0
+            touches_heap = calm_ns < at_ns and guest.next_touches_heap
+            balloons = resident.domain.short_of_tables and guest.balloons_next
+            shown = self._attention.shown(resident)
             if calm_ns >= at_ns:
                 guest.run(calm_ns, calm=True)
             elif runs and not touches_heap:
