@@ -183,13 +183,13 @@ class Balloon:
         self._start_ns = NEVER
         self._anchor_ns = 0
         self._batches = 0  # since the anchor
-        self._progress_ns = 0
+        self.progress_ns = 0  # when it last gave something back, or began
         self._was_refused = False
         self._lock = memory.lock
 
     def start(self, at_ns: int) -> None:
         """Plan its first page for `at_ns`."""
-        self.next_ns = self._start_ns = self._progress_ns = at_ns
+        self.next_ns = self._start_ns = self.progress_ns = at_ns
 
     @property
     def up(self) -> bool:
@@ -290,7 +290,7 @@ class Balloon:
         if faulty and not self._faulty:
             self._pages_per_s = self._fault.rate(self._pages_per_s)
         self._faulty = faulty
-        self._start_ns = self._progress_ns = at_ns
+        self._start_ns = self.progress_ns = at_ns
         self._begin(at_ns)
 
     def target_changed(self, at_ns: int) -> None:
@@ -375,11 +375,11 @@ class Balloon:
             self._owner.balloon_bug(at_ns)
         elif fine and complete:
             batches = max(1, batches)
-            self._progress_ns = self._instant((self._batches + batches - 1) * self._batch_pages)
+            self.progress_ns = self._instant((self._batches + batches - 1) * self._batch_pages)
             self._succeeded(at_ns, batches, pages - (batches - 1) * self._batch_pages)
         else:
             if pages:
-                self._progress_ns = at_ns
+                self.progress_ns = at_ns
             self._failed(at_ns + pages * NS_PER_S // self._pages_per_s, progress=pages > 0)
 
     def join(self, last_ns: int, claimed: int) -> Share | None:
@@ -411,7 +411,7 @@ class Balloon:
         if whole or given:
             self._owner.balloon_took_room(began_ns)
         if whole:
-            self._progress_ns = self._instant((self._batches + whole - 1) * size)
+            self.progress_ns = self._instant((self._batches + whole - 1) * size)
             self._succeeded(began_ns, whole, size)
         if how != merged.CUT_SHORT:
             return
@@ -419,7 +419,7 @@ class Balloon:
             self._owner.balloon_bug(began_ns)
             return
         if given:
-            self._progress_ns = began_ns
+            self.progress_ns = began_ns
         self._failed(began_ns + given * NS_PER_S // self._pages_per_s, progress=given > 0)
 
     def _batches_by(self, last_ns: int, claimed: int = 0, *, calm: bool = False) -> int:

@@ -175,6 +175,12 @@ class Guest:
         """
         return self.end is not None or self._settled_first().touches_heap()
 
+    def boots_until_ns(self, progress_ns: int) -> int:
+        """Before when its boot certainly does not fail, if its balloon came on at `progress_ns` last."""
+        if self._sequence.kernel_up_ns == NEVER:
+            return self.next_ns
+        return self.barrier_panic_ns(progress_ns, progress_ns) if self.waits_for_balloon else NEVER
+
     @property
     def balloons_next(self) -> bool:
         """Whether what happens next is the balloon's."""

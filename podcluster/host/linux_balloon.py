@@ -125,7 +125,7 @@ class LinuxBalloon(Balloon):
         self._cancelled_ns = at_ns
         self.next_ns = at_ns + CANCELLED_NS
         if self._owner.waits_for_balloon:
-            self.next_ns = max(at_ns, self._owner.barrier_panic_ns(at_ns, self._progress_ns))
+            self.next_ns = max(at_ns, self._owner.barrier_panic_ns(at_ns, self.progress_ns))
 
     def _other(self, at_ns: int) -> None:
         if self._phase == CANCELLED and self._owner.waits_for_balloon:
@@ -137,7 +137,7 @@ class LinuxBalloon(Balloon):
     def barrier_began(self) -> None:
         """It may have been cancelled before the kernel came to wait for it."""
         if self._phase == CANCELLED:
-            self.next_ns = self._owner.barrier_panic_ns(self._cancelled_ns, self._progress_ns)
+            self.next_ns = self._owner.barrier_panic_ns(self._cancelled_ns, self.progress_ns)
 
     def on_oom(self, pages: int, at_ns: int) -> int:
         """The notifier of some kernels (C1.10): take pages back, 512 a call, and raise its own target; pages got."""

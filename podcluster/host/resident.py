@@ -13,7 +13,6 @@ from podcluster.host.balloon import Balloon
 from podcluster.host.domain import Domain
 from podcluster.host.guest import Guest
 from podcluster.host.guest_memory import GuestMemory
-from podcluster.host.streams import NEVER
 from podcluster.records import MachineRequest
 
 
@@ -37,10 +36,9 @@ class Resident:
         return self.balloon is not None and self.balloon.up
 
     @property
-    def _stays_up(self) -> bool:
-        """Its guest is up, is not going to leave, and takes nothing from its balloon by itself."""
-        guest = self.guest
-        return guest.boot_done_ns is not None and not guest.leaves_by_itself and not guest.helps_itself
+    def _stays(self) -> bool:
+        """Its guest is not going to leave, and takes nothing from its balloon by itself."""
+        return not self.guest.leaves_by_itself and not self.guest.helps_itself
 
     @property
     def quiet(self) -> bool:
@@ -50,16 +48,19 @@ class Resident:
         """
         memory = self.memory
         served = memory.debt <= 0 and memory.lock.served_page_ns is not None  # else it reclaims all the same
-        return self._stays_up and (served or memory.entry_count == 0) and (self.balloon is None or self.balloon.idle)
+        up = self.guest.boot_done_ns is not None and self._stays
+        return up and (served or memory.entry_count == 0) and (self.balloon is None or self.balloon.idle)
 
     @property
     def takes_ns(self) -> int:
-        """Before when it certainly takes nothing from the host's heap, and does not end: NEVER while its guest is up
-        and owes nothing, so that no access can find the cache empty, and its balloon only gives.
+        """Before when it certainly takes nothing from the host's heap, and does not end: as long as its boot does not
+        fail, while it owes nothing, so that no access can find the cache empty, and its balloon only gives.
         """
         guest, balloon = self.guest, self.balloon
-        safe = self._stays_up and self.memory.debt <= 0 and not self.domain.short_of_tables
-        return NEVER if guest.end is None and safe and (balloon is None or balloon.gives) else guest.next_ns
+        safe = self.memory.debt <= 0 and self._stays and not self.domain.short_of_tables
+        if guest.end is not None or not safe or not (balloon is None or balloon.gives):
+            return guest.next_ns
+        return guest.boots_until_ns(balloon.progress_ns if balloon is not None else 0)
 
 
 @dataclass(frozen=True, slots=True)
