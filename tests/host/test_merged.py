@@ -118,7 +118,8 @@ def told_lower(lower_s: int, *, coalesce: bool) -> tuple[Any, int]:
     slow = guest_config("linux", page_cache={"rate_mib_per_s": 0}, balloon={"rate_pages_per_s": [9000, 9000]})
     model = host_model(slow, ram_mib=2000, host=host_config(costs={}), machine=make, coalesce=coalesce)
     starts = [start(request(k, "linux", 512, 512, 50), at_s=1 + k) for k in range(3)]
-    told = [SetTarget(s_to_ns(at_s), k, mib * PAGES_PER_MIB) for at_s, mib in ((lower_s, 200), (60, 400)) for k in range(3)]
+    targets = ((lower_s, 200), (60, 400))
+    told = [SetTarget(s_to_ns(at_s), k, mib * PAGES_PER_MIB) for at_s, mib in targets for k in range(3)]
     report = live(model, 90, *starts, *told)
     return (rows([report]), report.host), sum(machines[0].calls.values())
 
