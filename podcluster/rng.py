@@ -18,8 +18,12 @@ def key(root_seed: int, *path: str | int) -> int:
 
 def stream(root_seed: int, *path: str | int) -> np.random.Generator:
     """Make the generator that belongs to `path` under `root_seed` (>= 0)."""
-    digest = blake2s("/".join(map(str, path)).encode(), digest_size=16).digest()
     # Words as numpy wants them: from a list of numbers it makes the same in three times as long.
-    size = max(1, -(-root_seed.bit_length() // 32)) * 4
-    words = np.frombuffer(digest + root_seed.to_bytes(size, "little"), dtype="<u4")
+    words = np.frombuffer(entropy(root_seed, *path), dtype="<u4")
     return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(words)))
+
+
+def entropy(root_seed: int, *path: str | int) -> bytes:
+    """What `stream` is seeded with: words of 32 bits, four for the path and then as many as the seed has."""
+    digest = blake2s("/".join(map(str, path)).encode(), digest_size=16).digest()
+    return digest + root_seed.to_bytes(4 * max(1, -(-root_seed.bit_length() // 32)), "little")

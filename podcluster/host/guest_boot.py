@@ -29,6 +29,7 @@ from typing import Final, Protocol
 from podcluster.config import GuestConfig, Range
 from podcluster.host.barrier import poll_ns
 from podcluster.host.domain import Run
+from podcluster.host.draws import first_numbers
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.page_runs import aligned_blocks
@@ -46,7 +47,6 @@ from podcluster.host.streams import (
     Stream,
 )
 from podcluster.host.written import DATA, PATTERN, ZERO
-from podcluster.rng import stream
 from podcluster.units import SUPERPAGE_PAGES, mib_to_pages, s_to_ns
 
 CONTENTS: Final = {"zero": ZERO, "pattern": PATTERN}  # what a scrubber writes
@@ -71,24 +71,34 @@ class Boot:
     @classmethod
     def draw(cls, cfg: GuestConfig, seed: int, domain_id: int, attempt: int) -> Boot:
         """Draw from the ranges of `cfg`."""
-
-        def between(name: str, ends: Range) -> float:
-            if ends[0] == ends[1]:  # as all draws are
-                return float(ends[0])
-            return float(stream(seed, "domain", domain_id, attempt, name).uniform(ends[0], ends[1]))
-
+        ranges: dict[str, Range] = {
+            "firmware": cfg.firmware_s,
+            "kernel_size": cfg.kernel_mib,
+            "kernel": cfg.kernel_s,
+            "services_size": cfg.services_mib,
+            "services": cfg.services_s,
+            "scrub_rate": cfg.scrub_rate_mib_per_s,
+            "scrub_start": cfg.scrub_start_s,
+            "balloon_start": cfg.balloon.start_s,
+            "balloon_rate": cfg.balloon.rate_pages_per_s,
+            "unpack_size": cfg.install.unpack_mib,
+            "install": cfg.install.install_s,
+        }
+        drawn = [name for name, (low, high) in ranges.items() if low != high]
+        shares = dict(zip(drawn, first_numbers(seed, ("domain", domain_id, attempt), drawn), strict=True))
+        at = {name: low + (high - low) * shares.get(name, 0.0) for name, (low, high) in ranges.items()}
         return cls(
-            firmware_ns=s_to_ns(between("firmware", cfg.firmware_s)),
-            kernel_pages=mib_to_pages(between("kernel_size", cfg.kernel_mib)),
-            kernel_ns=s_to_ns(between("kernel", cfg.kernel_s)),
-            services_pages=mib_to_pages(between("services_size", cfg.services_mib)),
-            services_ns=s_to_ns(between("services", cfg.services_s)),
-            write_pages_per_s=max(1, mib_to_pages(between("scrub_rate", cfg.scrub_rate_mib_per_s))),
-            scrub_start_ns=s_to_ns(between("scrub_start", cfg.scrub_start_s)),
-            balloon_start_ns=s_to_ns(between("balloon_start", cfg.balloon.start_s)),
-            balloon_pages_per_s=max(1, int(between("balloon_rate", cfg.balloon.rate_pages_per_s))),
-            unpack_pages=mib_to_pages(between("unpack_size", cfg.install.unpack_mib)),
-            install_ns=s_to_ns(between("install", cfg.install.install_s)),
+            firmware_ns=s_to_ns(at["firmware"]),
+            kernel_pages=mib_to_pages(at["kernel_size"]),
+            kernel_ns=s_to_ns(at["kernel"]),
+            services_pages=mib_to_pages(at["services_size"]),
+            services_ns=s_to_ns(at["services"]),
+            write_pages_per_s=max(1, mib_to_pages(at["scrub_rate"])),
+            scrub_start_ns=s_to_ns(at["scrub_start"]),
+            balloon_start_ns=s_to_ns(at["balloon_start"]),
+            balloon_pages_per_s=max(1, int(at["balloon_rate"])),
+            unpack_pages=mib_to_pages(at["unpack_size"]),
+            install_ns=s_to_ns(at["install"]),
         )
 
 

@@ -35,6 +35,7 @@ KERNEL_SOURCES = (
     "kernel.py",
     "layout.py",
     "written.py",
+    "draws.py",
     "state.py",
     "heap.py",
     "rows.py",
