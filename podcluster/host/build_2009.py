@@ -30,7 +30,7 @@ def populate(machine: Mechanism, domid: int, ram: Sequence[tuple[int, int]], tar
         while count:
             if at % SUPERPAGE_PAGES == 0 and count >= SUPERPAGE_PAGES:
                 step = count - count % SUPERPAGE_PAGES
-                machine.mark_pod_seq(domid, at, step // SUPERPAGE_PAGES, SUPERPAGE_ORDER)
+                machine.mark_pod_extents(domid, [(at, step // SUPERPAGE_PAGES, SUPERPAGE_ORDER)])
                 promised += min(max(target_pages - index, 0), step)
             else:
                 step = min(count, SUPERPAGE_PAGES - at % SUPERPAGE_PAGES)

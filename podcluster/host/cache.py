@@ -9,7 +9,7 @@ Departs     nowhere.
 """
 
 from podcluster.host.contents import words_clear
-from podcluster.host.frames import clear_fresh, frame_loosen, frame_release, frames_take, run_release
+from podcluster.host.frames import clear_fresh, frame_loosen, frame_release, frames_take, frames_take_few, run_release
 from podcluster.host.heap import heap_run_order
 from podcluster.host.kernel import routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed, list_pop, list_push
@@ -139,27 +139,29 @@ def set_cache_size(h: HostState, g: DomainState, n: int, preemptible: bool) -> i
         return 0
     due = next_work(h, g) if preemptible else NEVER
     while r.cache_count < n:
-        order = 9 if n - r.cache_count >= BLOCK_PAGES else 0
-        if order == 9 and due == NEVER:
-            # Blocks of 2 MiB one after another are one larger block, if quota and claims allow all of them.
-            order = heap_run_order(h, (n - r.cache_count) // BLOCK_PAGES)
-        mfn = frames_take(h, g, order, True)
-        if mfn < 0 and order > 9:
-            order = 9
-            mfn = frames_take(h, g, 9, True)
-        if mfn < 0 and order == 9:
-            order = 0
-            mfn = frames_take(h, g, 0, True)
-        if mfn < 0:
-            r.nomem = 1
-            r.nomem_target = n
-            r.nomem_cache = r.cache_count
-            return ENOMEM
-        clear_fresh(h, mfn, 1 << order)
-        if order >= 9:
+        wanted = n - r.cache_count
+        order = 9
+        mfn = -1
+        if wanted >= BLOCK_PAGES:
+            if due == NEVER:
+                # Blocks of 2 MiB one after another are one larger block, if quota and claims allow all of them.
+                order = heap_run_order(h, wanted // BLOCK_PAGES)
+            mfn = frames_take(h, g, order, True)
+            if mfn < 0 and order > 9:
+                order = 9
+                mfn = frames_take(h, g, 9, True)
+        if mfn >= 0:
+            clear_fresh(h, mfn, 1 << order)
             cache_add_supers(h, g, mfn, 1 << (order - 9))
         else:
-            cache_add_run(h, g, mfn, 1, 1, False)
+            taken = frames_take_few(h, g, wanted if due == NEVER else 1)
+            if taken < 0:
+                r.nomem = 1
+                r.nomem_target = n
+                r.nomem_cache = r.cache_count
+                return ENOMEM
+            clear_fresh(h, taken >> 10, taken & 1023)
+            cache_add_run(h, g, taken >> 10, taken & 1023, 1, False)
         if r.now_ns >= due and r.cache_count != n:
             return INTERRUPTED
     stops = r.now_ns >= due  # giving back takes no time

@@ -22,6 +22,7 @@ Departs     The device model maps its video RAM at the start of the MMIO hole (g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from podcluster.config import GuestConfig, HostConfig
@@ -135,7 +136,8 @@ class Extents:
     order: int
 
 
-def extents(layout: Layout) -> list[Extents]:
+@lru_cache
+def extents(layout: Layout) -> tuple[Extents, ...]:
     """The builder's walk, low to high (B2.5), in as few steps as its fallback to smaller extents allows.
 
     Whole aligned GiBs are one extent each; otherwise superpages where gfn and remainder allow, single pages for the
@@ -164,7 +166,7 @@ def extents(layout: Layout) -> list[Extents]:
             else:
                 plan.append(Extents(at, step >> order, order))
             at += step
-    return plan
+    return tuple(plan)
 
 
 @dataclass(slots=True)
@@ -347,8 +349,7 @@ def _populate(machine: Mechanism, domid: int, numbers: Numbers, layout: Layout, 
         if machine.set_pod_target(domid, numbers.pod_target_pages) != 0:
             short = machine.take_notes().get("nomem", {"target": numbers.pod_target_pages, "cache": 0})
             return BuildFailed("no_memory", TARGET_REFUSED.format(target=short["target"], cache=short["cache"]))
-        for some in extents(layout):
-            machine.mark_pod_seq(domid, some.first, some.count, some.order)
+        machine.mark_pod_extents(domid, [(some.first, some.count, some.order) for some in extents(layout)])
         return None
     finally:
         machine.claim(domid, 0)

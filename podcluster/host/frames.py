@@ -9,7 +9,7 @@ Departs     nowhere.
 """
 
 from podcluster.host.contents import words_clear
-from podcluster.host.heap import heap_give_run, heap_is_free, heap_take
+from podcluster.host.heap import heap_give_run, heap_is_free, heap_take, heap_take_few
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.lists import list_push
 from podcluster.host.state import (
@@ -44,11 +44,35 @@ def frames_take(h: HostState, g: DomainState, order: int, counted: bool) -> int:
     if mfn < 0:
         return -1
     if counted:
-        used = min(r.claim, count)
-        r.claim -= used
-        hr.claims -= used
-        r.tot_pages += count
+        _charge(h, g, count)
     return mfn
+
+
+@routine
+def frames_take_few(h: HostState, g: DomainState, most: int) -> int:
+    """Take single frames one after another for the domain, counted: as many as follow the first in its block, `most` at
+    most, or just one where quota or claims might refuse another. The first << 10 | how many; -1 as `frames_take`.
+    """
+    r = g.rec[0]
+    hr = h.rec[0]
+    certain = r.tot_pages + most <= r.max_pages and (r.claim >= most or hr.claims + most <= hr.free)
+    if r.dying or not certain or most == 1:
+        mfn = frames_take(h, g, 0, True)
+        return mfn << 10 | 1 if mfn >= 0 else -1
+    taken = heap_take_few(h, most)
+    if taken >= 0:
+        _charge(h, g, taken & 1023)
+    return taken
+
+
+@routine
+def _charge(h: HostState, g: DomainState, count: int) -> None:
+    """The domain owns `count` more frames: its claim is used up first [H2]."""
+    r = g.rec[0]
+    used = min(r.claim, count)
+    r.claim -= used
+    h.rec[0].claims -= used
+    r.tot_pages += count
 
 
 @routine

@@ -367,7 +367,12 @@ class Machine:
 
     def mark_pod_seq(self, dom: int, start: int, count: int, order: int) -> int:
         """Mark adjacent extents; number done."""
-        return int(pod.mark_pod_seq(self._h, self._reach(dom, start + (count << order)), start, count, order))
+        return self.mark_pod_extents(dom, [(start, count, order)])
+
+    def mark_pod_extents(self, dom: int, runs: Sequence[tuple[int, int, int]]) -> int:
+        """Mark runs of adjacent extents, (first gfn, count, order); number of extents done."""
+        g = self._reach(dom, max(first + (count << order) for first, count, order in runs))
+        return int(pod.mark_pod_extents(self._h, g, np.array(runs, np.int64).reshape(-1)))
 
     def populate(self, dom: int, gfn: int, order: int) -> int:
         """Allocate an extent from the host and map it: 1, or 0."""

@@ -163,8 +163,8 @@ class Mechanism(Protocol):
     def set_pod_target(self, dom: int, pages: int) -> int:
         """Set the PoD target: 0, -12 or -22."""
 
-    def mark_pod_seq(self, dom: int, start: int, count: int, order: int) -> int:
-        """Promise adjacent extents; extents done."""
+    def mark_pod_extents(self, dom: int, runs: Sequence[tuple[int, int, int]]) -> int:
+        """Promise runs of adjacent extents, (first gfn, count, order), one after another; extents done."""
 
     def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
         """Put host memory at extents `step` extents apart; extents done."""

@@ -11,6 +11,7 @@ Departs     nowhere.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from podcluster.host.cache import INTERRUPTED, cache_get_single, cache_get_super, set_cache_size
 from podcluster.host.contents import contents_set_bits, contents_uniform, pattern_uniform
@@ -24,6 +25,7 @@ from podcluster.host.state import (
     EINVAL,
     EMPTY,
     G_POD,
+    G_TABLE,
     KIND,
     L_LENGTH,
     ONES,
@@ -128,13 +130,48 @@ def mark_pod(h: HostState, g: DomainState, gfn: int, order: int) -> int:
     return result
 
 
-@kernel
-def mark_pod_seq(h: HostState, g: DomainState, start: int, count: int, order: int) -> int:
-    """P5 on adjacent extents; how many were done."""
-    for k in range(count):
-        if mark_pod(h, g, start + (k << order), order) != 0:
-            return k
+@routine
+def _mark_above_all(h: HostState, g: DomainState, gfn: int, count: int, order: int) -> int:
+    """P5 on `count` adjacent extents of 2 MiB or 1 GiB, each one entry, where nothing was ever mapped, so that there is
+    nothing to look at or to give back first; how many were done, none where that is not so.
+    """
+    r = g.rec[0]
+    usable = r.sp_2m if order == 9 else (r.sp_1g if order == 18 else 0)
+    aligned = gfn & ((1 << order) - 1) == 0
+    if not (usable and aligned and gfn >> 9 > r.top_gfn >> 9) or r.conflicts or h.rec[0].fixed_tables:
+        return 0
+    pages = count << order
+    first, end = gfn >> 9, (gfn + pages) >> 9
+    for b in range(first, end):
+        g.blk[b, KIND] = POD
+        g.blk[b, POD_ROW] = ONES
+    for gi in range(first >> 9, ((end - 1) >> 9) + 1):
+        g.gib[gi] = G_POD if order == 18 else G_TABLE
+    r.top_gfn = gfn + pages - 1
+    r.entry_count += pages
+    r.ballooned_to += pages
+    r.generation += count
+    r.table_generation += count
     return count
+
+
+@kernel
+def mark_pod_extents(h: HostState, g: DomainState, runs: npt.NDArray[np.int64]) -> int:
+    """P5 on runs of adjacent extents, (first gfn, count, order) one after another; how many extents were done."""
+    total = 0
+    for k in range(0, runs.shape[0], 3):
+        first, count, order = runs[k], runs[k + 1], runs[k + 2]
+        done = 0
+        while done < count:
+            gfn = first + (done << order)
+            n = _mark_above_all(h, g, gfn, count - done, order)
+            if n == 0:
+                if mark_pod(h, g, gfn, order) != 0:
+                    return total + done
+                n = 1
+            done += n
+        total += count
+    return total
 
 
 @routine

@@ -378,7 +378,7 @@ def renew_domain_state(state: DomainState, blocks: int, ring_start: int) -> None
     `ring_start` is what the slots of its recent list hold at first.
     """
     for array in (state.rec, state.gib, state.lists):
-        array[...] = np.zeros((), array.dtype)
-    state.ring[:] = ring_start
+        array.view(np.uint8).fill(0)
+    state.ring.fill(ring_start)
     state.rec["blocks"] = blocks
     state.rec["accessor"] = -1

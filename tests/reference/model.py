@@ -217,6 +217,16 @@ class ReferenceMachine:
                 return i
         return count
 
+    def mark_pod_extents(self, dom: int, runs: Sequence[tuple[int, int, int]]) -> int:
+        """Promise runs of adjacent extents, one after another; number done."""
+        total = 0
+        for start, count, order in runs:
+            done = self.mark_pod_seq(dom, start, count, order)
+            total += done
+            if done < count:
+                break
+        return total
+
     # -- populate and decrease ---------------------------------------------------------------------------------------
 
     def populate(self, dom: int, gfn: int, order: int) -> int:
