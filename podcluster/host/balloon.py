@@ -26,14 +26,15 @@ Departs     The rate is the driver's own and does not suffer from the guest's ot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from podcluster.host import merged
+from podcluster.host.batches import CUT_SHORT, DIED
 from podcluster.host.fault import SOUND, Fault
 from podcluster.host.lock import Lock
-from podcluster.host.shares import Part, Share, share
+from podcluster.host.shares import Share, share
 from podcluster.host.streams import BALLOON, NEVER
 from podcluster.units import NS_PER_S
 
@@ -382,38 +383,37 @@ class Balloon:
                 self.progress_ns = at_ns
             self._failed(at_ns + pages * NS_PER_S // self._pages_per_s, progress=pages > 0)
 
-    def join(self, last_ns: int, claimed: int) -> Share | None:
-        """Its part: batches that are due by `last_ns` and certain, if others take `claimed` pages of what is free."""
-        alone = self._manner.contiguous or self._owner.swaps or not self._lock.timed
-        calm = self._owner.calm and self._memory.debt <= 0
-        batches = 0
-        if self._phase == WORK and self.need > 0 and not alone:
-            batches = self._batches_by(last_ns, claimed, calm=calm)
-        if not batches:
+    def join(self, *, first: bool) -> Share | None:
+        """Its fields, where it gives pages back and its next batch is as the next."""
+        if self._phase != WORK or self.need <= 0 or self._manner.contiguous or self._owner.swaps:
             return None
-        size, done = self._batch_pages, self._batches * self._batch_pages
-        part = Part((), takes=batches * size, claims=True)
+        certain = self._certainty
+        if certain is None:
+            return None
+        kept, least, exact = certain
+        asleep_ns = self._fault.asleep_ns(self.next_ns, self._start_ns) if self._faulty else NEVER
+        size = self._batch_pages
         return share(
-            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=size, done=done,
-            upto=done + batches * size, next_ns=self.next_ns, part=part, gives=True,
-            scrubs=self._manner.scrub, upwards=self.ascending,
+            merged.GIVES, anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=size,
+            done=self._batches * size, next_ns=self.next_ns, goal=self._goal, scrubs=self._manner.scrub,
+            upwards=self.ascending, kept=kept, least=max(least, size), exact=exact, until_ns=asleep_ns - 1,
         )  # fmt: skip
 
-    def leave(self, one: Share, how: int, given: int) -> None:
+    def leave(self, fields: Sequence[int], how: int, given: int) -> None:
         """How far it came; `given` pages of a batch that was cut short."""
-        size, fields = self._batch_pages, one.fields
+        size = self._batch_pages
         whole = fields[merged.DONE] // size - self._batches
         self._anchor_ns += fields[merged.LATE]
         began_ns = fields[merged.BEGAN]
-        if how == merged.DIED:
+        if how == DIED:
             self._owner.die(fields[merged.NEXT])
             return
         if whole or given:
             self._owner.balloon_took_room(began_ns)
         if whole:
             self.progress_ns = self._instant((self._batches + whole - 1) * size)
-            self._succeeded(began_ns, whole, size)
-        if how != merged.CUT_SHORT:
+            self._succeeded(began_ns, whole, size if how == CUT_SHORT else fields[merged.PART])
+        if how != CUT_SHORT:
             return
         if not self._survives_a_short_count():
             self._owner.balloon_bug(began_ns)
@@ -422,19 +422,14 @@ class Balloon:
             self.progress_ns = began_ns
         self._failed(began_ns + given * NS_PER_S // self._pages_per_s, progress=given > 0)
 
-    def _batches_by(self, last_ns: int, claimed: int = 0, *, calm: bool = False) -> int:
-        """Whole batches that are due by `last_ns`, certain to succeed, of free pages that nobody has `claimed`, paid
-        out of the debt if not `calm`; 0 if there may be none.
+    def _batches_by(self, last_ns: int) -> int:
+        """Whole batches that are due by `last_ns`, certain to succeed, of free pages and paid out of the debt; 0 if
+        there may be none.
         """
         if self._faulty:
             last_ns = min(last_ns, self._fault.asleep_ns(self.next_ns, self._start_ns) - 1)
         memory = self._memory
-        most = min(self.need, self._certain, memory.free - claimed)
-        if not calm:
-            most = min(most, memory.debt)
-        if claimed:
-            most = min(most, memory.available - claimed - 2 * max(self._manner.reserve_pages, self._batch_pages))
-        whole = most // self._batch_pages
+        whole = min(self.need, self._certain, memory.free, memory.debt) // self._batch_pages
         done = self._batches * self._batch_pages
         # Batch k is due by last_ns  <=>  k batch NS <= (last - anchor + 1) rate - 1
         due = ((last_ns - self._anchor_ns + 1) * self._pages_per_s - 1) // NS_PER_S
@@ -473,9 +468,22 @@ class Balloon:
         raise NotImplementedError
 
     @property
+    def _certainty(self) -> tuple[int, int, bool] | None:
+        """When a batch certainly succeeds: with so much available beyond what its system does not count, (not counted,
+        so much, or as much as is needed); None: never.
+        """
+        raise NotImplementedError
+
+    @property
     def _certain(self) -> int:
         """Pages that can be taken in whole batches before the first that may fail."""
-        raise NotImplementedError
+        if self._certainty is None:
+            return 0
+        kept, least, exact = self._certainty
+        counted = self._memory.available - kept
+        if exact and counted >= self.need:
+            return self.need
+        return max(0, (counted - max(least, self._batch_pages)) // self._batch_pages + 1) * self._batch_pages
 
     @property
     def _finds_something(self) -> bool:

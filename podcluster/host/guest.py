@@ -30,6 +30,7 @@ from podcluster.config import GuestConfig
 from podcluster.host import merged
 from podcluster.host.balloon import Balloon
 from podcluster.host.barrier import TIMEOUT_NS, poll_ns
+from podcluster.host.batches import CUT_SHORT, DIED
 from podcluster.host.fault import SOUND, Fault
 from podcluster.host.guest_boot import Boot, BootSequence, Driver
 from podcluster.host.guest_demand import DemandStream
@@ -37,14 +38,13 @@ from podcluster.host.guest_fill import CacheStream, DirtyStream, FillStream
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.guest_stats import GuestStats
 from podcluster.host.held import HeldBooks
-from podcluster.host.shares import Joins, Part, Share
+from podcluster.host.shares import Share
 from podcluster.host.streams import (
     BALLOON,
-    CACHE,
     DEMAND,
-    DIRTY,
     INSTALL,
     NEVER,
+    Joins,
     Pace,
     Stage,
     Stream,
@@ -54,8 +54,6 @@ from podcluster.units import NS_PER_S
 
 MERGED: Final = (Stage, Balloon, FillStream)
 """Streams whose batches may be made together."""
-CLAIMS: Final = {DIRTY: 1, BALLOON: 2, CACHE: 3}
-"""Who gives way to whom where several want what is free: the later to the earlier, all to the stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +135,13 @@ class Guest:
         self._install = Stage(
             INSTALL,
             memory.lock,
+            merged.HOLDS,
             write=lambda _, pages, at_ns: self._unpack(pages, at_ns),
             died=lambda: memory.crashed,
             on_death=self.die,
             on_done=self._installed,
             at_once=self.held.fits,
-            ahead=lambda _, pages: self._unpack_ahead(pages),
+            keeps=True,
         )
         self.calm = False  # until the end of its run nobody takes from the host's heap, or looks at it [BA-5]
         self._streams: list[Stream] = [*self._sequence.streams, self._wants, self._dirty, self._install, self._cache]
@@ -242,14 +241,19 @@ class Guest:
         self.calm = False
 
     def _run(self, last_ns: int) -> None:
+        alone: Stream | None = None  # whose next act comes to more than pages
         while self.end is None:
             first = self._relaxed_first()
             if self._ready_ns(first) > last_ns:
                 return
             if self._settled(first).touches_heap():
                 return
-            if self._merge(first, last_ns):
-                continue
+            if first is not alone and isinstance(first, MERGED):
+                share = first.join(first=True)
+                if share is not None and self.memory.paces and self._lock.timed:
+                    alone = self._merge(first, share, last_ns)
+                    continue
+            alone = None
             # It may go on until another's instant. Nobody that does not wait for the lock has one before it is free,
             # or it would be first: so that these instants alone say whose turn it is, whatever Xen takes meanwhile.
             bound, before = last_ns, True
@@ -260,52 +264,40 @@ class Guest:
                     bound = min(bound, other.next_ns - before)
             first.run(max(bound, first.next_ns), single=False)
 
-    def _merge(self, first: Stream, last_ns: int) -> bool:
-        """Run batches of all streams whose turn comes by `last_ns`, `first`'s first, before anybody else's turn;
-        whether that could be.
+    def _merge(self, first: Joins, share: Share, last_ns: int) -> Stream | None:
+        """Run batches of all streams whose turn comes by `last_ns`, `first`'s first, before anybody else's turn; who of
+        them is next with an act that has to be made by itself.
         """
-        if not (self.memory.paces and self._lock.timed and isinstance(first, MERGED)):
-            return False
-        parts, until_ns = self._joined(first, last_ns, alone=not self.memory.merges)
-        places = [k for k, (joiner, _) in enumerate(parts) if joiner is first]  # one, or none
-        if not places or (len(parts) > 1 and any(share.is_pattern for _, share in parts)):
-            # Others want what it needs, or what it writes would count among what they take: its own turn only.
-            parts, until_ns = self._joined(first, last_ns, alone=True)
-            places = [0]
-        if not parts:
-            return False
-        how, who, given = self.memory.run_merged([share for _, share in parts], places[0], until_ns, calm=self.calm)
-        cut = how in (merged.DIED, merged.CUT_SHORT)
-        for k, (joiner, share) in enumerate(parts):
-            if not (cut and k == who):
-                joiner.leave(share, merged.ON_TIME, 0)
-        if cut:
-            parts[who][0].leave(parts[who][1], how, given)
-        return True
-
-    def _joined(self, first: Stream, last_ns: int, *, alone: bool) -> tuple[list[tuple[Joins, Share]], int]:
-        """The streams whose batches may be made together, in order of rank, and until when; `alone`: only `first`.
-
-        What each may take of what is free it leaves to those after it in CLAIMS, so that each is as certain as it would
-        be by itself.
-        """
-        found: dict[int, tuple[Joins, Share]] = {}  # by place in the list
-        claimed = 0
-        places = sorted(range(len(self._streams)), key=lambda k: (CLAIMS.get(self._streams[k].rank, 0), k))
-        for k in places:
-            one = self._streams[k]
-            if one.next_ns > last_ns and one is not first:
-                continue
-            share = None
-            if isinstance(one, MERGED) and (one is first or not alone):
-                share = one.join(last_ns, claimed)
-            if share is None or share.claimed > self.memory.free - claimed:
-                if one is not first:
+        members: list[Joins] = []
+        shares: list[Share] = []
+        turn = 0
+        for one in self._streams:
+            if one is first:
+                turn = len(members)
+                members.append(first)
+                shares.append(share)
+            elif one.next_ns <= last_ns:
+                joined = None
+                if isinstance(one, MERGED):
+                    joined = one.join(first=False)
+                    if joined is not None:
+                        members.append(one)
+                        shares.append(joined)
+                if joined is None:
                     last_ns = min(last_ns, one.next_ns - 1)
-                continue
-            found[k] = one, share  # type: ignore[assignment]  # narrowed by MERGED
-            claimed += share.claimed
-        return [found[k] for k in sorted(found)], last_ns
+        held, cache = self.held, self._cache
+        found = self.memory.run_merged(
+            shares, turn, last_ns, calm=self.calm, strips=self._sequence.strips, held=held.held, floor=held.floor,
+            max_share=cache.max_share, floor_share=cache.floor_share,
+        )  # fmt: skip
+        held.held, held.floor = found.held, found.floor
+        cut = found.how in (DIED, CUT_SHORT)
+        for k, (member, fields) in enumerate(zip(members, found.shares, strict=True)):
+            if not (cut and k == found.turn):
+                member.leave(fields, merged.ON_TIME, 0)
+        if cut:
+            members[found.turn].leave(found.shares[found.turn], found.how, found.given)
+        return members[found.turn] if found.how == merged.PLAIN_NEXT else None
 
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""
@@ -372,18 +364,6 @@ class Guest:
         done = self.held.grow(pages, at_ns)
         self.held.floor += pages
         return done
-
-    def _unpack_ahead(self, pages: int) -> Part | None:
-        """The same, told beforehand."""
-        part = self.held.ahead(pages)
-        if part is None:
-            return None
-
-        def wrote(taken: int) -> None:
-            part.wrote(taken)
-            self.held.floor += taken
-
-        return replace(part, wrote=wrote)
 
     def _installed(self, at_ns: int) -> None:
         if self.leaves_by_itself:

@@ -26,14 +26,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import numpy as np
+
 from podcluster.config import GuestConfig, Range
+from podcluster.host import merged
 from podcluster.host.barrier import poll_ns
 from podcluster.host.domain import Run
 from podcluster.host.draws import first_numbers
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.page_runs import aligned_blocks
-from podcluster.host.shares import Ahead, Part
 from podcluster.host.streams import (
     DESCRIPTORS,
     FIRMWARE,
@@ -151,53 +153,44 @@ class BootSequence:
         self._image = Runs(memory.image)
         self._low = Runs(memory.firmware)
         self._content = CONTENTS.get(cfg.scrubber, ZERO)
-        self._scrubs_down = cfg.scrub_order == "descending"
         self._scrubs_first = cfg.zero_on_free  # before anything else
         late_pages = int(cfg.late_descriptors_share * memory.descriptor_pages)
         self._late_pages = _shares(late_pages, vcpus) if late_pages else []  # of the descriptors, by vCPU
+        parts = 0 if cfg.scrubber == "none" else cfg.scrub_streams or vcpus
+        self._scrubbed = _interleaved(memory.ram, parts, descending=cfg.scrub_order == "descending")
+        self.strips = Runs.lay((self._low, self._image, *self._scrubbed))
         self._firmware = self._stage(
-            FIRMWARE, self._write_firmware, self._firmware_done, ahead=self._firmware_ahead, interrupts=False
+            FIRMWARE, merged.WRITES, self._write_firmware, self._firmware_done, strips=self._low, interrupts=False
         )
         self._kernel = self._stage(
             KERNEL,
+            merged.KERNEL,
             self._write_kernel,
             self._kernel_done,
             self._has_room,
-            ahead=self._kernel_ahead,
+            strips=self._image,
             on_late=self._kernel_late,
             interrupts=False,
         )
         self._descriptors = [
             self._stage(
-                DESCRIPTORS,
-                self._write_descriptors,
-                self._descriptors_done,
-                self._has_room,
-                ahead=self._descriptors_ahead,
-                vcpu=vcpu,
+                DESCRIPTORS, merged.KERNEL, self._write_descriptors, self._descriptors_done, self._has_room, vcpu=vcpu
             )
             for vcpu in range(len(self._late_pages))
         ]
-        parts = 0 if cfg.scrubber == "none" else cfg.scrub_streams or vcpus
-        self._scrubbed = [Runs(part) for part in _interleaved(memory.ram, parts, descending=self._scrubs_down)]
         self._scrubbers = [
             self._stage(
                 SCRUBBER,
+                merged.SCRUBBING,
                 self._scrub(runs),
                 self._scrubber_done,
-                ahead=self._scrub_ahead(runs),
+                strips=runs,
                 vcpu=vcpu % vcpus,
                 interrupts=not self._scrubs_first,
             )
             for vcpu, runs in enumerate(self._scrubbed)
         ]
-        self._services = self._stage(
-            SERVICES,
-            self._write_services,
-            on_done,
-            held.fits,
-            ahead=lambda _, pages: held.ahead(pages),
-        )
+        self._services = self._stage(SERVICES, merged.HOLDS, self._write_services, on_done, held.fits)
         self._busy = 0  # stages that the next one waits for
 
     @property
@@ -214,11 +207,12 @@ class BootSequence:
     def _stage(
         self,
         rank: int,
+        kind: int,
         write: Callable[[int, int, int], int],
         on_done: Callable[[int], None],
         at_once: Callable[[int], bool] = lambda _: True,
         *,
-        ahead: Ahead,
+        strips: Runs | None = None,
         on_late: Callable[[int], None] = lambda _: None,
         vcpu: int = 0,
         interrupts: bool = True,
@@ -226,13 +220,15 @@ class BootSequence:
         return Stage(
             rank,
             self._memory.lock,
+            kind,
             write=write,
             died=lambda: self._memory.crashed,
             on_death=self._on_death,
             on_done=on_done,
             on_late=on_late,
             at_once=at_once,
-            ahead=ahead,
+            strips=strips,
+            content=self._content if rank == SCRUBBER else DATA,
             vcpu=vcpu,
             interrupts=interrupts,
         )
@@ -357,8 +353,8 @@ class BootSequence:
     def _scrub(self, runs: Runs) -> Callable[[int, int, int], int]:
         def write(first: int, pages: int, at_ns: int) -> int:
             done = 0
-            for start, count in runs.slice(first, pages, descending=self._scrubs_down):
-                n = self._memory.scrub(start, count, content=self._content, descending=self._scrubs_down)
+            for start, count in runs.slice(first, pages):
+                n = self._memory.scrub(start, count, content=self._content, descending=runs.descending)
                 done += n
                 if n < count:
                     break
@@ -366,38 +362,8 @@ class BootSequence:
 
         return write
 
-    # -- many batches in one call ------------------------------------------------------------------------------------
-
-    def _firmware_ahead(self, first: int, pages: int) -> Part:
-        return Part(_strips(self._low.slice(first, pages)))
-
-    def _kernel_ahead(self, first: int, pages: int) -> Part | None:
-        image = self._image.slice(first, pages)
-        left = pages - sum(count for _, count in image)
-        if left and not self._memory.has_room_for_kernel:
-            return None
-        return Part(_strips(image), takes=left, wrote=self._memory.keep_for_kernel)
-
-    def _descriptors_ahead(self, first: int, pages: int) -> Part | None:
-        if not self._memory.has_room_for_kernel:
-            return None
-        return Part((), takes=pages, wrote=self._memory.keep_for_kernel)
-
-    def _scrub_ahead(self, runs: Runs) -> Ahead:
-        def ahead(first: int, pages: int) -> Part:
-            down, memory = self._scrubs_down, self._memory
-            strips = memory.scrub_strips(runs.slice(first, pages, descending=down), descending=down)
-            return Part(strips, self._content, free_only=True)
-
-        return ahead
-
     def _write_services(self, first: int, pages: int, at_ns: int) -> int:
         return self._held.grow(pages, at_ns)
-
-
-def _strips(runs: Iterable[Run]) -> list[int]:
-    """Runs that are written upwards, as merged.py takes them."""
-    return [number for run in runs for number in run]
 
 
 def _shares(pages: int, parts: int) -> list[int]:
@@ -405,10 +371,8 @@ def _shares(pages: int, parts: int) -> list[int]:
     return [pages * (i + 1) // parts - pages * i // parts for i in range(parts)]
 
 
-def _interleaved(ram: Sequence[Run], parts: int, *, descending: bool) -> list[list[Run]]:
+def _interleaved(ram: Sequence[Run], parts: int, *, descending: bool) -> list[Runs]:
     """RAM dealt out to so many parts: all of it to one, else 2 MiB by 2 MiB; in the order it is gone through."""
-    runs = list(ram)
-    if parts > 1:
-        runs = [block for run in ram for block in aligned_blocks(run, SUPERPAGE_PAGES)]
-    dealt = [runs[i::parts] for i in range(parts)]
-    return [part[::-1] for part in dealt] if descending else dealt
+    runs = aligned_blocks(ram, SUPERPAGE_PAGES) if parts > 1 else np.array(ram, np.int64)
+    step = -1 if descending else 1
+    return [Runs(runs[i::parts][::step], descending=descending) for i in range(parts)]

@@ -7,15 +7,15 @@ Invariants  [GS-1] batch k happens at anchor + k batch / rate, in integers; time
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 from podcluster.config import PageCacheConfig
 from podcluster.host import merged
+from podcluster.host.batches import DIED
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
-from podcluster.host.shares import Part, Share, share
-from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, FEWEST_AHEAD, NEVER, count_instants, most_ahead
+from podcluster.host.shares import Share, share
+from podcluster.host.streams import BATCH_PAGES, CACHE, DIRTY, NEVER, count_instants
 from podcluster.units import NS_PER_S, mib_to_pages
 
 
@@ -23,6 +23,7 @@ class FillStream:
     """Batches of data at a rate, while there is room for them."""
 
     rank: int
+    kind: int  # as merged.py knows it
 
     def __init__(self, memory: GuestMemory, pages_per_s: int, on_death: Callable[[int], None]) -> None:
         self.next_ns = NEVER
@@ -32,7 +33,6 @@ class FillStream:
         self._on_death = on_death
         self._anchor_ns = 0
         self._batches = 0
-        self._most = FEWEST_AHEAD  # pages of a part
 
     @property
     def room(self) -> int:
@@ -78,36 +78,23 @@ class FillStream:
         self._batches += batches
         self.next_ns = max(began_ns, self._instant(self._batches)) if self.room else NEVER
 
-    def join(self, last_ns: int, claimed: int) -> Share | None:
-        """Its part: whole batches due by `last_ns`, of pages that are free and that nobody has `claimed`."""
+    def join(self, *, first: bool) -> Share | None:
+        """Its fields."""
         if not self._lock.faults or self.singly or self.next_ns >= NEVER:
             return None
-        first = self._batches
-        whole = min(min(self.room, self._memory.free) - claimed, self._most)
-        # What Xen takes makes them later: there are no more than these.
-        batches = min(whole // BATCH_PAGES, count_instants(self._instant, first, last_ns))
-        part = self._ahead(batches * BATCH_PAGES) if batches > 0 else None
-        if part is None:
-            return None
         return share(
-            anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, done=first * BATCH_PAGES, batch=BATCH_PAGES,
-            upto=(first + batches) * BATCH_PAGES, next_ns=self.next_ns, part=part,
+            self.kind, anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=BATCH_PAGES,
+            done=self._batches * BATCH_PAGES, next_ns=self.next_ns,
         )  # fmt: skip
 
-    def leave(self, one: Share, how: int, given: int) -> None:
+    def leave(self, fields: Sequence[int], how: int, given: int) -> None:
         """How far it came, and by how much Xen has held it up."""
-        fields = one.fields
-        if how == merged.DIED:
+        if how == DIED:
             self._on_death(fields[merged.NEXT])
             return
         self._anchor_ns += fields[merged.LATE]
-        self._most = most_ahead(self._most, fields[merged.DONE] - self._batches * BATCH_PAGES)
         self._batches = fields[merged.DONE] // BATCH_PAGES
-        self.next_ns = fields[merged.NEXT] if self.room else NEVER
-
-    def _ahead(self, pages: int) -> Part | None:
-        """What so many pages come to; None where each batch has to be made by itself."""
-        raise NotImplementedError
+        self.next_ns = fields[merged.NEXT]
 
     def _count_batches(self, last_ns: int) -> int:
         """How many batches certainly begin by `last_ns`, and come to the same in one access as singly.
@@ -128,6 +115,7 @@ class DirtyStream(FillStream):
     """Once booted, an application writes data to all the memory there is, as fast as the guest can."""
 
     rank = DIRTY
+    kind = merged.DIRTIES
 
     def __init__(self, memory: GuestMemory, held: HeldBooks, pages_per_s: int, on_death: Callable[[int], None]) -> None:
         super().__init__(memory, pages_per_s, on_death)
@@ -148,44 +136,28 @@ class DirtyStream(FillStream):
         self._held.floor = self._held.held
         return done
 
-    def _ahead(self, pages: int) -> Part | None:
-        part = self._held.ahead(pages)
-        if part is None:
-            return None
-
-        def wrote(taken: int) -> None:
-            part.wrote(taken)
-            self._held.floor = self._held.held
-
-        return replace(part, wrote=wrote)
-
 
 class CacheStream(FillStream):
     """Page cache grows into free memory, until too little is free or it has its share (G4)."""
 
     rank = CACHE
+    kind = merged.CACHES
 
     def __init__(self, memory: GuestMemory, cfg: PageCacheConfig, on_death: Callable[[int], None]) -> None:
         super().__init__(memory, mib_to_pages(cfg.rate_mib_per_s), on_death)
-        self._floor_share = cfg.floor_share
-        self._max_share = cfg.max_share_of_free
+        self.max_share = cfg.max_share_of_free
+        self.floor_share = cfg.floor_share
         self._started = False
 
     @property
     def room(self) -> int:
         """Up to a share of what is not held, and while enough of the guest is free."""
         memory = self._memory
-        most = int(self._max_share * memory.available)
-        return max(0, min(most, memory.available - int(self._floor_share * memory.visible_pages)) - memory.cache)
+        most = int(self.max_share * memory.available)
+        return max(0, min(most, memory.available - int(self.floor_share * memory.visible_pages)) - memory.cache)
 
     def _fill(self, pages: int, at_ns: int) -> int:
         return self._memory.fill_cache(pages)
-
-    def _ahead(self, pages: int) -> Part:
-        return Part((), takes=pages, claims=True, wrote=self._filled)
-
-    def _filled(self, pages: int) -> None:
-        self._memory.cache += pages
 
     def start(self, at_ns: int) -> None:
         """Begin."""
@@ -196,14 +168,14 @@ class CacheStream(FillStream):
     def wakes_at(self) -> int:
         """Least available memory with which it would go on, if it sleeps; else NEVER."""
         memory, wanted = self._memory, self._memory.cache + 1
-        if not self._started or self.next_ns != NEVER or not self._max_share:
+        if not self._started or self.next_ns != NEVER or not self.max_share:
             return NEVER
-        pages = int(wanted / self._max_share)
-        while int(self._max_share * pages) < wanted:
+        pages = int(wanted / self.max_share)
+        while int(self.max_share * pages) < wanted:
             pages += 1
-        while int(self._max_share * (pages - 1)) >= wanted:
+        while int(self.max_share * (pages - 1)) >= wanted:
             pages -= 1
-        return max(pages, wanted + int(self._floor_share * memory.visible_pages))
+        return max(pages, wanted + int(self.floor_share * memory.visible_pages))
 
     def wake(self, at_ns: int) -> None:
         """More may be free than before: go on if it is enough."""

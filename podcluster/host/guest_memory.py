@@ -27,17 +27,29 @@ Departs     Which page of used or cache memory is freed is not modelled page by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from podcluster.host import follow, merged
+from podcluster.host.batches import CUT_SHORT, DIED
 from podcluster.host.domain import Layout, Run
 from podcluster.host.failures import NO_EXTENT
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
-from podcluster.host.merged import NOTHING
-from podcluster.host.page_runs import Allocator, PageSet, batches, first_pages, pop_runs, push_below, shuffled_blocks
+from podcluster.host.page_runs import (
+    Allocator,
+    PageSet,
+    PageStack,
+    batches,
+    first_pages,
+    free_runs,
+    pop_runs,
+    push_below,
+    shuffled_blocks,
+)
+from podcluster.host.page_sets import PageBooks
 from podcluster.host.shares import Share
 from podcluster.host.written import DATA, PATTERN, ZERO
 from podcluster.records import Cause, GuestState, Int64Array
@@ -46,6 +58,18 @@ KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
 NEXT_RUNS: Final = 64  # of the pool that a kernel is told of at once
 PROMISED: Final = 2  # kinds of gfn from here on are populate-on-demand entries (`Mechanism.query`)
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """How streams that were run together came out (merged.py)."""
+
+    how: int
+    turn: int  # of whom: the one that died, was cut short, or would be next
+    given: int  # pages that Xen took of a batch cut short
+    shares: list[Share]
+    held: int
+    floor: int
 
 
 class GuestMemory:
@@ -80,7 +104,6 @@ class GuestMemory:
         self.pattern_is_zero = False  # Xen knows the scrub pattern (S1)
         self.ram_pages = layout.ram_pages
         self._nonzero = PageSet()
-        self._patterned = False  # a scrub pattern was written, and Xen does not know it
         self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
         self.firmware = _clip(layout.ram, 0, FIRMWARE_END)
         self.image = _clip(layout.ram, KERNEL_GFN, KERNEL_GFN + image_pages)
@@ -89,7 +112,8 @@ class GuestMemory:
             reserved.add(first, count)
         self._reserved = reserved
         self._away = PageSet()  # ballooned gfns
-        self._balloon: list[Run] = []  # the same, in order
+        self._balloon = PageStack()  # the same, in order
+        self._arrays: PageBooks | None = None  # of all of these, as of the last call of a kernel
         pool = [gap for run in layout.ram for gap in reserved.gaps(*run)]
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
         # What of the image did not fit at 16 MiB is allocated like the descriptors.
@@ -112,6 +136,9 @@ class GuestMemory:
         self.refresh()
         self.margin = self.owned - self.nonzero_pages
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_arrays": None}
+
     # -- what there is -----------------------------------------------------------------------------------------------
 
     @property
@@ -132,7 +159,7 @@ class GuestMemory:
     @property
     def run_count(self) -> int:
         """How many runs of pages these books are kept in."""
-        return self._nonzero.run_count + self._away.run_count + self._allocator.run_count + len(self._balloon)
+        return self._nonzero.run_count + self._away.run_count + self._allocator.run_count + self._balloon.run_count
 
     @property
     def ballooned_pages(self) -> int:
@@ -212,7 +239,6 @@ class GuestMemory:
                 self._crash()
         written = first + count - n if descending else first
         if self._counts(content):
-            self._patterned |= content == PATTERN
             self._nonzero.add(written, n)
         else:
             self._nonzero.remove(written, n)
@@ -307,7 +333,7 @@ class GuestMemory:
         """
         if self.inert:
             return count
-        free = self._to_scrub(first, count, descending)
+        free = free_runs((self._nonzero, self._away, self._reserved), first, count, descending=descending)
         done = self.write(free, content=content, descending=descending)
         if not self.crashed:
             return count
@@ -324,109 +350,92 @@ class GuestMemory:
         """What following a demand changes, in the order of follow.py."""
         return self.resident, self.cache, self._allocator.taken_pages
 
-    def run_merged(self, shares: Sequence[Share], first: int, last_ns: int, *, calm: bool) -> tuple[int, int, int]:
-        """Run streams together (merged.py), number `first` of them first; how it ended, in whose batch, and how many
-        pages of that batch Xen took. The shares are changed. `calm`: what is given beyond the debt may go to the host.
+    def run_merged(
+        self,
+        shares: Sequence[Share],
+        turn: int,
+        last_ns: int,
+        *,
+        calm: bool,
+        strips: Int64Array,
+        held: int,
+        floor: int,
+        max_share: float,
+        floor_share: float,
+    ) -> Merged:
+        """Run streams together (merged.py), number `turn` of them first; how it came out. `calm`: what is given where
+        nothing is owed may go to the host. `held` and `floor` of it are pages as of held.py, `max_share` and
+        `floor_share` page cache's.
         """
         lock, allocator = self.lock, self._allocator
-        pages = sum(one.part.takes for one in shares)
-        spare = max(0, allocator.taken_pages - self.in_use)
-        gives = any(one.gives for one in shares)
-        pool = allocator.copy().take_away(pages, self.in_use) if gives and spare else allocator.next_pages(pages)
-        strips: list[int] = []
-        for one in shares:
-            before = len(strips) // 2
-            strips += one.part.strips
-            if spare and one.part.takes and not one.gives:
-                strips += (NOTHING, min(spare, one.part.takes))
-            one.fields[merged.STRIP], one.fields[merged.STRIP_END] = before, len(strips) // 2
-            if one.gives and self.inert:  # [G12]
-                one.fields[merged.SCRUBS] = 0
-        skips = self.may_skip and not self.inert
-        common = [lock.free_ns, 0, last_ns, skips, first, 0, 0, 0, 0, 0, 0, calm, 0]
-        streams = [number for one in shares for number in one.fields]
-        flat = [number for run in pool for number in run]
-        befores = [one.fields[merged.DONE] for one in shares]
-        common, streams, log, freed = self._machine.run_merged(self._domid, common, streams, strips, flat)
-        self.freed += zip(freed[::2], freed[1::2], strict=True)
-        for k, one in enumerate(shares):
-            one.fields = streams[k * merged.STREAM_FIELDS : (k + 1) * merged.STREAM_FIELDS]
-        lock.held(common[merged.FREE], common[merged.HELD])
-        how, who = common[merged.HOW], common[merged.CRASHED]
-        self._book(shares, log, spare_given=bool(gives and spare))
-        for k, (one, before) in enumerate(zip(shares, befores, strict=True)):
-            died = how == merged.DIED and k == who
-            done = one.fields[merged.DONE] - before + (one.fields[merged.PART] if died else 0)
-            if one.gives:
-                continue
-            self._note(one.part.strips, one.part.content, done)
-            one.part.wrote(max(0, done - sum(abs(count) for count in one.part.strips[1::2])))
-        if how in (merged.DIED, merged.CUT_SHORT) and shares[who].gives:
-            self._cut_batch(shares[who], how, common[merged.GIVEN])
-        if how == merged.DIED:
+        paid_ns = -1 if self.debt_paid_ns is None else self.debt_paid_ns
+        common = [
+            lock.free_ns, 0, last_ns, turn, 0, 0, 0, 0, calm, 0, 0, self.may_skip, self.inert, self.resident,
+            self.cache, self.kernel_allocated, held, floor, self.ram_pages, self.kernel_pages, self._extra_pages,
+            self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, paid_ns, 0,
+        ]  # fmt: skip
+        streams = [number for one in shares for number in one]
+        while True:
+            pieces = np.empty(2 * max(allocator.run_count, common[merged.MORE]) + 8, np.int64)
+            common, streams, freed = self._machine.run_merged(
+                self._domid, self._page_books(), common, streams, strips, pieces, max_share, floor_share
+            )
+            self.freed += zip(freed[::2], freed[1::2], strict=True)
+            if common[merged.HOW] != merged.BOOKS_FULL:
+                break
+            common[merged.FREED] = 0
+            for one in (self._nonzero, self._away, self._balloon, allocator.taken):
+                one.make_room(common[merged.MORE])
+        lock.held(common[merged.FREE], common[merged.LOCKED])
+        self.resident, self.cache, self.kernel_allocated, held, floor = common[merged.RESIDENT : merged.FLOOR + 1]
+        self.nonzero_peak, self.margin = common[merged.PEAK], common[merged.MARGIN]
+        if common[merged.PAID] >= 0:
+            self.debt_paid_ns = common[merged.PAID]
+        fields = merged.STREAM_FIELDS
+        shares = [streams[at : at + fields] for at in range(0, len(streams), fields)]
+        how, turn, given = common[merged.HOW], common[merged.TURN], common[merged.GIVEN]
+        if how in (DIED, CUT_SHORT) and shares[turn][merged.KIND] == merged.GIVES:
+            runs = [(first, count) for first, count in pieces[: 2 * common[merged.PIECES]].reshape(-1, 2).tolist()]
+            self._cut_batch(runs, common, upwards=bool(shares[turn][merged.UPWARDS]))
+        if how == DIED:
             self._crash()
         self.refresh()
         self._watch()
-        return how, who, common[merged.GIVEN]
+        return Merged(how, turn, given, shares, held, floor)
 
-    def _book(self, shares: Sequence[Share], log: Sequence[int], *, spare_given: bool) -> None:
-        """What streams have taken from the pool, in order."""
-        total = sum(log[2::3])
-        if spare_given:
-            self._allocator.take_away(total, self.in_use)
-        else:
-            self._allocator.drop(total)
-        for k, first, count in zip(log[::3], log[1::3], log[2::3], strict=True):
-            if shares[k].gives:
-                self._gave(first, count)
-            else:
-                self._allocator.took(first, count)
-                self._nonzero.add(first, count)
+    def _page_books(self) -> PageBooks:
+        """All sets and stacks as one, for a kernel."""
+        allocator, books = self._allocator, self._arrays
+        arrays = {
+            "data": self._nonzero.array,
+            "away": self._away.array,
+            "reserved": self._reserved.array,
+            "balloon": self._balloon.array,
+            "pool": allocator.pool.array,
+            "taken": allocator.taken.array,
+        }
+        if books is None or any(getattr(books, name) is not array for name, array in arrays.items()):
+            books = self._arrays = PageBooks(**arrays)
+        return books
+
+    def _cut_batch(self, runs: list[Run], common: Sequence[int], *, upwards: bool) -> None:
+        """A batch of the balloon, in the order of its hypercall, in which the guest died of the zeroing, or of which
+        Xen took only some pages.
+        """
+        if common[merged.HOW] == DIED:
+            for run in first_pages(runs, common[merged.ZEROED], ascending=upwards):
+                self._nonzero.remove(*run)
+            return
+        taken = list(first_pages(runs, common[merged.GIVEN], ascending=upwards))
+        for run in taken:
+            self._gave(*run)
+        self._take_back(runs, taken)
 
     def _gave(self, first: int, count: int) -> None:
         """A run is in the balloon."""
         self._nonzero.remove(first, count)
         self._away.add(first, count)
-        push_below(self._balloon, (first, count))
-
-    def _cut_batch(self, one: Share, how: int, given: int) -> None:
-        """A batch of the balloon in which the guest died of the zeroing, or of which Xen took only `given` pages."""
-        fields = one.fields
-        size = min(fields[merged.BATCH], fields[merged.UPTO] - fields[merged.DONE])
-        upwards = bool(fields[merged.UPWARDS])
-        runs = self._allocator.take_away(size, self.in_use)
-        batch = sorted(runs) if upwards else runs
-        if how == merged.DIED:
-            for run in first_pages(batch, fields[merged.PART], ascending=upwards):
-                self._nonzero.remove(*run)
-            return
-        taken: list[Run] = []
-        for run in first_pages(batch, given, ascending=upwards):
-            self._gave(*run)
-            taken.append(run)
-        self._take_back(runs, taken)
-
-    def keep_for_kernel(self, pages: int) -> None:
-        """Pages taken into use are the kernel's, and stay so."""
-        self.kernel_allocated += pages
-
-    @property
-    def merges(self) -> bool:
-        """Whether streams that take pages may do so in turns: none is free that was in use, and none holds a pattern
-        that counts, so that what is written only grows.
-        """
-        return not self._patterned and self._allocator.taken_pages <= self.in_use
-
-    def _note(self, strips: Sequence[int], content: int, pages: int) -> None:
-        """The first `pages` pages of strips are written."""
-        if not self._counts(content):  # of pages that held no data
-            return
-        self._patterned |= content == PATTERN
-        for first, signed in zip(strips[::2], strips[1::2], strict=True):
-            count = min(abs(signed), pages)
-            if first != NOTHING and count:
-                self._nonzero.add(first if signed > 0 else first - signed - count, count)
-            pages -= count
+        self._balloon.push_below((first, count))
 
     def _counts(self, content: int) -> bool:
         return content == DATA or (content == PATTERN and not self.pattern_is_zero)
@@ -435,7 +444,7 @@ class GuestMemory:
         self, s: Sequence[int], d: list[int], curve: follow.Curve, pages_per_s: float
     ) -> tuple[list[int], Int64Array, Int64Array]:
         """Follow a demand in a kernel (follow.py): its books afterwards, and the intervals that have ended."""
-        pool = self._allocator.next_runs(NEXT_RUNS, follow.BATCH)
+        pool = self._allocator.pool.next_runs(NEXT_RUNS, follow.BATCH)
         d[follow.POOL] = sum(pool[1::2])
         s, short, busy = self._machine.follow_demand(self._domid, s, d, curve, pool, pages_per_s)
         self.resident, self.cache = s[follow.RESIDENT], s[follow.CACHE]
@@ -447,40 +456,6 @@ class GuestMemory:
             self._crash()
         self._watch()
         return s, short, busy
-
-    def _to_scrub(self, first: int, count: int, descending: bool) -> list[Run]:
-        """Runs of a gfn range that are free and hold no data, in the order they are gone through."""
-        free = self._not_to_scrub(first, first + count).gaps(first, count)
-        return free[::-1] if descending else free
-
-    def _not_to_scrub(self, low: int, high: int) -> PageSet:
-        """Pages that hold data, are ballooned, or are the kernel's, whether written yet or not; of those from `low` to
-        before `high` at least.
-        """
-        return PageSet.union(low, high, (self._nonzero, self._away, self._reserved))
-
-    def scrub_strips(self, runs: Sequence[Run], *, descending: bool) -> list[int]:
-        """What of runs is free and holds no data as strips, what is between them counted and not written."""
-        found: list[int] = []
-        if not runs:
-            return found
-        taken = self._not_to_scrub(min(runs)[0], max(first + count for first, count in runs))
-        for first, count in runs:
-            if taken.misses(first, count):
-                found += (first, -count if descending else count)
-                continue
-            at = first + count if descending else first
-            free = taken.gaps(first, count)
-            for start, pages in free[::-1] if descending else free:
-                hole = at - start - pages if descending else start - at
-                if hole:
-                    found += (NOTHING, hole)
-                found += (start, -pages if descending else pages)
-                at = start if descending else start + pages
-            hole = at - first if descending else first + count - at
-            if hole:
-                found += (NOTHING, hole)
-        return found
 
     # -- the balloon -------------------------------------------------------------------------------------------------
 
@@ -555,18 +530,18 @@ class GuestMemory:
         full the domain's own cache is (A2.7), and within its quota (A5.2).
         """
         done = 0
-        while done < pages and self._balloon:
-            first, count = self._balloon.pop()
-            n = min(count, pages - done)
-            if n < count:
-                self._balloon.append((first, count - n))
-                first += count - n
+        while done < pages:
+            top = self._balloon.top
+            if top is None:
+                break
+            n = min(top[1], pages - done)
+            [(first, _)] = self._balloon.pop(n)
             got = self._machine.populate_range(self._domid, first, n, descending=True)
             if got:
                 self._away.remove(first + n - got, got)
                 self._allocator.put_back([(first + n - got, got)])
             if got < n:
-                self._balloon.append((first, n - got))
+                self._balloon.push((first, n - got))
             done += got
             if got < n:
                 self.refusal = self._refused(done, pages)
@@ -595,13 +570,12 @@ class GuestMemory:
 
     def pack(self) -> dict[str, Any]:
         """These books as fields of a GuestState."""
-        pool, taken = self._allocator.runs
         return {
             "tot_pages": self.owned,
             "data": tuple(self._nonzero.runs()),
-            "balloon": tuple(self._balloon),
-            "pool": pool,
-            "taken": taken,
+            "balloon": tuple(self._balloon.runs()),
+            "pool": tuple(self._allocator.pool.runs()),
+            "taken": tuple(self._allocator.taken.runs()),
             "kernel_allocated": self.kernel_allocated,
             "resident": self.resident,
             "cache": self.cache,
@@ -609,12 +583,12 @@ class GuestMemory:
 
     def unpack(self, state: GuestState) -> None:
         """Take over the books of the same guest on another host; its pages are there already."""
-        self._allocator = Allocator.of(state.pool, state.taken)
+        self._allocator = Allocator(state.pool, state.taken)
         for run in state.data:
             self._nonzero.add(*run)
         for run in state.balloon:
             self._away.add(*run)
-        self._balloon = list(state.balloon)
+        self._balloon = PageStack(state.balloon)
         self.kernel_allocated = state.kernel_allocated
         self.resident, self.cache = state.resident, state.cache
         self.refresh()

@@ -24,7 +24,6 @@ import numpy as np
 from podcluster.config import SwapConfig
 from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
-from podcluster.host.shares import Part
 from podcluster.host.swap import Rows, SwapDevice, Thrashing
 from podcluster.records import Demand, GuestState, Int64Array
 from podcluster.units import PAGES_PER_MIB, s_to_ns
@@ -171,16 +170,6 @@ class HeldBooks:
             if memory.crashed:
                 return back + done
         return pages
-
-    def ahead(self, pages: int) -> Part | None:
-        """What growing by so many comes to; None where page cache or swap has a part in it."""
-        if not self.fits(pages) or pages > self._memory.free:
-            return None
-        return Part((), takes=pages, claims=True, wrote=self._grew)
-
-    def _grew(self, pages: int) -> None:
-        self._memory.resident += pages
-        self.held += pages
 
     def _grow_new(self, pages: int, at_ns: int) -> int:
         memory = self._memory

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 from podcluster import kernels
 from podcluster.kernels import OPTIONS, Function, compile_routine, signature
@@ -25,6 +28,7 @@ __all__ = [
     "clz",
     "ctz",
     "kernel",
+    "move",
     "outline",
     "popcount",
     "routine",
@@ -51,6 +55,7 @@ KERNEL_SOURCES = (
     "teardown.py",
     "waves.py",
     "ranges.py",
+    "page_sets.py",
     "batches.py",
     "merged.py",
     "follow.py",
@@ -138,6 +143,22 @@ ctz: Callable[[np.uint64], int] = _bit_instruction("cttz")
 """Index of the lowest one bit of a uint64; 64 for zero."""
 clz: Callable[[np.uint64], int] = _bit_instruction("ctlz")
 """Number of zero bits above the highest one bit of a uint64; 64 for zero."""
+
+
+def _move(typingctx: Any, array: Any, to: Any, first: Any, count: Any) -> Any:
+    """`array[to : to + count] = array[first : first + count]` of one dimension, as if by way of a copy."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = make_array(array)(context, builder, args[0]).data
+        target, source = (builder.gep(data, [index]) for index in args[1:3])
+        cgutils.raw_memmove(builder, target, source, args[3], array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, types.int64), codegen
+
+
+move: Callable[[npt.NDArray[Any], int, int, int], None] = intrinsic(_move)
+"""Copy entries of an array to another place in it, `(array, to, first, count)`; the two may overlap."""
 
 
 if __name__ == "__main__":

@@ -85,11 +85,8 @@ class LinuxBalloon(Balloon):
         return self._estimate > 0
 
     @property
-    def _certain(self) -> int:
-        estimate, least = self._estimate, max(self._reserve, self._batch_pages)
-        if estimate >= self.need:
-            return self.need
-        return max(0, (estimate - least) // self._batch_pages + 1) * self._batch_pages
+    def _certainty(self) -> tuple[int, int, bool]:
+        return self._reserve, self._reserve, True
 
     def _next_batch(self, at_ns: int) -> tuple[int, bool]:
         need = self.need

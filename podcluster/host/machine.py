@@ -36,6 +36,7 @@ from podcluster.host import (
 )
 from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
 from podcluster.host.packed import packed_arrays, unpacked_arrays
+from podcluster.host.page_sets import PageBooks
 from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
@@ -184,13 +185,12 @@ class Machine:
         """Room for what kernels have to tell; nothing in it outlives a call."""
         self._short = np.empty(4 * INTERVALS, np.int64)
         self._busy = np.empty(2 * INTERVALS, np.int64)
-        self._log = np.empty(merged.LOG_FIELDS * RUNS_LOGGED, np.int64)
         self._freed = np.empty(merged.FREED_FIELDS * RUNS_LOGGED, np.int64)
         self._out = np.empty(batches.B_FIELDS, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         """What makes it the machine that it is: no scratch, no arrays to be used again, no hashes worked out."""
-        passing = {"_short", "_busy", "_log", "_freed", "_out", "_h", "_domains"}
+        passing = {"_short", "_busy", "_freed", "_out", "_h", "_domains"}
         kept = {name: value for name, value in vars(self).items() if name not in passing}
         arrays = packed_arrays(self._h, self._domains)
         return {**kept, "arrays": arrays, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
@@ -520,20 +520,22 @@ class Machine:
         return Ballooned(*out.tolist())
 
     def run_merged(
-        self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
-    ) -> tuple[list[int], list[int], list[int], list[int]]:
-        """`merged.run_merged`: what is common, the streams, what was taken from the pool, and what went to the host,
-        afterwards.
-        """
+        self,
+        dom: int,
+        books: PageBooks,
+        common: Sequence[int],
+        streams: Sequence[int],
+        strips: Int64Array,
+        pieces: Int64Array,
+        max_share: float,
+        floor_share: float,
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`merged.run_merged`: what is common, the streams, and what went to the host, afterwards."""
         c, p = np.array(common, np.int64), np.array(streams, np.int64)
-        if len(self._log) < 4 * merged.LOG_FIELDS * len(pool):
-            self._log = np.empty(4 * merged.LOG_FIELDS * len(pool), np.int64)
         merged.run_merged(
-            self._h, self._changed(dom), c, p, np.array(strips, np.int64), np.array(pool, np.int64),
-            np.empty(len(pool) + 2, np.int64), self._out, self._log, self._freed,
-        )  # fmt: skip
-        log = self._log[: merged.LOG_FIELDS * int(c[merged.LOGGED])].tolist()
-        return c.tolist(), p.tolist(), log, self._freed[: merged.FREED_FIELDS * int(c[merged.FREED])].tolist()
+            self._h, self._changed(dom), books, c, p, strips, pieces, self._out, self._freed, max_share, floor_share
+        )
+        return c.tolist(), p.tolist(), self._freed[: merged.FREED_FIELDS * int(c[merged.FREED])].tolist()
 
     def follow_demand(
         self, dom: int, s: Sequence[int], d: Sequence[int], curve: follow.Curve, pool: Sequence[int], pages_per_s: float
@@ -830,7 +832,7 @@ class Machine:
         frames = h.page_words.nbytes + h.words.nbytes + (0 if r["scrub_on_free"] else h.attr.nbytes)
         domains = (*self._domains.values(), *(g for spare in self._spare.values() for g in spare))
         tables = sum(g.blk[: int(g.rec["blocks"][0])].nbytes for g in domains)
-        scratch = sum(one.nbytes for one in (self._short, self._busy, self._log, self._freed, self._out))
+        scratch = sum(one.nbytes for one in (self._short, self._busy, self._freed, self._out))
         return pools + free + frames + tables + scratch
 
     def let_go(self) -> None:

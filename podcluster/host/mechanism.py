@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from podcluster.host.follow import Curve
+from podcluster.host.page_sets import PageBooks
 from podcluster.records import Int64Array
 
 
@@ -106,10 +107,18 @@ class Mechanism(Protocol):
         """`follow.follow_demand`: the books afterwards, and the intervals that have ended. Only where it `paces`."""
 
     def run_merged(
-        self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
-    ) -> tuple[list[int], list[int], list[int], list[int]]:
-        """`merged.run_merged`: what is common, the streams, what was taken from the pool, and what went to the host,
-        afterwards. Only where it `paces`.
+        self,
+        dom: int,
+        books: PageBooks,
+        common: Sequence[int],
+        streams: Sequence[int],
+        strips: Int64Array,
+        pieces: Int64Array,
+        max_share: float,
+        floor_share: float,
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`merged.run_merged`: what is common, the streams, and what went to the host, afterwards. Only where it
+        `paces`.
         """
 
     def create(

@@ -1,25 +1,41 @@
 """Streams of one guest, merged in order of time in one kernel call.
 
 What        `run_merged`: batches of what a guest writes, takes into use and gives back, each at the instant of its own
-            pace, for as long as nobody else's turn comes.
+            pace, for as long as nobody else's turn comes and each is of the ordinary kind.
 Units       Pages of 4 KiB; ns of simulated time.
 Symbols     page i of a stream is due at anchor + i num / den, rounded down [GS-1]
-            strips  pairs (first gfn, pages; below 0 from the top page down; NOTHING: pages that count and are no write)
-            pool    runs (first gfn, pages) that the allocator hands out next, each from its top page down
+            strips  pairs (first gfn, pages; below 0 from the top page down): what a stage writes
+            b       the guest's sets and stacks of pages (page_sets.py), c its counts: both as they are at every instant
 Invariants  [LK-1] a batch begins at max(due, when the lock is free); who can begin first does, then whose instant is
-                   first, then who is first in the list.
+                   first, then who is first in the list. What is over, or finds no entry left to populate, waits for no
+                   lock.
             [LK-2] what a batch waited for Xen and took there moves its stream's anchor, if Xen took anything.
-Why exact   It is the loop over batches, left before the turn of anybody who is not in the list.
+            [GM-1] to [GM-3], [G11], [G12] of guest_memory.py.
+Why exact   It is the loop over batches, left before the turn of anybody who is not in the list, and before a batch that
+            comes to more than pages: drops page cache, swaps, may fail.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from podcluster.host.batches import hand_over
+from podcluster.host.batches import ALL_GIVEN, B_GIVEN, B_ZEROED, DIED, HEAP_NEXT, hand_over
 from podcluster.host.kernel import kernel, routine
+from podcluster.host.page_sets import (
+    PAGES,
+    RUNS,
+    PageBooks,
+    draw,
+    draw_spare,
+    free_reach,
+    push,
+    room_of,
+    runs_of,
+    set_add,
+    set_remove,
+)
 from podcluster.host.ranges import write_range
 from podcluster.host.state import DomainState, HostState
-from podcluster.host.written import DATA
+from podcluster.host.written import DATA, PATTERN
 
 Ints = npt.NDArray[np.int64]
 
@@ -28,51 +44,78 @@ ANCHOR = 0
 NUM = 1
 DEN = 2
 BATCH = 3  # pages in a batch
-UPTO = 4  # as far as it may go in this call
-DONE = 5  # pages done, in whole batches
+UPTO = 4  # pages of a stage
+DONE = 5  # pages done, counted in whole batches
 NEXT = 6  # when the next batch is due; in the end, when it is or could be
 LATE = 7  # ns that it was held up, added up
 BEGAN = 8  # when its latest batch began
-PART = 9  # pages of the batch in which the guest died, written or zeroed
-GIVES = 10  # 1: what it takes from the pool it gives to Xen
-CONTENT = 11  # what it writes to its strips
-SCRUBS = (
-    12  # one that gives: each page is zeroed before; one that does not: its strips less what others take from now on
-)
-UPWARDS = 13  # each batch as one ascending list
-VCPU = 14
-IRQS = 15  # interrupts are enabled
-STRIP = 16  # its strips: the next, pages of it that are done, the end
-STRIP_DONE = 17
-STRIP_END = 18
-DRAWN = 19  # pages it took from the pool
-STREAM_FIELDS = 20
+OVER = 9  # it has come to its end; NEXT says when that is
+KIND = 10
+CONTENT = 11  # what a stage writes to its strips
+VCPU = 12
+IRQS = 13  # interrupts are enabled
+STRIP = 14  # its strips: the next, pages of it that are done, the end
+STRIP_DONE = 15
+STRIP_END = 16
+STRIP_PAGES = 17  # of all of them
+KEEPS = 18  # HOLDS: what it takes stays held whatever demand says
+# GIVES:
+GOAL = 19  # pages to have in the balloon
+SCRUBS = 20  # each page is zeroed before
+UPWARDS = 21  # each batch as one ascending list
+KEPT = 22  # of what is available, pages that its system does not count
+LEAST = 23  # so many available at least, or the batch may fail
+EXACT = 24  # or as many as it needs
+UNTIL = 25  # batches that are due later are not its own to make (fault.py)
+PART = 26  # pages of its latest batch
+STREAM_FIELDS = 27
+
+# Kinds of streams, by what their pages are.
+WRITES = 0  # a stage: its strips
+KERNEL = 1  # a stage: its strips, and then pages that the kernel keeps
+SCRUBBING = 2  # a stage: what of its strips is free and holds no data
+HOLDS = 3  # a stage: pages that services and applications hold
+DIRTIES = 4  # the same, for as long as there are any
+CACHES = 5  # page cache, up to its share
+GIVES = 6  # pages that go to the balloon
 
 # What is common.
 FREE = 0  # since when the lock is free
-HELD = 1  # ns that it was held, added up
+LOCKED = 1  # ns that it was held, added up
 LAST = 2  # no batch but the first begins later
-SKIPS = 3  # a guest without entries may be skipped [G12]
-FIRST = 4  # whose turn it is
-HOW = 5
-LOGGED = 6  # entries of the log
-POOL_AT = 7
-POOL_DONE = 8  # pages of run POOL_AT that are gone
-CRASHED = 9  # the stream in whose batch the guest died, or Xen took less than it was given
-GIVEN = 10  # pages of that batch that it took
-CALM = 11  # what is given beyond the debt may go to the host
-FREED = 12  # entries of `freed`
-COMMON = 13
+TURN = 3  # whose turn it is, and was
+HOW = 4
+GIVEN = 5  # pages of the last batch that Xen took, where it did not take all
+PIECES = 6  # pairs in `pieces` then
+ZEROED = 7  # pages of that batch that were zeroed
+CALM = 8  # what is given where nothing is owed may go to the host [BA-5]
+FREED = 9  # entries of `freed`
+ACTS = 10  # batches made
+SKIPS = 11  # a guest without entries may be skipped, and is
+INERT = 12
+RESIDENT = 13
+CACHE = 14
+ALLOCATED = 15  # pages of the kernel that came from the allocator
+HELD = 16
+FLOOR = 17
+RAM_PAGES = 18
+KERNEL_PAGES = 19
+EXTRA = 20  # the device model's pages
+PEAK = 21  # most that ever held data
+MARGIN = 22  # and how close it came to what is owned
+OWNED = 23
+PATTERN_COUNTS = 24  # Xen does not know the pattern, so that it is data
+PAID = 25  # when the debt was first seen to be 0; -1: not yet
+MORE = 26  # so many more runs there must be room for in each of the books
+COMMON = 27
 
-# How a call ended.
-ON_TIME = 0  # all that begins by LAST is done, or a stream has come to its end
-DIED = 1
-INERT = 2  # no entry is left: what is written from here on is nothing to Xen [G12]
-CUT_SHORT = 3  # a hypercall did less than it was asked
-HEAP_NEXT = 4  # the next batch is larger than the debt, and not CALM
+# How a call ended, beside DIED, CUT_SHORT and HEAP_NEXT of batches.py: the next batch is larger than the debt, and not
+# CALM.
+ON_TIME = ALL_GIVEN  # all that begins by LAST is done, or a stream has come to its end
+PLAIN_NEXT = 4  # the next batch comes to more than pages
+BOOKS_FULL = 5  # there must be more room in `b` or in `pieces`, or `freed` is full
 
-NOTHING = -1
-LOG_FIELDS = 3  # (stream, first gfn, pages) of what was taken from the pool, in order
+NEVER = 1 << 62
 FREED_FIELDS = 2  # (when, pages) of what went to the host
 
 
@@ -106,14 +149,23 @@ def _due(p: Ints, at: int, page: int) -> int:
 
 
 @routine
-def _whose_turn(p: Ints, free: int) -> int:
+def _ready(p: Ints, c: Ints, at: int) -> int:
+    """When the stream at `at` can begin its next act [LK-1]."""
+    due = p[at + NEXT]
+    if p[at + OVER] or (c[INERT] and p[at + KIND] != GIVES):
+        return int(due)
+    return int(max(due, c[FREE]))
+
+
+@routine
+def _whose_turn(p: Ints, c: Ints) -> int:
     """The stream that can begin first [LK-1]."""
     found = 0
-    found_ready = np.int64(1) << 62
-    found_due = np.int64(1) << 62
+    found_ready = NEVER
+    found_due = NEVER
     for k in range(p.shape[0] // STREAM_FIELDS):
-        due = p[k * STREAM_FIELDS + NEXT]
-        ready = max(due, free)
+        due = int(p[k * STREAM_FIELDS + NEXT])
+        ready = _ready(p, c, k * STREAM_FIELDS)
         if ready < found_ready or (ready == found_ready and due < found_due):
             found = k
             found_ready = ready
@@ -121,225 +173,323 @@ def _whose_turn(p: Ints, free: int) -> int:
     return int(found)
 
 
-@routine
-def _untaken(c: Ints, log: Ints, first: int, pages: int, step: int) -> int:
-    """Pages from `first` on that are alike: so many that nobody has taken from the pool, or less than 0: so many that
-    somebody has.
-    """
-    ahead = pages
-    for k in range(c[LOGGED]):
-        low = log[LOG_FIELDS * k + 1]
-        high = low + log[LOG_FIELDS * k + 2]
-        if low <= first < high:
-            return int(-min(pages, high - first if step > 0 else first - low + 1))
-        away = low - first if step > 0 else first - high + 1
-        if 0 < away < ahead:
-            ahead = away
-    return int(ahead)
+# -- counts of the guest -----------------------------------------------------------------------------------------------
 
 
 @routine
-def _scrub_free(
-    h: HostState, g: DomainState, c: Ints, log: Ints, first: int, pages: int, step: int, content: int
-) -> int:
-    """Write the pages from `first` on that nobody has taken; pages gone through."""
+def _room(c: Ints, b: PageBooks) -> int:
+    """Pages that held memory and page cache can have together."""
+    return int(c[RAM_PAGES] - b.away[PAGES] - c[KERNEL_PAGES])
+
+
+@routine
+def _free(c: Ints, b: PageBooks) -> int:
+    """Pages not in use and not spoken for."""
+    return int(_room(c, b) - c[RESIDENT] - c[CACHE])
+
+
+@routine
+def _in_use(c: Ints) -> int:
+    """Pages out of the allocator."""
+    return int(c[ALLOCATED] + c[RESIDENT] + c[CACHE])
+
+
+@routine
+def _cache_room(c: Ints, b: PageBooks, max_share: float, floor_share: float) -> int:
+    """Pages by which page cache may grow (G4)."""
+    available = _room(c, b) - c[RESIDENT]
+    most = np.int64(max_share * available)
+    floor = np.int64(floor_share * (c[RAM_PAGES] - b.away[PAGES]))
+    return int(max(0, min(most, available - floor) - c[CACHE]))
+
+
+@routine
+def _fill_room(c: Ints, b: PageBooks, kind: int, max_share: float, floor_share: float) -> int:
+    """Pages that there are for a stream that fills memory."""
+    if kind == CACHES:
+        return _cache_room(c, b, max_share, floor_share)
+    return int(_room(c, b) - c[RESIDENT])
+
+
+@routine
+def _watch(c: Ints, b: PageBooks) -> None:
+    """[G11]"""
+    needed = b.data[PAGES] + c[EXTRA]
+    c[PEAK] = max(c[PEAK], needed)
+    c[MARGIN] = min(c[MARGIN], c[OWNED] - needed)
+
+
+@routine
+def _count_entries(g: DomainState, c: Ints) -> None:
+    """[G12]"""
+    if c[SKIPS] and g.rec[0].entry_count == 0:
+        c[INERT] = 1
+
+
+# -- what a batch is ---------------------------------------------------------------------------------------------------
+
+
+@routine
+def _size(c: Ints, b: PageBooks, p: Ints, at: int, max_share: float, floor_share: float) -> int:
+    """Pages of the next batch; below 0 if it comes to more than pages."""
+    kind = p[at + KIND]
+    batch = p[at + BATCH]
+    if kind == GIVES:
+        need = p[at + GOAL] - b.away[PAGES]
+        size = min(need, batch)
+        counted = _room(c, b) - c[RESIDENT] - p[at + KEPT]
+        certain = counted >= p[at + LEAST] or (p[at + EXACT] != 0 and counted >= need)
+        plain = not certain or c[HELD] > c[RESIDENT] or p[at + NEXT] > p[at + UNTIL]
+        return -1 if plain or size > _free(c, b) else int(size)
+    if kind == DIRTIES or kind == CACHES:
+        size = min(batch, _fill_room(c, b, kind, max_share, floor_share))
+        if kind == CACHES:
+            return int(min(size, _free(c, b)))
+    else:
+        size = min(batch, p[at + UPTO] - p[at + DONE])
+        if kind == KERNEL and p[at + DONE] + size > p[at + STRIP_PAGES] and _room(c, b) < c[RESIDENT]:
+            return -1
+    if (kind == HOLDS or kind == DIRTIES) and (
+        c[HELD] > c[RESIDENT] or size > _room(c, b) - c[HELD] or size > _free(c, b)
+    ):
+        return -1
+    return int(size)
+
+
+@routine
+def _runs_of(c: Ints, b: PageBooks, p: Ints, at: int, size: int) -> int:
+    """How many more runs there may be in any of the books after a batch of so many pages."""
+    if p[at + KIND] == SCRUBBING:
+        between = b.data[RUNS] + b.away[RUNS] + b.reserved[RUNS] + 2
+        return int(min(size, between)) if p[at + CONTENT] == PATTERN else 0
+    handled = runs_of(b.pool, size) + runs_of(b.taken, b.taken[PAGES] - _in_use(c)) + p[at + STRIP_END] - p[at + STRIP]
+    return int(min(size, handled)) + 2
+
+
+@routine
+def _scrub(h: HostState, g: DomainState, b: PageBooks, c: Ints, first: int, count: int, step: int, content: int) -> int:
+    """Write what of the pages from `first` on is free and holds no data; pages gone through, fewer only at a death."""
+    if c[INERT]:
+        return count
     gone = 0
-    while gone < pages:
-        n = _untaken(c, log, first + gone * step, pages - gone, step)
-        if n > 0:
-            done = write_range(h, g, first + gone * step, n, step, content)
-            if done < n:
+    while gone < count:
+        gfn = first + gone * step
+        reach = free_reach(b.data, b.away, b.reserved, gfn, step)
+        pages = min(abs(reach), count - gone)
+        if reach > 0:
+            done = write_range(h, g, gfn, pages, step, content)
+            if content == PATTERN and c[PATTERN_COUNTS]:
+                set_add(b.data, gfn if step > 0 else gfn - done + 1, done)
+            if done < pages:
                 return int(gone + done)
-        gone += abs(n)
-    return int(gone)
+        gone += pages
+    _count_entries(g, c)
+    _watch(c, b)
+    return count
 
 
 @routine
-def _write_strips(h: HostState, g: DomainState, c: Ints, p: Ints, at: int, strips: Ints, log: Ints, pages: int) -> int:
-    """Write the next pages of a stream's strips, as many of `pages` as there are; those done, less than 0 if it died:
-    -1 - done.
-    """
+def _write_strips(
+    h: HostState, g: DomainState, b: PageBooks, c: Ints, p: Ints, at: int, strips: Ints, pages: int
+) -> int:
+    """Write the next pages of a stage's strips, as many of `pages` as there are; those done, below 0 at a death."""
+    content = p[at + CONTENT]
     wrote = 0
     while wrote < pages and p[at + STRIP] < p[at + STRIP_END]:
         k = 2 * p[at + STRIP]
-        first = strips[k]
         count = abs(strips[k + 1])
         used = p[at + STRIP_DONE]
         take = min(count - used, pages - wrote)
-        if first != NOTHING:
-            down = strips[k + 1] < 0
-            begin = first + count - used - 1 if down else first + used
-            if p[at + SCRUBS]:
-                done = _scrub_free(h, g, c, log, begin, take, -1 if down else 1, p[at + CONTENT])
-            else:
-                done = write_range(h, g, begin, take, -1 if down else 1, p[at + CONTENT])
-            if done < take:
-                return int(-1 - (wrote + done))
+        step = -1 if strips[k + 1] < 0 else 1
+        first = strips[k] + (count - used - 1 if step < 0 else used)
+        done = take
+        if p[at + KIND] == SCRUBBING:
+            done = _scrub(h, g, b, c, first, take, step, content)
+        else:
+            if not c[INERT]:
+                done = write_range(h, g, first, take, step, content)
+            set_add(b.data, first if step > 0 else first - done + 1, done)
+        if done < take:
+            return -1
         wrote += take
         p[at + STRIP_DONE] += take
         if p[at + STRIP_DONE] == count:
             p[at + STRIP] += 1
             p[at + STRIP_DONE] = 0
+    if wrote and p[at + KIND] != SCRUBBING:
+        _count_entries(g, c)
+        _watch(c, b)
     return int(wrote)
 
 
 @routine
-def _draw(c: Ints, pool: Ints, pieces: Ints, pages: int) -> int:
-    """Take the next `pages` pages of the pool as (gfn, count) pairs, runs that lie right below each other as one; how
-    many pairs.
-    """
-    n = 0
-    while pages > 0:
-        k = 2 * c[POOL_AT]
-        left = pool[k + 1] - c[POOL_DONE]
-        take = min(left, pages)
-        first = pool[k] + left - take
-        if n > 0 and first + take == pieces[2 * n - 2]:
-            pieces[2 * n - 2] = first
-            pieces[2 * n - 1] += take
-        else:
-            pieces[2 * n] = first
-            pieces[2 * n + 1] = take
-            n += 1
-        pages -= take
-        c[POOL_DONE] += take
-        if take == left:
-            c[POOL_AT] += 1
-            c[POOL_DONE] = 0
-    return int(n)
-
-
-@routine
-def _log(c: Ints, log: Ints, stream: int, first: int, count: int) -> None:
-    """Note a run, as one with the last where it lies right below it."""
-    k = LOG_FIELDS * (c[LOGGED] - 1)
-    if k >= 0 and log[k] == stream and first + count == log[k + 1]:
-        log[k + 1] = first
-        log[k + 2] += count
-        return
-    k += LOG_FIELDS
-    log[k] = stream
-    log[k + 1] = first
-    log[k + 2] = count
-    c[LOGGED] += 1
-
-
-@routine
-def _take(
-    h: HostState, g: DomainState, c: Ints, p: Ints, k: int, strips: Ints, pool: Ints, pieces: Ints, log: Ints
-) -> bool:
-    """The next batch of a stream that writes: its strips, then pages taken into use; whether the guest lives."""
-    at = k * STREAM_FIELDS
-    size = min(p[at + BATCH], p[at + UPTO] - p[at + DONE])
-    wrote = _write_strips(h, g, c, p, at, strips, log, size)
-    if wrote < 0:
-        p[at + PART] = -1 - wrote
-        return False
-    n = _draw(c, pool, pieces, size - wrote)
-    for i in range(n):
-        first = pieces[2 * i]
-        count = pieces[2 * i + 1]
-        done = write_range(h, g, first + count - 1, count, -1, DATA)
-        p[at + DRAWN] += done
-        wrote += done
-        if done:
-            _log(c, log, k, first + count - done, done)
+def _occupy(h: HostState, g: DomainState, b: PageBooks, c: Ints, pages: int, pieces: Ints) -> bool:
+    """Take pages into use, and write data to those never written; whether the guest lives."""
+    fresh = int(pages - (b.taken[PAGES] - _in_use(c)))
+    if fresh <= 0:
+        return True
+    n = draw(b.pool, fresh, pieces, 0)
+    for k in range(n):
+        push(b.taken, pieces[2 * k], pieces[2 * k + 1], True)
+    for k in range(n):
+        first = pieces[2 * k]
+        count = pieces[2 * k + 1]
+        done = count
+        if not c[INERT]:
+            done = write_range(h, g, first + count - 1, count, -1, DATA)
+        set_add(b.data, first + count - done, done)
         if done < count:
-            p[at + PART] = wrote
             return False
+    _count_entries(g, c)
+    _watch(c, b)
     return True
 
 
 @routine
+def _take(
+    h: HostState, g: DomainState, b: PageBooks, c: Ints, p: Ints, at: int, size: int, strips: Ints, pieces: Ints
+) -> bool:
+    """The next batch of a stream that writes; whether the guest lives."""
+    kind = p[at + KIND]
+    wrote = _write_strips(h, g, b, c, p, at, strips, size)
+    if wrote < 0:
+        return False
+    left = size - wrote
+    if kind == WRITES or kind == SCRUBBING or left == 0:
+        return True
+    lives = _occupy(h, g, b, c, left, pieces)
+    if kind == KERNEL:
+        c[ALLOCATED] += left
+    elif kind == CACHES:
+        c[CACHE] += left
+    else:
+        c[RESIDENT] += left
+        if lives:
+            c[HELD] += left
+        if p[at + KEEPS]:
+            c[FLOOR] += left
+        if kind == DIRTIES:
+            c[FLOOR] = c[HELD]
+    return lives
+
+
+@routine
 def _give(
-    h: HostState, g: DomainState, c: Ints, p: Ints, k: int, pool: Ints, pieces: Ints, out: Ints, log: Ints
+    h: HostState, g: DomainState, b: PageBooks, c: Ints, p: Ints, at: int, size: int, pieces: Ints, out: Ints
 ) -> int:
-    """The next batch of a stream that gives: ALL_GIVEN (0), or how it ended otherwise."""
-    at = k * STREAM_FIELDS
-    size = min(p[at + BATCH], p[at + UPTO] - p[at + DONE])
-    pool_at = c[POOL_AT]
-    pool_done = c[POOL_DONE]
-    n = _draw(c, pool, pieces, size)
+    """The next batch of the balloon: how it ended."""
+    n = draw_spare(b.taken, _in_use(c), size, pieces)
+    pages = np.int64(0)
+    for k in range(n):
+        pages += pieces[2 * k + 1]
+    n = draw(b.pool, int(size - pages), pieces, n)
     out[:] = 0
-    how = hand_over(h, g, pieces, n, p[at + UPWARDS] != 0, p[at + SCRUBS] != 0, out)
-    given = size if how == 0 else out[3]
-    if how != 0:
-        p[at + PART] = out[2]
-        c[GIVEN] = given
-        c[POOL_AT] = pool_at
-        c[POOL_DONE] = pool_done
+    zeroes = p[at + SCRUBS] != 0 and not c[INERT]  # [G12]
+    how = hand_over(h, g, pieces, n, p[at + UPWARDS] != 0, zeroes, out)
+    c[PIECES] = n
+    c[GIVEN] = out[B_GIVEN]
+    c[ZEROED] = out[B_ZEROED]
+    if how == DIED:
         return int(how)
-    p[at + DRAWN] += size
-    for i in range(n):
-        _log(c, log, k, pieces[2 * i], pieces[2 * i + 1])
-    return 0
+    c[OWNED] = g.rec[0].tot_pages
+    if c[PAID] < 0 and g.rec[0].entry_count <= g.rec[0].cache_count:
+        c[PAID] = p[at + BEGAN]
+    _count_entries(g, c)
+    if how == ALL_GIVEN:
+        for k in range(n):
+            first = pieces[2 * k]
+            count = pieces[2 * k + 1]
+            set_remove(b.data, first, count)
+            set_add(b.away, first, count)
+            push(b.balloon, first, count, True)
+        _watch(c, b)
+    return int(how)
 
 
 @kernel
 def run_merged(
     h: HostState,
     g: DomainState,
+    b: PageBooks,
     c: Ints,
     p: Ints,
     strips: Ints,
-    pool: Ints,
     pieces: Ints,
     out: Ints,
-    log: Ints,
     freed: Ints,
+    max_share: float,
+    floor_share: float,
 ) -> None:
-    """Run the streams `p` in order of time; `c`, `p`, `log` and `freed` say how far they came.
+    """Run the streams `p` in order of time; all arguments but `strips` say how far they came.
 
-    `pieces` has room for as many pairs as the pool has runs, and one; `log` for that many runs at least. It ends early
-    where `freed` is full.
+    A batch of the balloon that was cut short is no longer in the stacks, and in no set: its pages are in `pieces`.
     """
     r = g.rec[0]
-    k = c[FIRST]
-    acts = 0
+    k = c[TURN]
+    c[ACTS] = 0
     c[HOW] = ON_TIME
-    while LOG_FIELDS * (c[LOGGED] + pieces.shape[0] // 2) <= log.shape[0] and FREED_FIELDS * c[FREED] < freed.shape[0]:
-        if acts:
-            k = _whose_turn(p, c[FREE])
+    while True:
+        if c[ACTS]:
+            k = _whose_turn(p, c)
+        c[TURN] = k
         at = k * STREAM_FIELDS
+        kind = p[at + KIND]
         due = p[at + NEXT]
-        began = max(due, c[FREE])
-        if (acts and began > c[LAST]) or p[at + DONE] >= p[at + UPTO]:
+        if p[at + OVER] or (c[ACTS] and _ready(p, c, at) > c[LAST]) or due >= NEVER:
+            return
+        size = _size(c, b, p, at, max_share, floor_share)
+        if size < 0:
+            c[HOW] = PLAIN_NEXT
             return
         debt = r.entry_count - r.cache_count
-        if p[at + GIVES] and not c[CALM] and debt < min(p[at + BATCH], p[at + UPTO] - p[at + DONE]):
+        if kind == GIVES and debt < size and not (c[CALM] and debt <= 0):
             c[HOW] = HEAP_NEXT
             return
-        acts += 1
+        c[MORE] = _runs_of(c, b, p, at, size)
+        room = min(min(room_of(b.data), room_of(b.taken)), min(room_of(b.away), room_of(b.balloon)))
+        if c[MORE] > min(room, pieces.shape[0] // 2) or FREED_FIELDS * c[FREED] >= freed.shape[0]:
+            c[HOW] = BOOKS_FULL
+            return
+        c[ACTS] += 1
+        began = max(due, c[FREE])
         p[at + BEGAN] = began
+        p[at + PART] = size
         r.now_ns = began
         r.vcpu = p[at + VCPU]
         r.irqs_on = p[at + IRQS]
-        how = 0
-        if p[at + GIVES]:
+        how = ON_TIME
+        if kind == GIVES:
             owned = r.tot_pages
-            how = _give(h, g, c, p, k, pool, pieces, out, log)
-            if how:
-                how = DIED if how == 2 else CUT_SHORT
+            how = _give(h, g, b, c, p, at, size, pieces, out)
             if r.tot_pages < owned:
                 freed[FREED_FIELDS * c[FREED]] = began
                 freed[FREED_FIELDS * c[FREED] + 1] = owned - r.tot_pages
                 c[FREED] += 1
-        elif not _take(h, g, c, p, k, strips, pool, pieces, log):
+        elif not _take(h, g, b, c, p, at, size, strips, pieces):
             how = DIED
         end = r.now_ns
         if end != began:
-            c[HELD] += end - began
+            c[LOCKED] += end - began
             c[FREE] = end
-        if how:
+        if how != ON_TIME:
             c[HOW] = how
-            c[CRASHED] = k
             p[at + NEXT] = max(began, _due(p, at, p[at + DONE]))
             return
         if end != began:
             p[at + ANCHOR] += end - due
             p[at + LATE] += end - due
-        p[at + DONE] += min(p[at + BATCH], p[at + UPTO] - p[at + DONE])
+        done = p[at + DONE] + size
+        if kind >= DIRTIES:
+            p[at + DONE] += p[at + BATCH]
+        else:
+            p[at + DONE] = done
         p[at + NEXT] = max(began, _due(p, at, p[at + DONE]))
-        if c[SKIPS] and r.entry_count == 0:
-            c[HOW] = INERT
-            return
+        if kind == GIVES:
+            if b.away[PAGES] == p[at + GOAL]:
+                p[at + OVER] = 1
+                p[at + NEXT] = max(began, _due(p, at, done))
+        elif kind >= DIRTIES:
+            if _fill_room(c, b, kind, max_share, floor_share) == 0:
+                p[at + NEXT] = NEVER
+        elif done == p[at + UPTO]:
+            p[at + OVER] = 1

@@ -1,7 +1,7 @@
 """Streams: what acts in a guest at instants, and the arithmetic of instants.
 
-What        `Stream`, the interface that a guest's clock merges; `Pace`, pages spread evenly over a time; `Stage`, a
-            stream of so many pages with something to follow.
+What        `Stream`, the interface that a guest's clock merges, and `Joins`; `Pace`, pages spread evenly over a time;
+            `Stage`, a stream of so many pages with something to follow; `Runs`, what a stage goes through.
 Units       Pages of 4 KiB; ns of simulated time.
 Invariants  [GS-1] the instant of every batch is a function of where its stream is anchored, in integers, and the anchor
                    moves only by what Xen took for its own batches [LK-2]: to stop between any two batches and go on
@@ -11,21 +11,23 @@ Invariants  [GS-1] the instant of every batch is a function of where its stream 
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Final, Protocol
 
+import numpy as np
+
 from podcluster.host import merged
+from podcluster.host.batches import DIED
 from podcluster.host.domain import Run
 from podcluster.host.lock import Lock
-from podcluster.host.shares import Ahead, Share, share
+from podcluster.host.shares import Share, share
+from podcluster.host.written import DATA
+from podcluster.records import Int64Array
 from podcluster.units import NS_PER_S
 
-NEVER: Final = 1 << 62
+NEVER: Final = merged.NEVER
 BATCH_PAGES: Final = 512
-FEWEST_AHEAD: Final = 64 * BATCH_PAGES
 
 FIRMWARE, KERNEL, DESCRIPTORS, SCRUBBER, SERVICES, BALLOON, DEMAND, DIRTY, INSTALL, CACHE, VISITS = range(11)
 """Ranks of a guest's streams: what acts first of two at one instant."""
@@ -50,6 +52,18 @@ class Stream(Protocol):
 
     def enters_xen(self) -> bool:
         """Whether its next act may, and so waits for the lock [LK-1]."""
+
+
+class Joins(Stream, Protocol):
+    """One whose batches may be made together with those of others (merged.py)."""
+
+    def join(self, *, first: bool) -> Share | None:
+        """Its fields; None if its next act has to be made by itself, or may yet be put off, where it is not `first`."""
+
+    def leave(self, fields: Sequence[int], how: int, given: int) -> None:
+        """How it came out, `how` other than ON_TIME where its batch ended the call; `given`: pages that Xen took of a
+        batch cut short.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,7 @@ class Stage:
         self,
         rank: int,
         lock: Lock,
+        kind: int,
         *,
         write: Callable[[int, int, int], int],
         died: Callable[[], bool],
@@ -107,13 +122,16 @@ class Stage:
         on_done: Callable[[int], None],
         on_late: Callable[[int], None] = lambda _: None,
         at_once: Callable[[int], bool] = lambda _: True,
-        ahead: Ahead = lambda _first, _pages: None,
+        strips: Runs | None = None,
+        content: int = DATA,
+        keeps: bool = False,
         vcpu: int = 0,
         interrupts: bool = True,
     ) -> None:
         """`write(first page number, pages, instant)` returns pages done; `on_late(ns)`: Xen has held it up;
-        `at_once(pages)`: whether so many can be one write of many batches; `ahead`: what batches come to, so that
-        they may be made together with those of others. It runs on `vcpu`, its interrupts enabled or not.
+        `at_once(pages)`: whether so many can be one write of many batches. It runs on `vcpu`, its interrupts enabled or
+        not. As merged.py knows it: its `kind`, the `strips` to which it writes `content` before it takes pages into
+        use, and whether it `keeps` these.
         """
         self.rank = rank
         self.next_ns = NEVER
@@ -126,10 +144,13 @@ class Stage:
         self._on_death = on_death
         self._on_done = on_done
         self._at_once = at_once
-        self._ahead = ahead
+        self._kind = kind
+        self._strips = strips or Runs(())
+        self._content = content
+        self._keeps = keeps
         self._pace = Pace(0, 0, 0)
         self._done = 0
-        self._most = FEWEST_AHEAD  # pages of a part
+        self._begun = False  # its first batch is made, or about to be
 
     def start(self, pace: Pace) -> None:
         """Begin."""
@@ -146,11 +167,12 @@ class Stage:
 
     def postpone(self, ns: int) -> None:
         """Begin later than planned, if it is planned and not begun."""
-        if not self._done and self.next_ns < NEVER:
+        if not self._begun and self.next_ns < NEVER:
             self.start(self._pace.later(ns))
 
     def run(self, last_ns: int, *, single: bool) -> None:
         """Write the batches due; when all are written, wait for the end of the stage."""
+        self._begun = True
         first = self._done
         if first == self._pace.pages:
             at_ns, self.next_ns = self.next_ns, NEVER
@@ -173,37 +195,28 @@ class Stage:
         self._done = upto
         self.next_ns = max(began_ns, self._pace.instant(upto))
 
-    def join(self, last_ns: int, claimed: int) -> Share | None:
-        """Its part, of batches due by `last_ns`: what Xen takes makes them later, so there are no more. One that has
-        not begun may yet be postponed, and begins by itself.
-        """
-        pace, first = self._pace, self._done
-        upto = min(pace.batched_by(last_ns), first + self._most) if first else 0
-        part = self._ahead(first, upto - first) if self._lock.faults and first < upto else None
-        if part is None:
+    def join(self, *, first: bool) -> Share | None:
+        """Its fields: not before it has begun, for it may yet be postponed, unless it is about to."""
+        pace, done = self._pace, self._done
+        self._begun |= first
+        if not self._lock.faults or done == pace.pages or not self._begun:
             return None
         return share(
-            anchor_ns=pace.start_ns, num=pace.span_ns, den=pace.pages, done=first, upto=upto, batch=BATCH_PAGES,
-            next_ns=self.next_ns, part=part, vcpu=self._vcpu, interrupts=self._interrupts, scrubs=part.free_only,
+            self._kind, anchor_ns=pace.start_ns, num=pace.span_ns, den=pace.pages, batch=BATCH_PAGES, upto=pace.pages,
+            done=done, next_ns=self.next_ns, content=self._content, vcpu=self._vcpu, interrupts=self._interrupts,
+            strips=self._strips.place(done), keeps=self._keeps,
         )  # fmt: skip
 
-    def leave(self, one: Share, how: int, given: int) -> None:
+    def leave(self, fields: Sequence[int], how: int, given: int) -> None:
         """How far it came, and by how much Xen has held it up."""
-        fields = one.fields
-        if how == merged.DIED:
+        if how == DIED:
             self._on_death(fields[merged.NEXT])
             return
         late_ns = fields[merged.LATE]
         if late_ns:
             self._pace = self._pace.later(late_ns)
             self._on_late(late_ns)
-        self._most = most_ahead(self._most, fields[merged.DONE] - self._done)
         self._done, self.next_ns = fields[merged.DONE], fields[merged.NEXT]
-
-
-def most_ahead(most: int, used: int) -> int:
-    """Pages of the next part, of which `most` were told last and `used` were done: so that little is told in vain."""
-    return 2 * most if used >= most else max(FEWEST_AHEAD, 2 * used)
 
 
 def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> int:
@@ -222,25 +235,49 @@ def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> i
 
 
 class Runs:
-    """Runs laid end to end, to be sliced by page number however many there are."""
+    """Runs laid end to end, to be sliced by page number however many there are; `descending`: each is gone through from
+    its top page down.
+    """
 
-    __slots__ = ("_ends", "_runs", "pages")
+    __slots__ = ("_at", "_ends", "_runs", "descending", "pages")
 
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self._runs = tuple(run for run in runs if run[1])
-        self._ends = list(accumulate(count for _, count in self._runs))
-        self.pages = self._ends[-1] if self._ends else 0
+    def __init__(self, runs: Iterable[Run] | Int64Array, *, descending: bool = False) -> None:
+        numbers = runs if isinstance(runs, np.ndarray) else np.array(list(runs), np.int64)
+        numbers = numbers.reshape(-1, 2)
+        self._runs: Int64Array = numbers[numbers[:, 1] > 0]
+        self._ends: Int64Array = np.cumsum(self._runs[:, 1])
+        self._at = 0  # of its strips, among those of others
+        self.descending = descending
+        self.pages = int(self._ends[-1]) if len(self._ends) else 0
 
-    def slice(self, first: int, pages: int, *, descending: bool = False) -> list[Run]:
-        """Pages number `first` to `first + pages`; `descending`: each run is laid from its top page down."""
+    @staticmethod
+    def lay(parts: Iterable[Runs]) -> Int64Array:
+        """All of these as strips (merged.py), one after another: where each of them is from then on."""
+        found = [np.empty((0, 2), np.int64)]
+        at = 0
+        for part in parts:
+            part._at = at
+            at += len(part._runs)
+            found.append(part._runs * (1, -1) if part.descending else part._runs)
+        return np.concatenate(found).reshape(-1)
+
+    def place(self, page: int) -> tuple[int, int, int, int]:
+        """Among all strips: the one that page number `page` is in, pages of it before that, their end; pages of all."""
+        runs = len(self._runs)
+        k = int(self._ends.searchsorted(page, "right")) if page else 0
+        before = int(self._ends[k - 1]) if k else 0
+        return self._at + k, page - before if k < runs else 0, self._at + runs, self.pages
+
+    def slice(self, first: int, pages: int) -> list[Run]:
+        """Pages number `first` to `first + pages`."""
         found: list[Run] = []
         end = min(first + pages, self.pages)
-        i = bisect_right(self._ends, first)
+        i = int(self._ends.searchsorted(first, "right"))
         while first < end:
-            start, count = self._runs[i]
-            skipped = first - (self._ends[i] - count)
+            start, count = self._runs[i].tolist()
+            skipped = first - (int(self._ends[i]) - count)
             n = min(count - skipped, end - first)
-            found.append((start + count - skipped - n if descending else start + skipped, n))
+            found.append((start + count - skipped - n if self.descending else start + skipped, n))
             first += n
             i += 1
         return found

@@ -17,9 +17,10 @@ Departs     With nothing at all to take and nothing to page out, the retries bef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from podcluster.host import merged
 from podcluster.host.balloon import STALLED, WORK, Balloon, BalloonMemory, BalloonOwner, Manner
 from podcluster.host.fault import SOUND, Fault
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
@@ -66,11 +67,8 @@ class WindowsBalloon(Balloon):
         return max(self._memory.available, self._low)
 
     @property
-    def _certain(self) -> int:
-        if self._slow:
-            return 0
-        least = max(self._low, self._batch_pages)
-        return max(0, (self._memory.available - least) // self._batch_pages + 1) * self._batch_pages
+    def _certainty(self) -> tuple[int, int, bool] | None:
+        return None if self._slow else (0, self._low, False)
 
     @property
     def _finds_something(self) -> bool:
@@ -86,6 +84,11 @@ class WindowsBalloon(Balloon):
         asked = min(self.need, self._batch_pages)
         pages = min(asked, memory.available)
         return pages, pages == asked and not (self._slow and pages < self.need)
+
+    def leave(self, fields: Sequence[int], how: int, given: int) -> None:
+        """How far it came; `given` pages of a batch that was cut short."""
+        self._waited &= fields[merged.BEGAN] < 0
+        super().leave(fields, how, given)
 
     def _is_enough(self, got: int, asked: int) -> bool:
         return got == asked

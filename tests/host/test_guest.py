@@ -61,11 +61,14 @@ def laid_out(runs: Sequence[tuple[int, int]]) -> list[int]:
 
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["take", "away", "back"]), st.integers(0, 50), st.integers(0, 100)), max_size=30
+        st.tuples(st.sampled_from(["take", "away", "back", "again"]), st.integers(0, 50), st.integers(0, 100)),
+        max_size=30,
     )
 )
 def test_allocator_hands_out_in_order(steps: list[tuple[str, int, int]]) -> None:
-    """Against lists of single pages: what was freed last first, then what came back, then untouched from the top."""
+    """Against lists of single pages: what was freed last first, then what came back, then untouched from the top; what
+    is freed for good goes out again in the order in which it went before.
+    """
     allocator = Allocator([(0, 100), (150, 70)])
     pool = [*range(219, 149, -1), *range(99, -1, -1)]  # in the order they go
     taken: list[int] = []
@@ -81,6 +84,11 @@ def test_allocator_hands_out_in_order(steps: list[tuple[str, int, int]]) -> None
             assert laid_out(runs) == freed + pool[:fresh]
             taken, pool = taken[:in_use] + taken[in_use + len(freed) :], pool[fresh:]
             away += runs
+        elif what == "again":
+            in_use = len(taken) * in_use_percent // 100
+            runs = allocator.put_back_spare(in_use)
+            assert laid_out(runs[::-1]) == taken[in_use:]
+            taken, pool = taken[:in_use], taken[in_use:] + pool
         elif away:
             run = away.pop()
             allocator.put_back([run])
@@ -91,17 +99,17 @@ def test_allocator_hands_out_in_order(steps: list[tuple[str, int, int]]) -> None
 def test_random_blocks_are_the_same_pages() -> None:
     """Aligned blocks of 64, each once, in an order that the generator decides."""
     runs = [(10, 100), (200, 313)]
-    blocks = shuffled_blocks(runs, 64, np.random.default_rng(3))
+    blocks = [(first, count) for first, count in shuffled_blocks(runs, 64, np.random.default_rng(3)).tolist()]
     assert sorted(laid_out(blocks)) == sorted(laid_out(runs))
     assert all(first // 64 == (first + count - 1) // 64 for first, count in blocks)
     assert blocks != sorted(blocks)
-    assert blocks == shuffled_blocks(runs, 64, np.random.default_rng(3))
+    assert np.array_equal(blocks, shuffled_blocks(runs, 64, np.random.default_rng(3)))
 
 
 @given(first=st.integers(0, 300), count=st.integers(1, 300), block_pages=st.integers(1, 80))
 def test_a_run_is_cut_at_every_multiple(first: int, count: int, block_pages: int) -> None:
     """Whole blocks between a first and a last part; page by page it is the run."""
-    blocks = aligned_blocks((first, count), block_pages)
+    blocks = aligned_blocks([(first, count)], block_pages).tolist()
     pages = list(range(first, first + count))
     assert [gfn for at, n in blocks for gfn in range(at, at + n)] == pages
     assert [at for at, _ in blocks] == [gfn for gfn in pages if gfn == first or gfn % block_pages == 0]
@@ -135,11 +143,19 @@ def test_slices_of_runs(runs: list[tuple[int, int]], first: int, pages: int, des
     """Against a list of single pages."""
     step = -1 if descending else 1
     flat = [gfn for at, count in runs for gfn in range(at, at + count)[::step]]
-    laid = Runs(runs)
-    sliced = laid.slice(first, pages, descending=descending)
+    laid = Runs(runs, descending=descending)
+    sliced = laid.slice(first, pages)
     assert [gfn for at, count in sliced for gfn in range(at, at + count)[::step]] == flat[first : first + pages]
     assert all(count > 0 for _, count in sliced)
     assert laid.pages == len(flat)
+    strips = Runs.lay((Runs([(7, 2)]), laid)).tolist()
+    at, before, end, pages_of_all = laid.place(first)
+    rest = [
+        gfn
+        for start, count in zip(strips[2 * at : 2 * end : 2], strips[2 * at + 1 : 2 * end : 2], strict=True)
+        for gfn in range(start, start + abs(count))[:: 1 if count > 0 else -1]
+    ]
+    assert (rest[before:], pages_of_all) == (flat[first:], len(flat))
 
 
 # -- a guest on a machine -----------------------------------------------------------------------------------------

@@ -11,6 +11,9 @@ import pytest
 
 from podcluster.host import follow, kernel, merged
 from podcluster.host.machine import Machine
+from podcluster.host.page_runs import Allocator, PageSet
+from podcluster.host.page_sets import PageBooks
+from podcluster.host.shares import share
 from podcluster.host.state import new_host_state
 from podcluster.host.written import DATA, ZERO
 
@@ -77,8 +80,13 @@ def exercise() -> None:
         machine.balloon_range(1, 4600, 20)
         machine.balloon_list(1, [4620])
         machine.balloon_runs(1, [(4700, 30)], batch_pages=8, scrub=True)
-        stream = [0, 1, 1, 8, 16, 0, 0, 0, -1, 0, 0, DATA, 0, 0, 0, 1, 0, 0, 0, 0]
-        machine.run_merged(1, [0, 0, 100, *[0] * (merged.COMMON - 3)], stream, [], [4800, 16])
+        allocator = Allocator([(4800, 16)])
+        stream = share(merged.DIRTIES, anchor_ns=0, num=1, den=1, batch=8, done=0, next_ns=0)
+        common = [0, 0, 100, *[0] * (merged.COMMON - 3)]
+        common[merged.RAM_PAGES] = 16
+        none, pool, taken = PageSet().array, allocator.pool.array, allocator.taken.array
+        pages = PageBooks(data=none, away=none, reserved=none, balloon=none, pool=pool, taken=taken)
+        machine.run_merged(1, pages, common, stream, np.empty(0, np.int64), np.empty(100, np.int64), 1.0, 0.0)
         instant = np.zeros(1, np.int64)
         books, limits = [0] * follow.BOOKS, [0] * follow.GIVEN
         books[follow.NEXT] = limits[follow.CLUSTER] = limits[follow.PAGES_PER_S] = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from podcluster.host import follow, merged
+from podcluster.host.batches import DIED
 from podcluster.host.machine import Machine
 from podcluster.host.model import make_machine
+from podcluster.host.page_sets import PageBooks
 from podcluster.records import SetTarget
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 from tests.host.lives import guest_config, host_config, host_model, live, request, rows, start
@@ -39,11 +40,9 @@ class Counting(Machine):
         self.calls = {"run_merged": 0, "follow_demand": 0, "touch_range": 0, "balloon_runs": 0}
         self.ended: list[int] = []
 
-    def run_merged(
-        self, dom: int, common: Sequence[int], streams: Sequence[int], strips: Sequence[int], pool: Sequence[int]
-    ) -> tuple[list[int], list[int], list[int], list[int]]:
+    def run_merged(self, dom: int, books: PageBooks, *arguments: Any) -> tuple[list[int], list[int], list[int]]:
         self.calls["run_merged"] += 1
-        found = super().run_merged(dom, common, streams, strips, pool)
+        found = super().run_merged(dom, books, *arguments)
         self.ended.append(found[0][merged.HOW])
         return found
 
@@ -102,7 +101,7 @@ def test_a_death_within_a_call_is_the_death() -> None:
     fast, merging = boot("linux_no_driver", **changed)
     assert fast == singly
     assert singly[0][0].fate == "pod_oom"
-    assert merged.DIED in merging.ended
+    assert DIED in merging.ended
 
 
 def told_lower(lower_s: int, *, coalesce: bool) -> tuple[Any, int]:

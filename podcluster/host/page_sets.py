@@ -1,0 +1,303 @@
+"""Sets and stacks of a guest's pages in flat arrays, for kernels.
+
+What        A *set* of gfns is ascending runs that neither overlap nor touch; a *stack* is runs in the order in which
+            they were put there, each taken from its top page down. `PageBooks` is all that one guest has of both.
+Units       Pages of 4 KiB; a run in a set is (first gfn, end), in a stack (first gfn, pages).
+Form        [runs, pages, first run, second run, ...] with room for more. Nothing here makes room: whoever adds sees
+            beforehand that there is some (`room_of`).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from podcluster.host.kernel import kernel, move, routine
+from podcluster.host.layout import Arrays, fields
+
+Ints = npt.NDArray[np.int64]
+
+RUNS = 0  # how many there are
+PAGES = 1
+FIRST = 2  # field of the first run
+
+FAR = 1 << 40  # no page of the set lies on the way
+
+
+class PageBooks(Arrays):
+    """The sets and stacks of one guest (guest_memory.py)."""
+
+    FIELDS = fields(
+        ("data", np.int64),
+        ("away", np.int64),
+        ("reserved", np.int64),
+        ("balloon", np.int64),
+        ("pool", np.int64),
+        ("taken", np.int64),
+    )
+    data: Ints  # set: gfns that hold data
+    away: Ints  # set: ballooned ones
+    reserved: Ints  # set: firmware's, and the kernel's image
+    balloon: Ints  # stack: ballooned ones in the order in which they went
+    pool: Ints  # stack: what the allocator has not handed out, the next on top
+    taken: Ints  # stack: what it has, and what was not ballooned since
+
+
+@routine
+def room_of(a: Ints) -> int:
+    """How many more runs there is room for."""
+    return int((a.shape[0] - FIRST) // 2 - a[RUNS])
+
+
+# -- sets --------------------------------------------------------------------------------------------------------------
+
+
+@routine
+def _first_ending(a: Ints, gfn: int) -> int:
+    """The first run whose end is `gfn` or beyond."""
+    low = np.int64(0)
+    high = a[RUNS]
+    while low < high:
+        middle = (low + high) // 2
+        if a[FIRST + 2 * middle + 1] < gfn:
+            low = middle + 1
+        else:
+            high = middle
+    return int(low)
+
+
+@routine
+def _first_starting(a: Ints, gfn: int) -> int:
+    """The first run that starts at `gfn` or beyond."""
+    low = np.int64(0)
+    high = a[RUNS]
+    while low < high:
+        middle = (low + high) // 2
+        if a[FIRST + 2 * middle] < gfn:
+            low = middle + 1
+        else:
+            high = middle
+    return int(low)
+
+
+@routine
+def _make_way(a: Ints, at: int, runs: int) -> None:
+    """Move the runs from number `at` on up by `runs` places, or down."""
+    first = FIRST + 2 * at
+    if runs != 0:
+        move(a, first + 2 * runs, first, FIRST + 2 * a[RUNS] - first)
+    a[RUNS] += runs
+
+
+@kernel
+def set_add(a: Ints, first: int, count: int) -> int:
+    """Put pages in; how many were not there. It may take room for one more run."""
+    if count <= 0:
+        return 0
+    end = first + count
+    low = _first_ending(a, first)
+    high = _first_starting(a, end + 1)  # runs low .. high - 1 overlap it or touch it
+    before = np.int64(0)
+    for k in range(low, high):
+        before += a[FIRST + 2 * k + 1] - a[FIRST + 2 * k]
+    if high > low:
+        first = min(first, a[FIRST + 2 * low])
+        end = max(end, a[FIRST + 2 * high - 1])
+    _make_way(a, high, 1 - (high - low))
+    a[FIRST + 2 * low] = first
+    a[FIRST + 2 * low + 1] = end
+    added = end - first - before
+    a[PAGES] += added
+    return int(added)
+
+
+@kernel
+def set_remove(a: Ints, first: int, count: int) -> int:
+    """Take pages out; how many were there. It may take room for one more run."""
+    end = first + count
+    low = _first_ending(a, first + 1)
+    high = _first_starting(a, end)  # runs low .. high - 1 overlap it
+    if count <= 0 or low >= high:
+        return 0
+    removed = np.int64(0)
+    for k in range(low, high):
+        removed += min(end, a[FIRST + 2 * k + 1]) - max(first, a[FIRST + 2 * k])
+    below = a[FIRST + 2 * low]
+    above = a[FIRST + 2 * high - 1]
+    kept = (1 if below < first else 0) + (1 if above > end else 0)
+    _make_way(a, high, kept - (high - low))
+    if below < first:
+        a[FIRST + 2 * low] = below
+        a[FIRST + 2 * low + 1] = first
+    if above > end:
+        a[FIRST + 2 * (low + kept) - 2] = end
+        a[FIRST + 2 * (low + kept) - 1] = above
+    a[PAGES] -= removed
+    return int(removed)
+
+
+@routine
+def _reach(a: Ints, gfn: int, step: int) -> int:
+    """Going on from `gfn`: how many pages are not in the set, or, below 0, how many are."""
+    if step > 0:
+        k = _first_ending(a, gfn + 1)
+        if k == a[RUNS]:
+            return FAR
+        away = a[FIRST + 2 * k] - gfn
+        return int(away if away > 0 else gfn - a[FIRST + 2 * k + 1])
+    k = _first_starting(a, gfn + 1) - 1
+    if k < 0:
+        return FAR
+    away = gfn + 1 - a[FIRST + 2 * k + 1]
+    return int(away if away > 0 else a[FIRST + 2 * k] - gfn - 1)
+
+
+@routine
+def free_reach(data: Ints, away: Ints, reserved: Ints, gfn: int, step: int) -> int:
+    """Going on from `gfn`: how many pages are free and hold no data, or, below 0, how many are not."""
+    one = _reach(data, gfn, step)
+    two = _reach(away, gfn, step)
+    three = _reach(reserved, gfn, step)
+    return int(min(one, min(two, three)))
+
+
+@kernel
+def list_free(data: Ints, away: Ints, reserved: Ints, first: int, count: int, step: int, pieces: Ints) -> int:
+    """What of the pages from `first` on is free and holds no data, as (first gfn, pages) in the order in which they are
+    gone through; how many pairs. `pieces` has room for as many as there are runs in the sets, and one.
+    """
+    n = 0
+    gone = 0
+    while gone < count:
+        gfn = first + gone * step
+        reach = free_reach(data, away, reserved, gfn, step)
+        pages = min(abs(reach), count - gone)
+        if reach > 0:
+            pieces[2 * n] = gfn if step > 0 else gfn - pages + 1
+            pieces[2 * n + 1] = pages
+            n += 1
+        gone += pages
+    return n
+
+
+# -- stacks ------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def push(a: Ints, first: int, count: int, joins: bool) -> None:
+    """Put a run on a stack; `joins`: as one with the topmost where it lies right below it."""
+    top = FIRST + 2 * a[RUNS] - 2
+    a[PAGES] += count
+    if joins and a[RUNS] > 0 and first + count == a[top]:
+        a[top] = first
+        a[top + 1] += count
+        return
+    a[top + 2] = first
+    a[top + 3] = count
+    a[RUNS] += 1
+
+
+@routine
+def runs_of(a: Ints, pages: int) -> int:
+    """Over how many runs the topmost `pages` pages are spread."""
+    k = a[RUNS]
+    while k > 0 and pages > 0:
+        k -= 1
+        pages -= a[FIRST + 2 * k + 1]
+    return int(a[RUNS] - k)
+
+
+@routine
+def _gather(pieces: Ints, n: int, first: int, count: int) -> int:
+    """Add a run to the first `n` pairs, as one with the last where it lies right below it; how many there are then."""
+    if n > 0 and first + count == pieces[2 * n - 2]:
+        pieces[2 * n - 2] = first
+        pieces[2 * n - 1] += count
+        return n
+    pieces[2 * n] = first
+    pieces[2 * n + 1] = count
+    return n + 1
+
+
+@kernel
+def draw(a: Ints, pages: int, pieces: Ints, n: int) -> int:
+    """Take the topmost pages off a stack, as many of `pages` as there are, and add them to the first `n` pairs of
+    `pieces`; how many there are then.
+    """
+    while pages > 0 and a[RUNS] > 0:
+        top = FIRST + 2 * a[RUNS] - 2
+        take = min(a[top + 1], pages)
+        n = _gather(pieces, n, a[top] + a[top + 1] - take, take)
+        a[top + 1] -= take
+        a[PAGES] -= take
+        if a[top + 1] == 0:
+            a[RUNS] -= 1
+        pages -= take
+    return n
+
+
+@kernel
+def draw_spare(taken: Ints, in_use: int, pages: int, pieces: Ints) -> int:
+    """Take pages that were handed out and are free, those beyond the first `in_use`, in the order in which they were
+    handed out; how many pairs of `pieces`. It may take room for one more run.
+    """
+    spare = taken[PAGES] - in_use
+    pages = min(pages, spare)
+    if pages <= 0:
+        return 0
+    k = taken[RUNS] - 1
+    beyond = np.int64(0)  # pages in the runs above number k
+    while beyond + taken[FIRST + 2 * k + 1] < spare:
+        beyond += taken[FIRST + 2 * k + 1]
+        k -= 1
+    begin = taken[FIRST + 2 * k]
+    here = spare - beyond  # pages of run k that are free: its lowest
+    used = taken[FIRST + 2 * k + 1] - here
+    n = 0
+    gone = min(here, pages)
+    n = _gather(pieces, n, begin + here - gone, gone)
+    taken[PAGES] -= pages
+    pages -= gone
+    if used > 0 and gone < here:
+        _make_way(taken, k + 1, 1)
+    if used > 0:
+        taken[FIRST + 2 * k] = begin + here
+        taken[FIRST + 2 * k + 1] = used
+        k += 1
+    if gone < here:
+        taken[FIRST + 2 * k] = begin
+        taken[FIRST + 2 * k + 1] = here - gone
+        return n
+    # Run k is gone from here on, and some of those above it.
+    above = k if used > 0 else k + 1
+    while pages > 0:
+        count = taken[FIRST + 2 * above + 1]
+        take = min(count, pages)
+        n = _gather(pieces, n, taken[FIRST + 2 * above] + count - take, take)
+        pages -= take
+        taken[FIRST + 2 * above + 1] -= take
+        if take == count:
+            above += 1
+    _make_way(taken, above, k - above)
+    return n
+
+
+@kernel
+def put_back_spare(pool: Ints, taken: Ints, in_use: int, pieces: Ints) -> int:
+    """Put pages that were handed out and are free back on the pool, to be handed out again in the same order; they in
+    `pieces`, the last handed out first: how many pairs.
+    """
+    n = 0
+    spare = taken[PAGES] - in_use
+    while spare > 0:
+        top = FIRST + 2 * taken[RUNS] - 2
+        take = min(taken[top + 1], spare)
+        pieces[2 * n] = taken[top]
+        pieces[2 * n + 1] = take
+        n += 1
+        push(pool, taken[top], take, False)
+        taken[top] += take
+        taken[top + 1] -= take
+        taken[PAGES] -= take
+        if taken[top + 1] == 0:
+            taken[RUNS] -= 1
+        spare -= take
+    return n
