@@ -97,18 +97,8 @@ class FillStream:
         self.next_ns = fields[merged.NEXT]
 
     def _count_batches(self, last_ns: int) -> int:
-        """How many batches certainly begin by `last_ns`, and come to the same in one access as singly.
-
-        Where the guest owes nothing Xen serves each page from the cache, whenever that is, in no more than so much
-        time: neither reclaim nor a death can be among them.
-        """
-        lock, first = self._lock, self._batches
-        if not lock.faults:
-            return count_instants(self._instant, first, last_ns)
-        if lock.served_page_ns is None or self._memory.debt > 0 or self.next_ns < lock.free_ns:
-            return 1
-        most_ns = BATCH_PAGES * lock.served_page_ns
-        return count_instants(lambda batch: self._instant(batch) + (batch - first) * most_ns, first, last_ns)
+        """How many batches begin by `last_ns` and come to the same in one access as singly: if none can take time."""
+        return 1 if self._lock.faults else count_instants(self._instant, self._batches, last_ns)
 
 
 class DirtyStream(FillStream):

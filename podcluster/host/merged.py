@@ -105,9 +105,10 @@ PEAK = 21  # most that ever held data
 MARGIN = 22  # and how close it came to what is owned
 OWNED = 23
 PATTERN_COUNTS = 24  # Xen does not know the pattern, so that it is data
-PAID = 25  # when the debt was first seen to be 0; -1: not yet
-MORE = 26  # so many more runs there must be room for in each of the books
-COMMON = 27
+SERVED = 25  # most ns that a page takes while nothing is owed; -1: it may be any
+PAID = 26  # when the debt was first seen to be 0; -1: not yet
+MORE = 27  # so many more runs there must be room for in each of the books
+COMMON = 28
 
 # How a call ended, beside DIED, CUT_SHORT and HEAP_NEXT of batches.py: the next batch is larger than the debt, and not
 # CALM.
@@ -254,6 +255,39 @@ def _size(c: Ints, b: PageBooks, p: Ints, at: int, max_share: float, floor_share
     ):
         return -1
     return int(size)
+
+
+@routine
+def _with_others(c: Ints, b: PageBooks, p: Ints, k: int, size: int, max_share: float, floor_share: float) -> int:
+    """The next batch of `size` pages, and all that may be made in one with it: pages.
+
+    Where nothing is owed Xen serves each page from the cache, whenever that is, in no more than so much time: neither
+    reclaim nor a death can be among them. As long as nobody else's turn can come before the last of them begins, which
+    is left out, no lock is waited for, and what they take adds up.
+    """
+    at = k * STREAM_FIELDS
+    kind = p[at + KIND]
+    batch = p[at + BATCH]
+    done = p[at + DONE]
+    if size < batch or p[at + NEXT] < c[FREE] or done < p[at + STRIP_PAGES]:
+        return size
+    most = _fill_room(c, b, kind, max_share, floor_share) if kind >= DIRTIES else p[at + UPTO] - done
+    most = min(most, _free(c, b))
+    if kind != CACHES and kind != KERNEL:
+        most = min(most, _room(c, b) - c[HELD])
+    last = c[LAST]
+    for other in range(p.shape[0] // STREAM_FIELDS):
+        if other != k:
+            last = min(last, p[other * STREAM_FIELDS + NEXT] - 1)
+    low = np.int64(1)
+    high = most // batch
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _due(p, at, done + (middle - 1) * batch) + (middle - 1) * batch * c[SERVED] <= last:
+            low = middle
+        else:
+            high = middle - 1
+    return int(max(low - 1, 1) * batch)
 
 
 @routine
@@ -445,6 +479,8 @@ def run_merged(
         if kind == GIVES and debt < size and not (c[CALM] and debt <= 0):
             c[HOW] = HEAP_NEXT
             return
+        if debt <= 0 and c[SERVED] >= 0 and kind != GIVES and kind != SCRUBBING:
+            size = _with_others(c, b, p, k, size, max_share, floor_share)
         c[MORE] = _runs_of(c, b, p, at, size)
         room = min(min(room_of(b.data), room_of(b.taken)), min(room_of(b.away), room_of(b.balloon)))
         if c[MORE] > min(room, pieces.shape[0] // 2) or FREED_FIELDS * c[FREED] >= freed.shape[0]:
@@ -480,7 +516,7 @@ def run_merged(
             p[at + LATE] += end - due
         done = p[at + DONE] + size
         if kind >= DIRTIES:
-            p[at + DONE] += p[at + BATCH]
+            p[at + DONE] += max(size, p[at + BATCH])
         else:
             p[at + DONE] = done
         p[at + NEXT] = max(began, _due(p, at, p[at + DONE]))
