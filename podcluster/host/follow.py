@@ -10,6 +10,8 @@ Why exact   It is the same acts in the same order. Batches that neither find a p
             [GD-4].
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +32,7 @@ CACHE = 1
 TAKEN = 2  # pages that the allocator has handed out
 HELD = 3
 KILLED = 4
-KILLS = 5
+KILLS = 5  # of applications in this call: their instants are in `kills`
 SWAPPED_PEAK = 6
 IN_PAGES = 7
 OUT_PAGES = 8
@@ -63,7 +65,8 @@ WRITTEN = 32  # of these, pages written; fewer where the guest died
 HOW = 33
 AT = 34  # when it ended so
 ACTS = 35  # since it was this stream's turn: the first is, however long it has to wait
-BOOKS = 36
+SEEN = 36  # pairs in `seen`
+BOOKS = 37
 
 # What does not change: fields of `d`.
 ROOM = 0
@@ -86,20 +89,33 @@ POOL = 16  # pages in `pool`
 LAST = 17  # acts up to then
 SETTLE = 18  # only make good what was left out, up to LAST
 ZEROES = 19  # the guest zeroes what it frees
-GIVEN = 20
+GRID = 20  # the host is looked at at its multiples
+GIVEN = 21
 
 # How a call ended.
 DONE = 0
 DIED = 1
 RELEASED = 2  # held memory shrank, and somebody may be waiting for that
-KILLED_ONE = 3  # an application
-BALLOON_NEXT = 4  # before a batch for which it would rather take from its balloon
-POOL_NEXT = 5  # before a batch for which `pool` does not suffice
-LISTS_FULL = 6
+BALLOON_NEXT = 3  # before a batch for which it would rather take from its balloon
+POOL_NEXT = 4  # before a batch for which `pool` does not suffice
+LISTS_FULL = 5
 
 Ints = npt.NDArray[np.int64]
 Curve = tuple[Ints, Ints, Ints, Ints, Ints, Ints]
 """Of a demand: instants, W and H there; pieces in which W is too fast; its samples, instants and pages."""
+
+
+class Told(NamedTuple):
+    """What a call has put down in lists, each flat and in order; the next call takes the same arrays."""
+
+    short: Ints  # spans in which something was on swap: what was in memory of W, the most to be had, from, to
+    busy: Ints  # stretches of work of the swap device: from, to
+    kills: Ints  # instants at which an application was killed
+    seen: Ints  # looks at the host, and the entries that they and all after them find
+
+
+WIDTHS = (4, 2, 1, 2)
+"""How many numbers each of these is."""
 
 
 # -- what is held ------------------------------------------------------------------------------------------------------
@@ -201,6 +217,22 @@ def _hold(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int
 
 
 @routine
+def _next_look(d: Ints, at: int) -> int:
+    """The first look at the host that sees what is done at `at`."""
+    return int((at // d[GRID] + 1) * d[GRID])
+
+
+@routine
+def _note_entries(s: Ints, d: Ints, seen: Ints, entries: int, at: int) -> None:
+    """From the next look at the host on there are so many."""
+    look = _next_look(d, at)
+    if s[SEEN] == 0 or seen[2 * s[SEEN] - 2] != look:
+        seen[2 * s[SEEN]] = look
+        s[SEEN] += 1
+    seen[2 * s[SEEN] - 1] = entries
+
+
+@routine
 def _grow(
     h: HostState,
     g: DomainState,
@@ -209,11 +241,12 @@ def _grow(
     pool: Ints,
     short: Ints,
     busy: Ints,
+    kills: Ints,
     rate: float,
     pages: int,
     at: int,
 ) -> int:
-    """`HeldBooks.grow`, without the balloon's help; `HOW` says if the guest died or an application was killed."""
+    """`HeldBooks.grow`, without the balloon's help; `HOW` says if the guest died."""
     back = min(pages, s[HELD] - s[RESIDENT], d[ROOM] - s[RESIDENT] - d[SPARE])
     if back > 0:
         done = _hold(h, g, s, d, pool, back)
@@ -241,9 +274,8 @@ def _grow(
     _settle(s, d, short, at)
     if grown < more and not s[KILLED]:
         s[KILLED] = 1
+        kills[s[KILLS]] = at
         s[KILLS] += 1
-        s[HOW] = KILLED_ONE
-        s[AT] = at
     return int(pages)
 
 
@@ -483,6 +515,7 @@ def _make_good(
     wd: Ints,
     short: Ints,
     busy: Ints,
+    kills: Ints,
     rate: float,
     at: int,
 ) -> None:
@@ -505,7 +538,7 @@ def _make_good(
         _begin(s, d, t, td, wd, piece, t[piece])
         if s[GROWTH] and _due(s, d, td, wd, 0) <= at:
             upto = _batched_by(s, d, td, wd, s[GROWTH], at)
-            _grow(h, g, s, d, pool, short, busy, rate, upto, at)
+            _grow(h, g, s, d, pool, short, busy, kills, rate, upto, at)
             s[GROWN] = upto
     _next_batch(s, d, td, wd, s[FROM])
 
@@ -518,18 +551,21 @@ def _next_pages(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
     """Pages up to which the growth goes in the next act: a batch, or batches that are nothing to Xen or to swap."""
     upto = min(s[GROWN] + BATCH, s[GROWTH])
     left = s[GROWTH] - s[GROWN]
-    if s[HELD] > s[RESIDENT] or left > d[ROOM] - s[HELD]:
+    fit = d[ROOM] - s[HELD]  # pages that all stay in memory
+    if s[HELD] > s[RESIDENT] or (s[FAULTS] and d[TIMED] and s[FREE] > s[NEXT]):
         return int(upto)
-    if not s[FAULTS]:
-        told = _spare_taken(s, d) + d[POOL] - s[FRESH]  # pages that need no more of the pool than it is told of
-        most = min(s[GROWTH], s[GROWN] + told // BATCH * BATCH)
-        return int(max(upto, _batched_by(s, d, td, wd, most, d[LAST]))) if most > upto else int(upto)
-    if d[TIMED] and s[FREE] > s[NEXT]:
-        return int(upto)
-    free = d[ROOM] - s[RESIDENT] - s[CACHE]
+    if left > fit:
+        left = fit // BATCH * BATCH
     spare = _spare_taken(s, d)
-    most = s[GROWTH] if spare >= min(left, free) else s[GROWN] + spare // BATCH * BATCH
-    return int(max(upto, _batched_by(s, d, td, wd, most, d[LAST])) if most > upto else upto)
+    last = d[LAST]
+    if not s[FAULTS]:
+        spare += d[POOL] - s[FRESH]  # pages that need no more of the pool than it is told of
+        if not s[INERT]:
+            last = min(last, _next_look(d, s[NEXT]) - 1)
+    if spare < min(left, d[ROOM] - s[RESIDENT] - s[CACHE]):
+        left = spare // BATCH * BATCH
+    most = s[GROWN] + left
+    return int(max(upto, _batched_by(s, d, td, wd, most, last)) if most > upto else upto)
 
 
 @kernel
@@ -547,28 +583,31 @@ def follow_demand(
     pool: Ints,
     short: Ints,
     busy: Ints,
+    kills: Ints,
+    seen: Ints,
     rate: float,
 ) -> None:
     """All acts up to `d[LAST]`, or up to one that somebody else has to know of.
 
     `t`, `w`, `high`: the instants of the curve, W and H there; `td`, `wd`: its samples. `pool`: runs (first gfn, pages)
-    that the allocator hands out next, each from its top page down. `short` and `busy` take intervals, four and two
-    numbers each. `rate`: pages a second that the swap device moves.
+    that the allocator hands out next, each from its top page down. `short`, `busy`, `kills` and `seen` take what `Told`
+    has. `rate`: pages a second that the swap device moves.
     """
     r = g.rec[0]
     s[HOW] = DONE
     cache = s[CACHE]  # who sleeps until memory is released wakes by it, too: once it is dropped, MATTERS is out of date
     if d[SETTLE]:
         if s[QUIET]:
-            _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, rate, d[LAST])
+            _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, kills, rate, d[LAST])
         return
     while s[NEXT] <= d[LAST]:
-        if 4 * (s[SHORT] + FULL_MARGIN) > short.shape[0] or 2 * (s[BUSY] + FULL_MARGIN) > busy.shape[0]:
+        longest = max(s[SHORT], s[BUSY], s[KILLS], s[SEEN]) + FULL_MARGIN
+        if longest > kills.shape[0]:
             s[HOW] = LISTS_FULL
             return
         now = s[NEXT]
         if s[QUIET]:
-            _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, rate, now - 1)
+            _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, kills, rate, now - 1)
             continue
         if s[GROWN] >= s[GROWTH] or _mark(s, d) != s[BASE] + s[GROWN]:  # at its end, or somebody else moved pages
             s[ACTS] += 1
@@ -596,7 +635,10 @@ def follow_demand(
         s[ACTS] += 1
         if d[TIMED]:
             r.now_ns = began
-        done = _grow(h, g, s, d, pool, short, busy, rate, pages, began)
+        entries = r.entry_count
+        done = _grow(h, g, s, d, pool, short, busy, kills, rate, pages, began)
+        if r.entry_count != entries:
+            _note_entries(s, d, seen, r.entry_count, began)
         end = r.now_ns
         if d[TIMED] and end != began:
             s[LOCK_HELD] += end - began
@@ -608,8 +650,6 @@ def follow_demand(
             s[LATE] += end - now
         s[GROWN] = upto
         _next_batch(s, d, td, wd, began)
-        if s[HOW] == KILLED_ONE:
-            return
         if s[CACHE] == cache:
             _look_ahead(s, d, t, w, high, lags)
     if s[CACHE] == cache:

@@ -15,6 +15,9 @@ Invariants  [GS-1] streams.py: batches at instants, no result depends on where t
             [GS-2] growth of what is held writes pages only beyond what was ever in use (`guest_memory`).
             [GS-3] a stream says beforehand whether its next act may touch the host's heap; of those here only the
                    balloon ever does.
+            [GS-4] of what a guest that is up does to its own memory, a look at its host (a sample) sees only how many
+                   entries are left. Where none is, that stays so [G12], and who follows its demand tells from which
+                   look on how many there are: it may be done before others have come to that look.
 Departs     W counts the guest as a whole, so what services and applications want is W less the kernel's pages. A guest
             writes memory it is given for the first time at `scrub_rate_mib_per_s`, for demand too. Services, balloon
             and applications act on vCPU 0.
@@ -144,6 +147,7 @@ class Guest:
             keeps=True,
         )
         self.calm = False  # until the end of its run nobody takes from the host's heap, or looks at it [BA-5]
+        self._past_ns = 0  # up to then it may go on past looks at the host [GS-4]
         self._streams: list[Stream] = [*self._sequence.streams, self._wants, self._dirty, self._install, self._cache]
         self._sequence.start(start_ns)
 
@@ -231,19 +235,28 @@ class Guest:
         first.run(first.next_ns, single=True)
         self._relaxed_first()
 
-    def run(self, last_ns: int, *, calm: bool = False) -> None:
+    def run(self, last_ns: int, *, past_ns: int = 0, grid_ns: int = NEVER, calm: bool = False) -> None:
         """Do everything that begins up to and including `last_ns`; stop before what may touch the host's heap, and at
-        the guest's end. `calm`: its balloon may give to the heap, for nobody takes from it or looks at it until then
-        [BA-5].
+        the guest's end. The host is looked at at multiples of `grid_ns`; up to `past_ns` do what those looks see
+        nothing of, or are told of [GS-4]. `calm`: its balloon may give to the heap, for nobody takes from it or looks
+        at it until `last_ns` [BA-5].
         """
-        self.calm = calm
+        self.calm, self._past_ns, self._wants.grid_ns = calm, past_ns, grid_ns
         self._run(last_ns)
         self.calm = False
 
-    def _run(self, last_ns: int) -> None:
+    def _run_until(self, first: Stream, last_ns: int) -> int:
+        """Until when `first` may act in a run up to `last_ns`."""
+        memory = self.memory
+        # Who zeroes what it frees writes more than its demand tells of.
+        told = memory.inert or (first is self._wants and memory.paces and not memory.zero_on_free)
+        return max(last_ns, self._past_ns) if told and self.boot_done_ns is not None else last_ns
+
+    def _run(self, before_looks_ns: int) -> None:
         alone: Stream | None = None  # whose next act comes to more than pages
         while self.end is None:
             first = self._relaxed_first()
+            last_ns = self._run_until(first, before_looks_ns)
             if self._ready_ns(first) > last_ns:
                 return
             if self._settled(first).touches_heap():

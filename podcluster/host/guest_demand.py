@@ -31,7 +31,7 @@ from podcluster.host.streams import BATCH_PAGES, NEVER
 from podcluster.records import Demand, Int64Array
 from podcluster.units import NS_PER_S
 
-AGAIN: Final = (follow.KILLED_ONE, follow.POOL_NEXT, follow.LISTS_FULL)
+AGAIN: Final = (follow.POOL_NEXT, follow.LISTS_FULL)
 """How a call of the kernel may end with more to do."""
 
 
@@ -57,6 +57,7 @@ class DemandStream:
         """
         self.rank = rank
         self.next_ns = NEVER
+        self.grid_ns = NEVER  # its host is looked at at the multiples of that
         self._memory = memory
         self._lock = memory.lock
         self._held = held
@@ -161,8 +162,6 @@ class DemandStream:
         acts, how, cache = 0, follow.LISTS_FULL, self._memory.cache
         while how in AGAIN:
             how, at_ns, acts = self._call(last_ns, acts, settle=settle)
-            if how == follow.KILLED_ONE:
-                self._held.on_kill(at_ns)
         self._looked = how == follow.DONE and self._memory.cache == cache and not settle
         if how == follow.DIED:
             self._on_death(at_ns)
@@ -176,16 +175,17 @@ class DemandStream:
         assert window is not None
         s = [
             *memory.books, *held.books, self._piece, self._from_ns, self._until_ns, self._k, self._base, self._growth,
-            self._grown, self._late_ns, self.next_ns, self._quiet, *lock.books, memory.inert, 0, 0, 0, 0, acts,
+            self._grown, self._late_ns, self.next_ns, self._quiet, *lock.books, memory.inert, 0, 0, 0, 0, acts, 0,
         ]  # fmt: skip
         d = [
             memory.room, memory.kernel_pages, memory.kernel_allocated, *held.limits, self._hold_ns, self._pages_per_s,
             self._matters_from(), self._ahead, lock.timed, memory.may_skip, 0, last_ns, settle, memory.zero_on_free,
+            self.grid_ns,
         ]  # fmt: skip
         lock.act_on(0, interrupts=True)
         curve = (window.t, window.w, window.h, window.lags, self._t, self._w)
-        s, short, busy = memory.follow(s, d, curve, held.pages_per_s)
-        held.take(s, short, busy)
+        s, told = memory.follow(s, d, curve, held.pages_per_s)
+        held.take(s, told)
         lock.free_ns, lock.held_ns = s[follow.FREE : follow.LOCK_HELD + 1]
         (
             self._piece, self._from_ns, self._until_ns, self._k, self._base, self._growth, self._grown, self._late_ns,

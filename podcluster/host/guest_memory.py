@@ -126,6 +126,8 @@ class GuestMemory:
         self.oom: dict[str, int] = {}  # what Xen logged at its death
         self.refusal = ""  # what it logged when the host last had fewer pages than asked
         self.freed: list[tuple[int, int]] = []  # (when, pages) of what went to the host, until it is taken down
+        # (a look at the host, entries that it and all after it find) since this was last taken down.
+        self.entries_seen: list[tuple[int, int]] = []
         self.nonzero_peak = self._extra_pages
         self.owned = 0
         self.margin = 0
@@ -443,12 +445,15 @@ class GuestMemory:
 
     def follow(
         self, s: Sequence[int], d: list[int], curve: follow.Curve, pages_per_s: float
-    ) -> tuple[list[int], Int64Array, Int64Array]:
-        """Follow a demand in a kernel (follow.py): its books afterwards, and the intervals that have ended."""
+    ) -> tuple[list[int], follow.Told]:
+        """Follow a demand in a kernel (follow.py): its books afterwards, and what it has told."""
         pool = self._allocator.pool.next_runs(NEXT_RUNS, follow.BATCH)
         d[follow.POOL] = sum(pool[1::2])
-        s, short, busy = self._machine.follow_demand(self._domid, s, d, curve, pool, pages_per_s)
+        s, told = self._machine.follow_demand(self._domid, s, d, curve, pool, pages_per_s)
         self.resident, self.cache = s[follow.RESIDENT], s[follow.CACHE]
+        if s[follow.SEEN]:
+            seen = [0, self.entry_count, *told.seen.tolist()]  # what others did before is there at the next look
+            self.entries_seen += zip(seen[::2], seen[1::2], strict=True)
         if s[follow.FRESH]:
             for run in self._allocator.take(s[follow.FRESH]):
                 self._nonzero.add(*run)
@@ -456,7 +461,7 @@ class GuestMemory:
         if s[follow.HOW] == follow.DIED:
             self._crash()
         self._watch()
-        return s, short, busy
+        return s, told
 
     # -- the balloon -------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from podcluster.config import SwapConfig
 from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.swap import Rows, SwapDevice, Thrashing
-from podcluster.records import Demand, GuestState, Int64Array
+from podcluster.records import Demand, GuestState
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 
 
@@ -113,7 +113,7 @@ class HeldBooks:
         busy_from, busy_to = self._device.latest or (-1, -1)
         open_at, open_in, open_most = self._open or (-1, 0, 0)
         return (
-            self.held, self.killed, self.kills, self.swapped_peak, self._in_pages, self._out_pages,
+            self.held, self.killed, 0, self.swapped_peak, self._in_pages, self._out_pages,
             self._device.free_ns, busy_from, busy_to, 0, open_at, open_in, open_most, 0,
         )  # fmt: skip
 
@@ -131,17 +131,21 @@ class HeldBooks:
         """What the device moves in a row."""
         return self._device.pages_per_s
 
-    def take(self, s: Sequence[int], short: Int64Array, busy: Int64Array) -> None:
-        """The books as a kernel left them, and intervals that have ended."""
+    def take(self, s: Sequence[int], told: follow.Told) -> None:
+        """The books as a kernel left them, and what it has told."""
         (
-            self.held, killed, self.kills, self.swapped_peak, self._in_pages, self._out_pages, self._device.free_ns,
+            self.held, killed, kills, self.swapped_peak, self._in_pages, self._out_pages, self._device.free_ns,
             busy_from, busy_to, _, open_at, open_in, open_most,
         ) = s[follow.HELD : follow.SHORT]  # fmt: skip
         self.killed = bool(killed)
         self._open = (open_at, open_in, open_most) if open_at >= 0 else None
-        self._short.extend(short)
-        self._device.earlier.extend(busy)
+        self._short.extend(told.short)
+        self._device.earlier.extend(told.busy)
         self._device.latest = (busy_from, busy_to) if busy_from >= 0 else None
+        if kills:
+            self.kills += kills
+            for at_ns in told.kills.tolist():
+                self.on_kill(at_ns)
 
     # -- more and less -----------------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ from podcluster.host.state import (
 )
 from podcluster.records import Int64Array
 
-INTERVALS = 1024
+TOLD = 1024  # of each kind that a kernel puts down at once
 RUNS_LOGGED = 1 << 12
 WORD_MASK = (1 << 64) - 1
 FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
@@ -183,14 +183,13 @@ class Machine:
 
     def _make_scratch(self) -> None:
         """Room for what kernels have to tell; nothing in it outlives a call."""
-        self._short = np.empty(4 * INTERVALS, np.int64)
-        self._busy = np.empty(2 * INTERVALS, np.int64)
+        self._told = follow.Told(*(np.empty(width * TOLD, np.int64) for width in follow.WIDTHS))
         self._freed = np.empty(merged.FREED_FIELDS * RUNS_LOGGED, np.int64)
         self._out = np.empty(batches.B_FIELDS, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         """What makes it the machine that it is: no scratch, no arrays to be used again, no hashes worked out."""
-        passing = {"_short", "_busy", "_freed", "_out", "_h", "_domains"}
+        passing = {"_told", "_freed", "_out", "_h", "_domains"}
         kept = {name: value for name, value in vars(self).items() if name not in passing}
         arrays = packed_arrays(self._h, self._domains)
         return {**kept, "arrays": arrays, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
@@ -539,17 +538,19 @@ class Machine:
 
     def follow_demand(
         self, dom: int, s: Sequence[int], d: Sequence[int], curve: follow.Curve, pool: Sequence[int], pages_per_s: float
-    ) -> tuple[list[int], Int64Array, Int64Array]:
-        """`follow.follow_demand`: the books afterwards, and the intervals that have ended."""
-        books = np.array(s, np.int64)
+    ) -> tuple[list[int], follow.Told]:
+        """`follow.follow_demand`: the books afterwards, and what it has told, until the next call."""
+        books, told = np.array(s, np.int64), self._told
         t, w, high, lags, td, wd = curve
         follow.follow_demand(
             self._h, self._changed(dom), books, np.array(d, np.int64), t, w, high, lags, td, wd,
-            np.array(pool, np.int64), self._short, self._busy, float(pages_per_s),
+            np.array(pool, np.int64), told.short, told.busy, told.kills, told.seen, float(pages_per_s),
         )  # fmt: skip
         found = books.tolist()
-        short = self._short[: 4 * found[follow.SHORT]].copy()
-        return found, short, self._busy[: 2 * found[follow.BUSY]].copy()
+        counts = (found[follow.SHORT], found[follow.BUSY], found[follow.KILLS], found[follow.SEEN])
+        return found, follow.Told(
+            *(one[: width * count] for one, width, count in zip(told, follow.WIDTHS, counts, strict=True))
+        )
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Put real pages at gfns one by one (balloon deflation); pages done before the first failure."""
@@ -832,7 +833,7 @@ class Machine:
         frames = h.page_words.nbytes + h.words.nbytes + (0 if r["scrub_on_free"] else h.attr.nbytes)
         domains = (*self._domains.values(), *(g for spare in self._spare.values() for g in spare))
         tables = sum(g.blk[: int(g.rec["blocks"][0])].nbytes for g in domains)
-        scratch = sum(one.nbytes for one in (self._short, self._busy, self._freed, self._out))
+        scratch = sum(one.nbytes for one in (*self._told, self._freed, self._out))
         return pools + free + frames + tables + scratch
 
     def let_go(self) -> None:

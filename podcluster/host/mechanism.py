@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from podcluster.host.follow import Curve
+from podcluster.host.follow import Curve, Told
 from podcluster.host.page_sets import PageBooks
 from podcluster.records import Int64Array
 
@@ -103,8 +103,10 @@ class Mechanism(Protocol):
 
     def follow_demand(
         self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float
-    ) -> tuple[list[int], Int64Array, Int64Array]:
-        """`follow.follow_demand`: the books afterwards, and the intervals that have ended. Only where it `paces`."""
+    ) -> tuple[list[int], Told]:
+        """`follow.follow_demand`: the books afterwards, and what it has told, until the next call. Only where it
+        `paces`.
+        """
 
     def run_merged(
         self,

@@ -269,24 +269,22 @@ class HostModel:
         instant come before its guests, in this order.
         """
         while (control_ns := self._attention.next_ns) < before_ns:
-            self._run_looks(control_ns + 1)
+            self._run_looks(control_ns, control_ns)
             self._drain(control_ns)
             self._attention.look(control_ns)
-        self._run_looks(before_ns)
+        self._run_looks(before_ns - 1, before_ns)
         self._drain(before_ns)
         self._agenda.reached_ns = max(self._agenda.reached_ns, before_ns - 1)
 
-    def _run_looks(self, before_ns: int) -> None:
-        """All samples before `before_ns`."""
-        while (look_ns := self._recorder.next_look_ns) < before_ns:
-            quiet_ns = min(self._agenda.next_ns, before_ns - 1)
-            if quiet_ns < look_ns:
-                self._drain(look_ns)
-                quiet_ns = look_ns
-            self._recorder.look_until(quiet_ns)
+    def _run_looks(self, last_ns: int, past_ns: int) -> None:
+        """All samples up to `last_ns`; until before `past_ns` guests may go past them [GS-4]."""
+        while (look_ns := self._recorder.next_look_ns) <= last_ns:
+            if self._agenda.next_ns < look_ns:
+                self._drain(look_ns, past_ns)
+            self._recorder.look_until(min(self._agenda.next_ns, last_ns))
 
-    def _drain(self, before_ns: int) -> None:
-        """All acts of guests before `before_ns`."""
+    def _drain(self, before_ns: int, past_ns: int = 0) -> None:
+        """All acts of guests before `before_ns`, and before `past_ns` those that no sample has to wait for [GS-4]."""
         while (act := self._agenda.take_guest(before_ns)) is not None:
             at_ns, resident = act
             guest = resident.guest
@@ -299,9 +297,9 @@ class HostModel:
             balloons = resident.domain.short_of_tables and guest.balloons_next
             shown = self._attention.shown(resident)
             if calm_ns >= at_ns:
-                guest.run(calm_ns, calm=True)
+                guest.run(calm_ns, calm=True, grid_ns=self._recorder.grid_ns)
             elif runs and not touches_heap:
-                guest.run(before_ns - 1)
+                guest.run(before_ns - 1, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns)
             else:
                 guest.step()
             if resident.domain.short_of_tables:

@@ -11,9 +11,10 @@ Departs     `populated` and `demanded` are observed on a grid (telemetry, or 300
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -44,9 +45,19 @@ from podcluster.records import (
 )
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES
 
-Stretch: TypeAlias = tuple[int, tuple[int, ...], Int64Array]
-"""Looks on the grid: the instant of the first, what all of them saw, and what was demanded at each."""
 
+class Stretch(NamedTuple):
+    """Looks on the grid."""
+
+    row: tuple[int, ...]  # of the first, as in SampleRow, nothing demanded; of the others but for what follows
+    demanded: Int64Array  # at each
+    fewer: Int64Array | None  # by how many the entries left, and what is cached for them, were fewer at each
+
+
+T_NS: Final = SampleBlock.NAMES.index("t_ns")
+DEMANDED: Final = SampleBlock.NAMES.index("demanded_pages")
+POPULATED: Final = SampleBlock.NAMES.index("populated_pages")
+LEFT: Final = [SampleBlock.NAMES.index(name) for name in ("cache_pages", "entry_pages")]
 OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
 
 
@@ -69,13 +80,14 @@ class Recorder:
         self._running = running
         self._agenda = agenda
         self._samples_wanted = telemetry_ns > 0
-        self._grid_ns = telemetry_ns or OBSERVE_NS
-        self.next_look_ns = self._grid_ns
-        self._wants = DemandGrid(self._grid_ns)  # of guests that are up
-        self._machines = MachineLooks(spec.host_id, self._grid_ns) if machines else None
+        self.grid_ns = telemetry_ns or OBSERVE_NS
+        self.next_look_ns = self.grid_ns
+        self._wants = DemandGrid(self.grid_ns)  # of guests that are up
+        self._machines = MachineLooks(spec.host_id, self.grid_ns) if machines else None
         self._booting: dict[int, Resident] = {}
         self._promises: dict[int, tuple[int, int]] = {}  # (C, E) by domid, as of its latest act
-        self._cached = self._entries = 0  # their sums
+        self._cached = self._entries = 0  # their sums, but for what is to come
+        self._to_come: list[tuple[int, int]] = []  # a heap: from which look on, how many fewer of both
         self._low_memory = LowMemory(machine.free_pages)
         self._domains: list[DomainRow] = []
         self._events: list[tuple[int, int, int, EventRow]] = []
@@ -134,9 +146,16 @@ class Recorder:
         self._target.at(at_ns, self._target.now + resident.domain.target_pages - before_pages)
 
     def acted(self, resident: Resident) -> None:
-        """Something happened to a domain: what it is promised may be other than before, and it may be up."""
+        """Something happened to a domain: what it is promised may be other than before, and it may be up. Where it has
+        gone past looks, what they find of it is told [GS-4]; what it owns is as before, and so is its debt.
+        """
         domid, memory = resident.domain.domid, resident.memory
         cached, entries = self._promises.get(domid, (0, 0))
+        seen, memory.entries_seen = memory.entries_seen, []
+        for look_ns, left in seen:
+            heapq.heappush(self._to_come, (look_ns, entries - left))
+            cached -= entries - left
+            entries = left
         now = (memory.entry_count - memory.debt, memory.entry_count)
         self._promises[domid] = now
         self._cached += now[0] - cached
@@ -209,7 +228,7 @@ class Recorder:
         self._booting.pop(domid, None)
         if self._machines is not None:
             self._machines.retired(domid)
-        self._wants.remove(domid, self.next_look_ns // self._grid_ns)
+        self._wants.remove(domid, self.next_look_ns // self.grid_ns)
 
     def destroyed(self, at_ns: int, resident: Resident) -> None:
         """A domain is no more; what it had is free."""
@@ -230,7 +249,7 @@ class Recorder:
 
         An instant comes before what guests do then.
         """
-        grid_ns, first_ns = self._grid_ns, self.next_look_ns
+        grid_ns, first_ns = self.grid_ns, self.next_look_ns
         while first_ns <= last_ns:
             demanded = self._wants.sums(first_ns // grid_ns, (last_ns - first_ns) // grid_ns + 1)
             booting = sum(resident.guest.wanted_pages(0) for resident in self._booting.values())
@@ -242,50 +261,57 @@ class Recorder:
         """Look at the whole host at one instant, which need not be of the grid, before what guests do then."""
         demanded = sum(resident.guest.wanted_pages(at_ns) for resident in self._running.values())
         self._observe(at_ns, np.array([demanded], dtype=np.int64))
-        self.next_look_ns = (at_ns // self._grid_ns + 1) * self._grid_ns
+        self.next_look_ns = (at_ns // self.grid_ns + 1) * self.grid_ns
 
     def _observe(self, first_ns: int, demanded: Int64Array) -> None:
-        """Take down what is seen at instants of the grid between which nothing but demand changes."""
-        grid_ns = self._grid_ns
-        self._agenda.reach(first_ns + (len(demanded) - 1) * grid_ns)
+        """Take down what is seen at instants of the grid between which nothing changes but demand and what guests have
+        gone past looks with.
+        """
+        grid_ns, count = self.grid_ns, len(demanded)
+        self._agenda.reach(first_ns + (count - 1) * grid_ns)
+        self._come(first_ns + grid_ns)
         populated = self.owned.now - self._cached
-        self._populated.at(first_ns, populated)
-        self._demanded.at_each(first_ns, grid_ns, demanded)
-        if not self._samples_wanted:
-            return
-        constant = (
-            self.promised.now, self._target.now, self.owned.now, populated, self._cached, self._entries,
-            self._machine.free_pages, len(self._running), self._died,
+        row = (
+            first_ns, self._spec.host_id, self.promised.now, self._target.now, self.owned.now, populated, 0,
+            self._cached, self._entries, self._machine.free_pages, len(self._running), self._died,
         )  # fmt: skip
-        self._stretches.append((first_ns, constant, demanded))
+        self._demanded.at_each(first_ns, grid_ns, demanded)
+        self._populated.at(first_ns, populated)
+        fewer: Int64Array | None = None
+        while self._to_come and (look_ns := self._to_come[0][0]) < first_ns + count * grid_ns:
+            fewer = np.zeros(count, dtype=np.int64) if fewer is None else fewer
+            fewer[(look_ns - first_ns) // grid_ns :] += self._come(look_ns + 1)
+            self._populated.at(look_ns, self.owned.now - self._cached)
+        if self._samples_wanted:
+            self._stretches.append(Stretch(row, demanded, fewer))
         if self._machines is not None:
-            self._machines.take(first_ns, len(demanded), self._running.values(), self.owned_of)
+            self._machines.take(first_ns, count, self._running.values(), self.owned_of)
+
+    def _come(self, before_ns: int) -> int:
+        """What was to come before an instant is there: how many fewer entries are left."""
+        fewer = 0
+        while self._to_come and self._to_come[0][0] < before_ns:
+            fewer += heapq.heappop(self._to_come)[1]
+        self._cached -= fewer
+        self._entries -= fewer
+        return fewer
 
     def _samples(self) -> SampleBlock:
         """What was seen since the last report, by column."""
         if not self._stretches:
             return NO_SAMPLES
-        starts, constants, demands = zip(*self._stretches, strict=True)
-        counts = np.array([len(demanded) for demanded in demands])
-        first_ns = np.array(starts, dtype=np.int64) - self._grid_ns * (np.cumsum(counts) - counts)
-        promised, target, owned, populated, cached, entries, free, running, died = np.repeat(
-            np.array(constants, dtype=np.int64).T, counts, axis=1
-        )
-        columns = {
-            "t_ns": np.repeat(first_ns, counts) + self._grid_ns * np.arange(counts.sum()),
-            "host_id": np.full(counts.sum(), self._spec.host_id),
-            "promised_pages": promised,
-            "target_pages": target,
-            "owned_pages": owned,
-            "populated_pages": populated,
-            "demanded_pages": np.concatenate(demands),
-            "cache_pages": cached,
-            "entry_pages": entries,
-            "free_pages": free,
-            "domains_running": running,
-            "deaths": died,
-        }
-        return SampleBlock.by_name(columns)
+        columns = np.empty((len(SampleBlock.NAMES), sum(len(one.demanded) for one in self._stretches)), dtype=np.int64)
+        upto = 0
+        for one in self._stretches:
+            first, upto = upto, upto + len(one.demanded)
+            here = columns[:, first:upto]
+            here[:] = np.array(one.row, dtype=np.int64).reshape(-1, 1)
+            here[T_NS] += self.grid_ns * np.arange(len(one.demanded), dtype=np.int64)
+            here[DEMANDED] = one.demanded
+            if one.fewer is not None:
+                here[POPULATED] += one.fewer
+                here[LEFT] -= one.fewer
+        return SampleBlock(columns)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

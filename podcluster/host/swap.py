@@ -47,6 +47,8 @@ class Rows:
 
     def extend(self, flat: Int64Array) -> None:
         """More, one after another in one array."""
+        if not len(flat):
+            return
         rows = flat.reshape(-1, self._room.shape[1])
         self._make_room(len(rows))
         self._room[self._count : self._count + len(rows)] = rows

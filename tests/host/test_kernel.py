@@ -89,7 +89,7 @@ def exercise() -> None:
         machine.run_merged(1, pages, common, stream, np.empty(0, np.int64), np.empty(100, np.int64), 1.0, 0.0)
         instant = np.zeros(1, np.int64)
         books, limits = [0] * follow.BOOKS, [0] * follow.GIVEN
-        books[follow.NEXT] = limits[follow.CLUSTER] = limits[follow.PAGES_PER_S] = 1
+        books[follow.NEXT] = limits[follow.CLUSTER] = limits[follow.PAGES_PER_S] = limits[follow.GRID] = 1
         machine.follow_demand(1, books, limits, (instant,) * 6, [4900, 16], 1.0)
         merged.divided(7, 2, 3)
         machine.entry_map(1)

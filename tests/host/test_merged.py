@@ -15,7 +15,7 @@ from podcluster.host.model import make_machine
 from podcluster.host.page_sets import PageBooks
 from podcluster.records import SetTarget
 from podcluster.units import PAGES_PER_MIB, s_to_ns
-from tests.host.lives import guest_config, host_config, host_model, live, request, rows, start
+from tests.host.lives import curve, guest_config, host_config, host_model, live, request, rows, start
 
 MOST = (1 << 61) - 1
 
@@ -133,8 +133,37 @@ def test_what_only_gives_to_the_heap_may_come_out_of_turn(lower_s: int) -> None:
     assert merging < plain / 4
 
 
+def sampled(*, coalesce: bool) -> tuple[Any, Counting]:
+    """Rows and samples of two guests whose demand rises beyond what they have, and the machine that they lived on."""
+    machines: list[Counting] = []
+
+    def make(host: Any, ram_pages: int) -> Any:
+        machines.append(make_machine(host, ram_pages, Counting))  # type: ignore[arg-type]
+        return machines[-1]
+
+    guest = guest_config("linux", page_cache={"rate_mib_per_s": 0}, swap={"mib": 64})
+    model = host_model(
+        guest, ram_mib=800, telemetry_s=3, machine_samples=True, host=host_config(costs={}), machine=make,
+        coalesce=coalesce,
+    )  # fmt: skip
+    rising = curve((0, 20), (30, 20), (300, 340)), curve((0, 20), (40, 150), (60, 30), (300, 200))
+    starts = [start(request(k, "linux", 256, 512, demand), at_s=1 + k) for k, demand in enumerate(rising)]
+    report = live(model, 300, *starts)
+    return (rows([report]), report.host, report.machine_samples), machines[0]
+
+
+def test_samples_do_not_hold_up_who_follows_a_demand() -> None:
+    """A hundred samples, most of which find fewer entries than the one before, in a few calls [GS-4]."""
+    singly, _ = sampled(coalesce=False)
+    fast, machine = sampled(coalesce=True)
+    assert fast == singly
+    assert any(row.oom_kills for row in fast[0][0])
+    assert len({sample.entry_pages for sample in fast[0][2]}) > 30
+    assert 0 < machine.calls["follow_demand"] < 10
+
+
 def test_a_demand_is_followed_in_few_calls() -> None:
     """What follows the demand is called a few times a day, not once a batch; books have as many fields as said."""
     _, machine = boot("linux")
     assert 0 < machine.calls["follow_demand"] < 20
-    assert (follow.BOOKS, follow.GIVEN) == (follow.ACTS + 1, follow.ZEROES + 1)
+    assert (follow.BOOKS, follow.GIVEN) == (follow.SEEN + 1, follow.GRID + 1)
