@@ -3,6 +3,8 @@
 What        `<dir>/results/<table>/part-0.parquet` for each table of records.TABLES, written into a folder aside that is
             renamed when all of it is there: a folder named `results` is whole. Tables that relate cells to each other
             are there only in a sweep's dataset.
+Threads     Rows are encoded and written by one thread beside the run, a part of each table at most behind it; what goes
+            wrong there is raised at the next write, or at the end.
 Invariants  [IO-2] stored rows are sorted by replication and the table's key, rows of equal key in the order they were
             written; [IO-5] nothing that a reader would take for a table (a name ending in .parquet in a folder
             `results`) is ever partly written.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -56,8 +59,9 @@ class ParquetSink:
         self._provenance = {**(provenance or {}), "cells": {cell: self._axes}}
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         self._aside = _aside(folder)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parquet")
         self._writers = {
-            table: _TableWriter(self._aside / table, table, cell, self._axes, self._provenance)
+            table: _TableWriter(self._aside / table, table, cell, self._axes, self._provenance, self._thread)
             for table in TABLES_OF_A_CELL
         }
 
@@ -85,6 +89,7 @@ class ParquetSink:
             if error is None:
                 _put_in_place(self._aside, self._folder / RESULTS)
         finally:
+            self._thread.shutdown()
             shutil.rmtree(self._aside, ignore_errors=True)
             if error is not None:
                 # A run that ends before its first row (no such trace, not enough memory) leaves no folder behind.
@@ -108,7 +113,13 @@ class _TableWriter:
     """One table of one cell: writes row groups of BUFFER_ROWS or more, and sorts once at the end if need be."""
 
     def __init__(
-        self, folder: Path, table: str, cell: str, axes: Mapping[str, AxisValue], provenance: Mapping[str, Any]
+        self,
+        folder: Path,
+        table: str,
+        cell: str,
+        axes: Mapping[str, AxisValue],
+        provenance: Mapping[str, Any],
+        thread: Executor,
     ) -> None:
         self._folder = folder
         self._table = table
@@ -125,6 +136,8 @@ class _TableWriter:
         self._last_key: Int64Array | None = None
         self._in_order = True  # so far
         self._file: Any = None
+        self._thread = thread
+        self._writing: Future[None] | None = None
 
     @property
     def _partial(self) -> Path:
@@ -153,6 +166,8 @@ class _TableWriter:
     def close(self, discard: bool) -> None:
         """Finish the file under its real name, in stored order; the folder that holds it is still aside."""
         if discard:
+            if self._writing is not None:
+                wait([self._writing])
             if self._file is not None:
                 self._file.close()
             return
@@ -163,6 +178,7 @@ class _TableWriter:
             write_table(self._ordered(_chain(parts)), self._folder / PART)
             return
         self._flush()
+        self._finish_part()
         self._file.close()
         if self._in_order:
             os.replace(self._partial, self._folder / PART)
@@ -204,9 +220,18 @@ class _TableWriter:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = pq.ParquetWriter(self._partial, self._schema, **_write_options(self._schema))
-        self._file.write_table(_chain(self._parts))
-        self._parts.clear()
-        self._part_rows = 0
+        self._finish_part()
+        self._writing = self._thread.submit(_write_part, self._file, self._parts)
+        self._parts, self._part_rows = [], 0
+
+    def _finish_part(self) -> None:
+        """Wait for what is being written."""
+        if self._writing is not None:
+            self._writing.result()
+
+
+def _write_part(file: Any, parts: Sequence[pa.Table]) -> None:
+    file.write_table(_chain(parts))
 
 
 def write_table(table: pa.Table, file: Path) -> None:

@@ -195,6 +195,24 @@ def test_an_error_on_the_way_leaves_nothing_and_the_old_result_stays(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == [RESULTS]
 
 
+def test_what_goes_wrong_while_rows_are_written_beside_the_run_is_raised_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk: the run hears of it at a later write or at its end, and nothing is left."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results, "BUFFER_ROWS", 10)
+    monkeypatch.setattr(results, "_write_part", full)
+    for count in (100, 300):  # at the end, and before it
+        with pytest.raises(OSError, match="No space left"), ParquetSink(tmp_path / "run", "c") as sink:
+            for number in range(count):
+                sink.replication(0).write("samples", SampleBlock.of([rows.sample(number, 0)]))
+        assert not list(tmp_path.rglob("*.parquet"))
+        assert not list(tmp_path.rglob("*.tmp"))
+
+
 def test_rows_of_another_table_are_our_mistake(tmp_path: Path) -> None:
     """The wrong class, the wrong sink, the wrong type of value."""
     with pytest.raises(InvariantError, match="HostRow, got DomainRow"), ParquetSink(tmp_path, "c") as sink:
