@@ -78,8 +78,7 @@ class Agenda:
     def put_guest(self, resident: Resident) -> None:
         """A guest acts next when it says; what stood here for it before is void."""
         self._stamp += 1
-        resident.queued = self._stamp
-        at_ns = resident.guest.next_ns
+        at_ns = resident.queue(self._stamp)
         if at_ns < NEVER:
             heapq.heappush(self._queue, (at_ns, resident.domain.domid, self._stamp))
 

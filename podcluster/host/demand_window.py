@@ -23,23 +23,33 @@ class DemandWindow:
 
     __slots__ = ("h", "lags", "t", "w")
 
+    t: Int64Array
+    """The instants, the start first."""
+    w: Int64Array
+    """W at each."""
+    h: Int64Array
+    """H at each; what is held for ever depends on more than W, so there it is W again."""
+    lags: Int64Array
+    """Pieces in which W grows faster than the guest writes."""
+
     def __init__(self, demand: Demand, start_ns: int, hold_ns: int, pages_per_s: int) -> None:
         """`pages_per_s`: how fast the guest writes."""
         after = int(np.searchsorted(demand.t_ns, start_ns, side="right"))
-        self.t: Int64Array = np.concatenate((np.array([start_ns], np.int64), demand.t_ns[after:]))
-        """The instants, the start first."""
+        if after == len(demand.t_ns):  # flat
+            instants = [start_ns] if hold_ns <= 0 else [start_ns, start_ns + hold_ns]
+            self.t, self.lags = np.array(instants, np.int64), np.empty(0, np.int64)
+            self.w = self.h = np.full(len(instants), demand.pages[-1])
+            return
+        self.t = np.concatenate((np.array([start_ns], np.int64), demand.t_ns[after:]))
         if hold_ns > 0:
             leaving = self.t + hold_ns
             self.t = np.union1d(self.t, leaving)
         if hold_ns > 0:
-            self.w: Int64Array = values_at(demand, self.t)
+            self.w = values_at(demand, self.t)
         else:  # the samples themselves
             self.w = np.concatenate((np.array([demand.at(start_ns)], np.int64), demand.pages[after:]))
-        """W at each."""
-        self.h: Int64Array = self._most(demand, start_ns, hold_ns)
-        """H at each; what is held for ever depends on more than W, so there it is W again."""
-        self.lags: Int64Array = np.flatnonzero(np.diff(self.w) > np.diff(self.t) * (pages_per_s / NS_PER_S))
-        """Pieces in which W grows faster than the guest writes."""
+        self.h = self._most(demand, start_ns, hold_ns)
+        self.lags = np.flatnonzero(np.diff(self.w) > np.diff(self.t) * (pages_per_s / NS_PER_S))
 
     def _most(self, demand: Demand, start_ns: int, hold_ns: int) -> Int64Array:
         if hold_ns <= 0:

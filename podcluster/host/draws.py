@@ -31,7 +31,8 @@ CHEAP = np.uint64(0xDA942042E4DD58B5)  # of DXSM
 
 def first_numbers(root_seed: int, path: Iterable[str | int], names: Iterable[str]) -> list[float]:
     """`stream(root_seed, *path, name).random()` for each name."""
-    seeds = [entropy(root_seed, *path, name) for name in names]
+    of = "/".join(map(str, path))
+    seeds = [entropy(root_seed, f"{of}/{name}") for name in names]
     if not seeds:
         return []
     words = np.frombuffer(b"".join(seeds), dtype="<u4").astype(np.uint64)

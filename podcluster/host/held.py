@@ -254,6 +254,8 @@ class HeldBooks:
     def totals(self, end_ns: int) -> SwapTotals:
         """What swap has cost until `end_ns`."""
         self._settle(end_ns)
+        if self._device.latest is None and self._open is None and not len(self._short.all):
+            return NO_SWAP
         busy, spans = self._device.busy, self._short.all
         if self._open is not None:
             spans = np.vstack((spans, (*self._open[1:], self._open[0], end_ns)))

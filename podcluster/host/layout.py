@@ -8,6 +8,7 @@ Invariants  The table does not change as long as the object lives: a kernel may 
             new object.
 """
 
+import ctypes
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -48,8 +49,8 @@ class ArraysType(types.Type):  # type: ignore[misc]  # Numba is untyped
 
 
 def _address(array: npt.NDArray[Any]) -> int:
-    """Where an array begins; `array.ctypes` is many times slower, and so is the interface of one of records."""
-    return int(array.view(np.uint8).__array_interface__["data"][0])
+    """Where an array begins; `array.ctypes` is many times slower, and what says it of the array itself, of records."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8).data))
 
 
 class Arrays:

@@ -124,7 +124,8 @@ class Lifecycle:
             return None
         cfg = self._guests[request.os_class]
         domid, self._next_domid = self._next_domid, self._next_domid + 1
-        built = toolstack.build(self._machine, domid, replace(request, memory_pages=memory_pages), self._cfg, cfg)
+        asked = request if memory_pages == request.memory_pages else replace(request, memory_pages=memory_pages)
+        built = toolstack.build(self._machine, domid, asked, self._cfg, cfg)
         if isinstance(built, toolstack.BuildFailed):
             self.turn_away(at_ns, request, built.cause, built.text, domid=domid)
             return None

@@ -79,8 +79,11 @@ class OnGrid:
     @classmethod
     def of(cls, demand: Demand, grid_ns: int) -> OnGrid:
         """As it is."""
-        samples = len(demand.t_ns)
-        return cls(demand, grid_ns, bool((demand.t_ns == grid_ns * np.arange(samples, dtype=np.int64)).all()))
+        t, samples = demand.t_ns, len(demand.t_ns)
+        same = int(t[-1]) == grid_ns * (samples - 1)
+        if same and samples > 1:
+            same = bool((t == grid_ns * np.arange(samples, dtype=np.int64)).all())
+        return cls(demand, grid_ns, same)
 
     def at_each(self, first_ns: int, count: int) -> Int64Array:
         """W at `count` instants of the grid, or one anywhere, int64[count]."""

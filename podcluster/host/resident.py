@@ -27,6 +27,7 @@ class Resident:
     balloon: Balloon | None
     linux: bool  # whose balloon driver it has
     queued: int = 0  # stamp of its entry in the queue; older entries are void
+    takes_ns: int = 0  # before when it certainly takes nothing from the host's heap, as of then
     moved: bool = False  # a controller has changed its target
     pinned: bool = False  # its dynamic range is its minimum alone: it is about to migrate (D4.7)
 
@@ -51,10 +52,16 @@ class Resident:
         up = self.guest.boot_done_ns is not None and self._stays
         return up and (served or memory.entry_count == 0) and (self.balloon is None or self.balloon.idle)
 
-    @property
-    def takes_ns(self) -> int:
-        """Before when it certainly takes nothing from the host's heap, and does not end: as long as its boot does not
-        fail, while it owes nothing, so that no access can find the cache empty, and its balloon only gives.
+    def queue(self, stamp: int) -> int:
+        """It is entered in the queue, to act when it says; what it says now holds until it acts or is told something,
+        for then it is entered anew.
+        """
+        self.queued, self.takes_ns = stamp, self._takes_ns()
+        return self.guest.next_ns
+
+    def _takes_ns(self) -> int:
+        """Before when it takes nothing from the host's heap, and does not end: as long as its boot does not fail, while
+        it owes nothing, so that no access can find the cache empty, and its balloon only gives.
         """
         guest, balloon = self.guest, self.balloon
         safe = self.memory.debt <= 0 and self._stays and not self.domain.short_of_tables

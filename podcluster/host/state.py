@@ -17,6 +17,7 @@ Contents    A bit in `ANY`: the page has a word that is not zero; in `HEAD`: one
 Memory      Everything is sized for the worst case in anonymous memory that costs nothing until it is touched.
 """
 
+import math
 import mmap
 from typing import Any
 
@@ -293,7 +294,7 @@ class DomainState(Arrays):
 def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Zeroes of `shape` that cost no memory until they are written, in pages of 4 KiB and never in huge ones."""
     kind = np.dtype(dtype)
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     size = max(count * kind.itemsize, 1)
     if size < 1 << 16:
         return np.zeros(shape, kind)

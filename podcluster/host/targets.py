@@ -95,7 +95,7 @@ class Targets:
         if told and resident.balloon is not None:
             resident.balloon.target_changed(at_ns)
             self._attention.unsettle(domid)
-            self._agenda.put_guest(resident)
+        self._agenda.put_guest(resident)
 
     def set_max(self, resident: Resident, command: SetMaxMem) -> None:
         """An operator sets a quota."""
