@@ -19,7 +19,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
@@ -475,10 +475,15 @@ def _take_installed(
 def _guest_class(chosen: tuple[str, ...], config_name: str, known: dict[tuple[str, ...], GuestConfig]) -> GuestConfig:
     """The guest that these overrides compose."""
     from hydra import compose as hydra_compose
+    from omegaconf import OmegaConf
 
     if chosen not in known:
-        composed = hydra_compose(config_name, list(chosen), return_hydra_config=True)
-        known[chosen] = _to_config(_without_hydra(composed), chosen).guest
+        # The rest may be incomplete without the overrides that are not the guest's, and is nobody's configuration.
+        composed = hydra_compose(config_name, list(chosen)).guest
+        _check_keys(composed, [key for key in SCHEMA if key.startswith("guest.")], chosen, "guest")
+        guest = OmegaConf.to_object(composed)
+        assert isinstance(guest, GuestConfig)
+        known[chosen] = guest
     return known[chosen]
 
 
@@ -542,18 +547,26 @@ def _register_schema() -> None:
 
 
 def _to_config(composed: DictConfig, overrides: Sequence[str]) -> Config:
+    from omegaconf import OmegaConf
+
+    _check_keys(composed, SCHEMA, overrides)
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def _check_keys(composed: DictConfig, wanted: Iterable[str], overrides: Sequence[str], path: str = "") -> None:
+    """All keys of the schema are there, and no others: `+key=value` adds keys that no code reads, a typing error, so it
+    is refused like one.
+    """
     from omegaconf import MISSING, OmegaConf
 
-    # `+key=value` adds keys that no schema knows and no code reads: a typing error, so it is refused like one.
-    given = dict(_leaves(OmegaConf.to_container(composed, resolve=False)))
-    for key in [*given, *SCHEMA]:
+    given = dict(_leaves(OmegaConf.to_container(composed, resolve=False), path))
+    for key in [*given, *wanted]:
         if given.get(key, MISSING) == MISSING:
             raise ConfigError(_not_given(key))
         if key not in SCHEMA:
             raise ConfigError(_unknown_key(key, overrides))
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    return config
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """Does a mix of operating systems give each machine a class of its own, by the weights, whatever else changes?"""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,13 @@ def test_mistakes_of_a_mix(overrides: list[str], answer: str) -> None:
     """One line: key, rule, value, remedy."""
     with pytest.raises(ConfigError, match=answer):
         compose(["guest=mix", *overrides])
+
+
+def test_an_experiment_may_choose_a_workload_that_needs_more(tmp_path: Path) -> None:
+    """Classes of a mix beside an experiment whose workload has a key that must be given: it is, once for all."""
+    config = compose(["experiment=churn_azure", "guest=mix", f"workload.path={tmp_path}"])
+    assert set(config.classes) == {name for name, share in config.guest.weights.items() if share}
+    assert config.workload.path == str(tmp_path)
 
 
 def test_a_mix_goes_with_any_workload() -> None:
