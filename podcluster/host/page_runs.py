@@ -122,6 +122,9 @@ class PageStack(_Runs):
     __slots__ = ()
 
     def __init__(self, runs: Iterable[Run] | Int64Array = ()) -> None:
+        if isinstance(runs, tuple) and not runs:  # as most are at first
+            super().__init__()
+            return
         numbers = runs if isinstance(runs, np.ndarray) else np.array(list(runs), np.int64)
         numbers = numbers.reshape(-1, 2)
         self._set(numbers[numbers[:, 1] > 0])

@@ -145,7 +145,7 @@ class Stage:
         self._on_done = on_done
         self._at_once = at_once
         self._kind = kind
-        self._strips = strips or Runs(())
+        self._strips = strips or NO_RUNS
         self._content = content
         self._keeps = keeps
         self._pace = Pace(0, 0, 0)
@@ -281,3 +281,6 @@ class Runs:
             first += n
             i += 1
         return found
+
+
+NO_RUNS: Final = Runs(())  # of stages that write to no place of their own
