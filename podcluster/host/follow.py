@@ -90,7 +90,8 @@ LAST = 17  # acts up to then
 SETTLE = 18  # only make good what was left out, up to LAST
 ZEROES = 19  # the guest zeroes what it frees
 GRID = 20  # the host is looked at at its multiples
-GIVEN = 21
+SERVED = 21  # most ns that a page takes Xen while nothing is owed; -1: it may be any
+GIVEN = 22
 
 # How a call ended.
 DONE = 0
@@ -355,20 +356,20 @@ def _count_growth(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
 
 
 @routine
-def _due(s: Ints, d: Ints, td: Ints, wd: Ints, page: int) -> int:
-    """When this page of the growth is written [GD-2]."""
+def _due(s: Ints, d: Ints, td: Ints, wd: Ints, page: int, late: int) -> int:
+    """When this page of the growth is written [GD-2], if Xen holds it up for so much more by then."""
     k = s[K]
     wanted = td[k]
     if k + 1 < td.shape[0] and wd[k + 1] > wd[k]:
         rise = s[BASE] + 1 + page - wd[k]
         if rise > 0:
             wanted = td[k] - muldiv(-rise, td[k + 1] - td[k], wd[k + 1] - wd[k])
-    return int(max(_reached(s, d, page), wanted))
+    return int(max(_reached(s, d, page) + late, wanted))
 
 
 @routine
 def _next_batch(s: Ints, d: Ints, td: Ints, wd: Ints, now: int) -> None:
-    at = _due(s, d, td, wd, s[GROWN]) if s[GROWN] < s[GROWTH] else NEVER
+    at = _due(s, d, td, wd, s[GROWN], 0) if s[GROWN] < s[GROWTH] else NEVER
     if at > s[UNTIL]:  # this piece is over first: the next one sees what is missing
         s[GROWTH] = s[GROWN]
         at = s[UNTIL]
@@ -404,16 +405,19 @@ def _plan(s: Ints, d: Ints, t: Ints, high: Ints, td: Ints, wd: Ints, short: Ints
 
 
 @routine
-def _batched_by(s: Ints, d: Ints, td: Ints, wd: Ints, most: int, last: int) -> int:
-    """Pages of the growth, `most` at most, in batches due by `last` and before the piece ends; the next batch is."""
+def _batched_by(s: Ints, d: Ints, td: Ints, wd: Ints, most: int, last: int, late: int) -> int:
+    """Pages of the growth, `most` at most, in batches due by `last` and before the piece ends; the next batch is.
+    `late`: most that each of them holds up those after it.
+    """
     last = min(last, s[UNTIL])
-    low = s[GROWN] // BATCH + 1
+    first = s[GROWN] // BATCH
+    low = first + 1
     high = -(-most // BATCH)
-    if high > low and _due(s, d, td, wd, (high - 1) * BATCH) <= last:
+    if high > low and _due(s, d, td, wd, (high - 1) * BATCH, (high - 1 - first) * late) <= last:
         low = high
     while low < high:
         middle = (low + high) // 2
-        if _due(s, d, td, wd, middle * BATCH) <= last:
+        if _due(s, d, td, wd, middle * BATCH, (middle - first) * late) <= last:
             low = middle + 1
         else:
             high = middle
@@ -536,8 +540,8 @@ def _make_good(
                 most = max(most, w[i])
             _rest(h, g, s, d, pool, max(most - d[KERNEL], s[HELD]))
         _begin(s, d, t, td, wd, piece, t[piece])
-        if s[GROWTH] and _due(s, d, td, wd, 0) <= at:
-            upto = _batched_by(s, d, td, wd, s[GROWTH], at)
+        if s[GROWTH] and _due(s, d, td, wd, 0, 0) <= at:
+            upto = _batched_by(s, d, td, wd, s[GROWTH], at, 0)
             _grow(h, g, s, d, pool, short, busy, kills, rate, upto, at)
             s[GROWN] = upto
     _next_batch(s, d, td, wd, s[FROM])
@@ -547,8 +551,21 @@ def _make_good(
 
 
 @routine
-def _next_pages(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
-    """Pages up to which the growth goes in the next act: a batch, or batches that are nothing to Xen or to swap."""
+def _keeps_pace(g: DomainState, s: Ints, d: Ints, td: Ints, wd: Ints) -> bool:
+    """Whether Xen serves every page from the cache, for nothing is owed: then neither reclaim nor a death is among what
+    it does, whenever that is. And is done with a batch before the next one is due: either that is as late as this one
+    was, or W takes longer to rise by so much.
+    """
+    r = g.rec[0]
+    if d[SERVED] < 0 or r.entry_count > r.cache_count:
+        return False
+    k = s[K]
+    return bool(k + 1 >= td.shape[0] or (wd[k + 1] - wd[k]) * d[SERVED] <= td[k + 1] - td[k])
+
+
+@routine
+def _next_pages(g: DomainState, s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
+    """Pages up to which the growth goes in the next act: a batch, or batches that are one to Xen, and none to swap."""
     upto = min(s[GROWN] + BATCH, s[GROWTH])
     left = s[GROWTH] - s[GROWN]
     fit = d[ROOM] - s[HELD]  # pages that all stay in memory
@@ -558,14 +575,19 @@ def _next_pages(s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
         left = fit // BATCH * BATCH
     spare = _spare_taken(s, d)
     last = d[LAST]
-    if not s[FAULTS]:
+    paced = s[FAULTS] and _keeps_pace(g, s, d, td, wd)
+    if paced or not s[FAULTS]:
         spare += d[POOL] - s[FRESH]  # pages that need no more of the pool than it is told of
         if not s[INERT]:
             last = min(last, _next_look(d, s[NEXT]) - 1)
     if spare < min(left, d[ROOM] - s[RESIDENT] - s[CACHE]):
         left = spare // BATCH * BATCH
     most = s[GROWN] + left
-    return int(max(upto, _batched_by(s, d, td, wd, most, last)) if most > upto else upto)
+    if most <= upto:
+        return int(upto)
+    if paced:  # the last of them tells when the lock is free again, and is made by itself
+        return int(max(upto, (_batched_by(s, d, td, wd, most, last, BATCH * d[SERVED]) - 1) // BATCH * BATCH))
+    return int(max(upto, _batched_by(s, d, td, wd, most, last, 0)))
 
 
 @kernel
@@ -623,7 +645,7 @@ def follow_demand(
         began = max(now, s[FREE]) if d[TIMED] else now
         if s[ACTS] and s[FAULTS] and began > d[LAST]:
             return
-        upto = _next_pages(s, d, td, wd)
+        upto = _next_pages(g, s, d, td, wd)
         first = s[GROWN]
         pages = upto - first
         if d[HELPS] and pages > d[ROOM] + d[SWAP] - s[HELD]:
@@ -644,7 +666,7 @@ def follow_demand(
             s[LOCK_HELD] += end - began
             s[FREE] = end
         if s[HOW] == DIED:
-            s[AT] = max(began, _due(s, d, td, wd, (first + done) // BATCH * BATCH))
+            s[AT] = max(began, _due(s, d, td, wd, (first + done) // BATCH * BATCH, 0))
             return
         if d[TIMED] and end != began:
             s[LATE] += end - now

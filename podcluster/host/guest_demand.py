@@ -180,7 +180,7 @@ class DemandStream:
         d = [
             memory.room, memory.kernel_pages, memory.kernel_allocated, *held.limits, self._hold_ns, self._pages_per_s,
             self._matters_from(), self._ahead, lock.timed, memory.may_skip, 0, last_ns, settle, memory.zero_on_free,
-            self.grid_ns,
+            self.grid_ns, lock.served_ns,
         ]  # fmt: skip
         lock.act_on(0, interrupts=True)
         curve = (window.t, window.w, window.h, window.lags, self._t, self._w)

@@ -371,11 +371,10 @@ class GuestMemory:
         """
         lock, allocator = self.lock, self._allocator
         paid_ns = -1 if self.debt_paid_ns is None else self.debt_paid_ns
-        served_ns = -1 if lock.served_page_ns is None else lock.served_page_ns
         common = [
             lock.free_ns, 0, last_ns, turn, 0, 0, 0, 0, calm, 0, 0, self.may_skip, self.inert, self.resident,
             self.cache, self.kernel_allocated, held, floor, self.ram_pages, self.kernel_pages, self._extra_pages,
-            self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, served_ns, paid_ns, 0,
+            self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, lock.served_ns, paid_ns, 0,
         ]  # fmt: skip
         streams = [number for one in shares for number in one]
         while True:

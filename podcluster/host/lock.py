@@ -65,6 +65,11 @@ class Lock:
         return self._machine is not None
 
     @property
+    def served_ns(self) -> int:
+        """`served_page_ns` for a kernel: -1 for None."""
+        return -1 if self.served_page_ns is None else self.served_page_ns
+
+    @property
     def books(self) -> tuple[int, int, bool]:
         """What a kernel that paces acts itself takes and changes."""
         return self.free_ns, self.held_ns, self.faults
