@@ -30,12 +30,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from podcluster.host import merged
+from podcluster.host import merged, turns
 from podcluster.host.batches import CUT_SHORT, DIED
 from podcluster.host.fault import SOUND, Fault
 from podcluster.host.lock import Lock
 from podcluster.host.shares import Share, share
 from podcluster.host.streams import BALLOON, NEVER
+from podcluster.host.takers import Taker, taker
 from podcluster.units import NS_PER_S
 
 START, WORK, FINISH, CANCELLED, STALLED, STUCK = range(6)
@@ -84,6 +85,12 @@ class BalloonMemory(Protocol):
 
     def deflate(self, pages: int) -> int:
         """Ask for ballooned pages again; pages got."""
+
+    def next_ballooned(self, pages: int) -> list[int]:
+        """First gfns and pages of the runs that it would ask for next, so many pages of them at least."""
+
+    def deflated(self, pages: int, batch_pages: int) -> None:
+        """Xen has given the next `pages` ballooned pages again, so many a batch."""
 
 
 class BalloonOwner(Protocol):
@@ -205,12 +212,17 @@ class Balloon:
     @property
     def gives(self) -> bool:
         """It is up, and does nothing until it is told something else but give pages back."""
-        return self._phase not in (START, STUCK) and self.need >= 0
+        return self._phase == FINISH or (self._phase not in (START, STUCK) and self.need >= 0)
 
     @property
     def inflates(self) -> bool:
         """Its next act gives pages back."""
         return self._phase == WORK and self.need > 0
+
+    @property
+    def deflates(self) -> bool:
+        """Its next act asks for pages."""
+        return self._phase == WORK and self.need < 0
 
     def postpone(self, ns: int) -> None:
         """Begin later than planned, if it is planned and has not begun."""
@@ -346,6 +358,33 @@ class Balloon:
             self._succeeded(at_ns, 1, got)
         else:
             self._failed(at_ns, progress=got > 0)
+
+    def take_part(self, last_ns: int, most: int) -> Taker:
+        """Its part in taking from the heap by turns: batches that begin by `last_ns`, the next in any case, of no more
+        than `most` pages together.
+        """
+        began_ns = self._lock.ready_ns(self.next_ns)
+        if self._faulty:
+            last_ns = min(last_ns, self._fault.asleep_ns(self.next_ns, self._start_ns) - 1)
+        last_ns = max(last_ns, began_ns)
+        size, need, done = self._batch_pages, -self.need, self._batches * self._batch_pages
+        due = (last_ns - self._anchor_ns + 1) * self._pages_per_s // NS_PER_S - done
+        return taker(
+            next_ns=self.next_ns, free_ns=self._lock.free_ns, anchor_ns=self._anchor_ns, done=done,
+            pages_per_s=self._pages_per_s, batch=size, need=need, most=most, until_ns=last_ns,
+            runs=self._memory.next_ballooned(min(need, max(0, due) + size)),
+        )  # fmt: skip
+
+    def took(self, one: Taker) -> None:
+        """What it got of the heap."""
+        fields, size = one.fields, self._batch_pages
+        pages, batches = fields[turns.TOOK], fields[turns.BATCHES]
+        self._memory.deflated(pages, size)
+        self._lock.held(fields[turns.FREE], fields[turns.HELD])
+        self._anchor_ns += fields[turns.LATE]
+        self._owner.balloon_gave_room(one.first_ns)
+        self._was_refused = False
+        self._succeeded(one.last_ns, batches, pages - (batches - 1) * size)
 
     def _give(self, at_ns: int, batches: int) -> None:
         """Batches to Xen: so many whole ones, or (0) the next."""

@@ -52,6 +52,7 @@ from podcluster.host.streams import (
     Stage,
     Stream,
 )
+from podcluster.host.takers import Taker
 from podcluster.records import Cause, Demand, EventKind, Fate, GuestState
 from podcluster.units import NS_PER_S
 
@@ -311,6 +312,39 @@ class Guest:
         if cut:
             members[found.turn].leave(found.shares[found.turn], found.how, found.given)
         return members[found.turn] if found.how == merged.PLAIN_NEXT else None
+
+    # -- taking from the host's heap by turns ------------------------------------------------------------------------
+
+    @property
+    def takes(self) -> bool:
+        """What happens next is a batch that its balloon takes from the heap, and the more room there is matters to
+        nobody: nothing is on swap, no application was killed, and page cache does not wait for it.
+        """
+        if self.end is not None or not (self.memory.paces and self._lock.timed):
+            return False
+        first = self._first()
+        if not isinstance(first, Balloon) or not first.deflates:
+            return False
+        return not (self.held.swaps or self.held.killed) and self._cache.wakes_at == NEVER
+
+    def take_part(self, last_ns: int, most: int) -> Taker:
+        """Its balloon's part, `most` pages at most: batches that begin by `last_ns`, before all else in the guest."""
+        first = self._settled_first()
+        assert isinstance(first, Balloon)
+        before = True
+        for other in self._streams:
+            if other is first:
+                before = False
+            else:
+                last_ns = min(last_ns, other.next_ns - before)
+        return first.take_part(last_ns, most)
+
+    def took(self, one: Taker) -> None:
+        """What its balloon got."""
+        first = self._first()
+        assert isinstance(first, Balloon)
+        first.took(one)
+        self._relaxed_first()
 
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""

@@ -554,6 +554,15 @@ class GuestMemory:
         self.refresh()
         return done
 
+    def next_ballooned(self, pages: int) -> list[int]:
+        """First gfns and pages of the runs that `deflate` would ask for next, so many pages of them at least."""
+        return self._balloon.next_runs(1, pages)
+
+    def deflated(self, pages: int, batch_pages: int) -> None:
+        """Xen has given the next `pages` ballooned pages again, so many a batch."""
+        self._allocator.take_back(self._balloon, self._away, pages, batch_pages)
+        self.refresh()
+
     # -- on its way to another host ----------------------------------------------------------------------------------
 
     @property

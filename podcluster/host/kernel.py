@@ -58,6 +58,7 @@ KERNEL_SOURCES = (
     "page_sets.py",
     "batches.py",
     "merged.py",
+    "turns.py",
     "follow.py",
     "access.py",
     "audit.py",

@@ -33,6 +33,7 @@ from podcluster.host import (
     reclaim,
     reservation,
     teardown,
+    turns,
 )
 from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
 from podcluster.host.packed import packed_arrays, unpacked_arrays
@@ -69,10 +70,12 @@ from podcluster.host.state import (
     renew_domain_state,
     row_capacity,
 )
+from podcluster.host.takers import Taker
 from podcluster.records import Int64Array
 
 TOLD = 1024  # of each kind that a kernel puts down at once
 RUNS_LOGGED = 1 << 12
+PIECES = 1 << 15  # that several balloons take in one call
 WORD_MASK = (1 << 64) - 1
 FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
 POD_SCRUBBED = 3
@@ -557,6 +560,27 @@ class Machine:
         g = self._reach(dom, first_gfn + count)
         first, step = _walk(first_gfn, count, descending)
         return int(ranges.populate_range(self._h, g, first, count, step))
+
+    def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> list[tuple[int, int]]:
+        """`turns.take_in_turns`, and what each of the domains got in its table: when how many pages were taken. The
+        takers are changed.
+        """
+        runs: list[int] = []
+        for one in takers:
+            one.fields[turns.RUN] = len(runs) // 2
+            runs += one.runs
+        p = np.array([number for one in takers for number in one.fields], np.int64)
+        taken = np.empty(turns.TAKEN_FIELDS * PIECES, np.int64)
+        log = np.empty(turns.LOG_FIELDS * RUNS_LOGGED, np.int64)
+        out = np.empty(2, np.int64)
+        last_ns = min(one.until_ns for one in takers)
+        turns.take_in_turns(self._h, p, np.array(runs, np.int64), last_ns, least_pages, taken, log, out)
+        pieces, batches_done = out.tolist()
+        for k, (dom, one) in enumerate(zip(doms, takers, strict=True)):
+            one.fields = p[k * turns.TAKER_FIELDS : (k + 1) * turns.TAKER_FIELDS].tolist()
+            if one.pages:
+                turns.map_taken(self._h, self._changed(dom), k, taken, pieces)
+        return [(at_ns, pages) for at_ns, pages in log[: turns.LOG_FIELDS * batches_done].reshape(-1, 2).tolist()]
 
     # ---- references, flags, broken frames ---------------------------------------------------------------------------
 

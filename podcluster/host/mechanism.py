@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from podcluster.host.follow import Curve, Told
 from podcluster.host.page_sets import PageBooks
+from podcluster.host.takers import Taker
 from podcluster.records import Int64Array
 
 
@@ -121,6 +122,11 @@ class Mechanism(Protocol):
     ) -> tuple[list[int], list[int], list[int]]:
         """`merged.run_merged`: what is common, the streams, and what went to the host, afterwards. Only where it
         `paces`.
+        """
+
+    def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> list[tuple[int, int]]:
+        """Let balloons take pages of the host by turns (turns.py), leaving so many free: when how many. The takers are
+        changed. Only where it `paces`.
         """
 
     def create(

@@ -19,8 +19,9 @@ Coalescing  Why it is exact. Every populate is served from the domain's own cach
             carried out singly in order of time, which is what `coalesce=False` does. One exception [BA-5]: batches that
             only give to the heap may come before another guest's earlier ones as long as nobody takes from it, or looks
             at it, before they are all done: which frames are free is all there is to it, in whatever order they came;
-            what was owned and free meanwhile is added up by their instants. Within a guest, batches of one
-            stream that no other stream's instant parts are one range operation, which leaves the state that the
+            what was owned and free meanwhile is added up by their instants. Deflations of several balloons, with
+            nothing of anybody else in between, are one call that keeps their order (turns.py). Within a guest, batches
+            of one stream that no other stream's instant parts are one range operation, which leaves the state that the
             page-by-page loop leaves. Commands do touch the heap, so they are barriers; so are samples, which must see
             every guest at one instant.
 Departs     A balloon hypercall takes no time but what `host.costs` says.
@@ -117,6 +118,7 @@ class HostModel:
         self._spec = spec
         self._cfg = host
         self._coalesce = host.check != "step" if coalesce is None else coalesce
+        self._takes_by_turns = host.era != RFC2009 and host.scrub_on_free
         self._now_ns = 0
         self._view: HostView | None = None
         self._machine = machine(host, spec.ram_pages)
@@ -292,6 +294,8 @@ class HostModel:
                 self._lifecycle.end_by_itself(resident)
                 continue
             runs = self._coalesce and not resident.domain.short_of_tables
+            if runs and self._takes_by_turns and guest.takes and self._take_in_turns(before_ns):
+                continue
             calm_ns = self._calm_until(resident, before_ns) if runs and self._cfg.era != RFC2009 else 0
             touches_heap = calm_ns < at_ns and guest.next_touches_heap
             balloons = resident.domain.short_of_tables and guest.balloons_next
@@ -328,6 +332,38 @@ class HostModel:
             return 0
         others = (one.takes_ns for one in self._residents.running.values() if one is not resident)
         return min(before_ns, self._agenda.next_own_ns, min(others, default=NEVER)) - 1
+
+    def _take_in_turns(self, before_ns: int) -> bool:
+        """Let all balloons whose next act takes from the heap go on doing so, in order of time, up to the first act of
+        anybody else that may touch it, or look at it, before `before_ns`; whether the first did.
+        """
+        last_ns = min(before_ns, self._agenda.next_own_ns) - 1
+        able = []
+        for one in self._residents.running.values():
+            if one.guest.takes and not one.domain.short_of_tables:
+                able.append(one)
+            else:
+                last_ns = min(last_ns, one.guest.next_ns - 1)
+        owned_of = self._recorder.owned_of
+        able = [one for one in able if one.guest.next_ns <= last_ns]
+        if not able:
+            return False
+        takers = [one.guest.take_part(last_ns, one.domain.limit_pages - owned_of[one.domain.domid]) for one in able]
+        doms = [one.domain.domid for one in able]
+        log = self._machine.take_in_turns(doms, takers, self._recorder.alarm_pages + 1)
+        if not log:
+            return False
+        self._recorder.took(log, [(one, taker.pages) for one, taker in zip(able, takers, strict=True)])
+        for one, taker in zip(able, takers, strict=True):
+            if taker.pages:
+                shown = self._attention.shown(one)
+                one.guest.took(taker)
+                self._targets.check_limit(taker.last_ns, one)
+                self._attention.acted(taker.first_ns, one, shown, heap=True)
+                self._recorder.acted(one)
+                self._audit.acted(one.domain.domid)
+            self._agenda.put_guest(one)
+        return True
 
     def _check_tables(self, resident: Resident, at_ns: int, *, balloons: bool) -> None:
         """End a guest whose table wants more pages than its paging pool has (A3.9, A6.3, E9).

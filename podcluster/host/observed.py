@@ -10,6 +10,7 @@ Invariants  [OB-1] a sum on the grid is the sum of `Demand.at` over the guests t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,13 +40,20 @@ class Level:
         self.peak = max(self.peak, value)
         self.least = min(self.least, value)
 
-    def shift(self, t_ns: int, more: int) -> None:
-        """It is `more` from `t_ns` on than was said, which may be before what was said last."""
-        if t_ns >= self.since_ns:
-            self.at(t_ns, self.now + more)
-        else:
-            self.area += more * (self.since_ns - t_ns)
-            self.now += more
+    def shift(self, changes: Sequence[tuple[int, int]], sign: int) -> None:
+        """From each of ascending instants on it is so much more (`sign` 1) or less (-1) than was said, which may be
+        before what was said last.
+        """
+        end_ns = max(self.since_ns, changes[-1][0])
+        more = sign * sum(pages for _, pages in changes)
+        self.area += self.now * (end_ns - self.since_ns) + sign * sum(
+            pages * (end_ns - t_ns) for t_ns, pages in changes
+        )
+        self.since_ns = end_ns
+        self.now += more
+        # On the way there was nothing beyond where it began and where it ends.
+        self.peak = max(self.peak, self.now)
+        self.least = min(self.least, self.now)
 
     def at_each(self, first_ns: int, step_ns: int, values: Int64Array) -> None:
         """`at` of instants `step_ns` apart."""

@@ -222,15 +222,15 @@ class LowMemory:
     """
 
     def __init__(self, available_pages: int) -> None:
-        self._threshold = LOW_MEMORY_PAGES
+        self.threshold = LOW_MEMORY_PAGES
         self.crossed(available_pages)  # a host that begins low has nobody to tell
 
     def crossed(self, available_pages: int) -> list[int]:
         """The thresholds that were reached just now [pages], highest first."""
         found = []
-        while self._threshold and available_pages <= self._threshold:
-            found.append(self._threshold)
-            self._threshold //= 2
-        while self._threshold < LOW_MEMORY_PAGES and available_pages >= 4 * max(1, self._threshold):
-            self._threshold = max(1, 2 * self._threshold)
+        while self.threshold and available_pages <= self.threshold:
+            found.append(self.threshold)
+            self.threshold //= 2
+        while self.threshold < LOW_MEMORY_PAGES and available_pages >= 4 * max(1, self.threshold):
+            self.threshold = max(1, 2 * self.threshold)
         return found

@@ -255,6 +255,15 @@ class Allocator:
         self.pool.replace(pool)
         return runs
 
+    def take_back(self, balloon: PageStack, away: PageSet, pages: int, batch_pages: int) -> None:
+        """Take the topmost pages of the balloon in again, and out of `away`, so many a batch: what is of one run and
+        one batch is a run of the pool.
+        """
+        most = balloon.run_count + pages // batch_pages + 1
+        self.pool.make_room(most)
+        away.make_room(most)
+        page_sets.take_back(self.pool.array, balloon.array, away.array, pages, batch_pages)
+
     def put_back(self, runs: Iterable[Run]) -> None:
         """Take pages in again (from the balloon), to be handed out next."""
         for run in runs:

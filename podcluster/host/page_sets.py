@@ -301,3 +301,25 @@ def put_back_spare(pool: Ints, taken: Ints, in_use: int, pieces: Ints) -> int:
             taken[RUNS] -= 1
         spare -= take
     return n
+
+
+@kernel
+def take_back(pool: Ints, balloon: Ints, away: Ints, pages: int, batch: int) -> None:
+    """Put the topmost pages of the balloon on the pool, `batch` at a time, and take them out of `away`. It may take
+    room for as many more runs of both as there are pieces.
+    """
+    left = 0
+    while pages > 0:
+        if left == 0:
+            left = min(batch, pages)
+        top = FIRST + 2 * balloon[RUNS] - 2
+        take = min(balloon[top + 1], left)
+        first = balloon[top] + balloon[top + 1] - take
+        balloon[top + 1] -= take
+        balloon[PAGES] -= take
+        if balloon[top + 1] == 0:
+            balloon[RUNS] -= 1
+        push(pool, first, take, False)
+        set_remove(away, first, take)
+        left -= take
+        pages -= take

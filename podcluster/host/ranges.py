@@ -435,8 +435,14 @@ def _populate_holes(h: HostState, g: DomainState, gfn: int, count: int, step: in
     if n == 0:
         return 0
     taken = heap_take_few(h, n)
-    mfn = taken >> 10
-    n = taken & 1023
+    fill_holes(h, g, gfn, taken & 1023, step, taken >> 10)
+    return taken & 1023
+
+
+@routine
+def fill_holes(h: HostState, g: DomainState, gfn: int, n: int, step: int, mfn: int) -> None:
+    """Map `n` adjacent empty pages of one block, from `gfn` on, to frames that were taken for them, `mfn` upwards."""
+    r = g.rec[0]
     if step > 0:
         set_pages(h, g, gfn, n, RAM, mfn)
     else:
@@ -446,7 +452,6 @@ def _populate_holes(h: HostState, g: DomainState, gfn: int, count: int, step: in
     r.ballooned_to += n
     if r.target and r.tot_pages > r.target:
         r.irregular |= RAM_ABOVE_TARGET
-    return n
 
 
 @kernel

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -183,14 +183,31 @@ class Recorder:
         """
         domid = resident.domain.domid
         pages = sum(count for _, count in freed)
-        for at_ns, count in freed:
-            self.owned.shift(at_ns, -count)
-            self._free.shift(at_ns, count)
+        if freed:
+            self.owned.shift(freed, -1)
+            self._free.shift(freed, 1)
         self.owned_of[domid] -= pages
         self._machines_change()
         if resident.moved:
             self._moved_pages += pages
         self._low_memory.crossed(self._machine.free_pages)  # none, where there is more than before
+
+    @property
+    def alarm_pages(self) -> int:
+        """With so much free memory or less there is something to tell."""
+        return self._low_memory.threshold
+
+    def took(self, log: Sequence[tuple[int, int]], got: Iterable[tuple[Resident, int]]) -> None:
+        """Balloons have taken pages from the host, above its alarm: (when, pages), in order, and how many each got."""
+        self._agenda.reach(log[0][0])
+        self.owned.shift(log, 1)
+        self._free.shift(log, -1)
+        self._agenda.reach(log[-1][0])
+        for resident, pages in got:
+            self.owned_of[resident.domain.domid] += pages
+            if resident.moved:
+                self._moved_pages += pages
+        self._machines_change()
 
     def free_changed(self, at_ns: int) -> None:
         """Free memory may be other than before; no claim is outstanding between two acts."""

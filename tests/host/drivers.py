@@ -51,6 +51,12 @@ class Pages:
         self.free += got
         return got
 
+    def next_ballooned(self, pages: int) -> list[int]:
+        raise NotImplementedError
+
+    def deflated(self, pages: int, batch_pages: int) -> None:
+        raise NotImplementedError
+
 
 class Owner:
     """A guest that writes down what its driver tells it; it holds `held` pages, and `swap` takes so many."""

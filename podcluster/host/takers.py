@@ -1,0 +1,54 @@
+"""What a balloon brings to a call in which several take from the host's heap by turns (turns.py).
+
+What        `Taker`, its pace and its runs, and how it came out.
+Units       Pages of 4 KiB; ns of simulated time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from podcluster.host import turns
+
+
+@dataclass(slots=True)
+class Taker:
+    """A balloon's part in the call, and how it came out."""
+
+    fields: list[int]
+    runs: Sequence[int]  # first gfn, pages
+    until_ns: int  # no batch of anybody begins later
+
+    @property
+    def pages(self) -> int:
+        """Pages that it took."""
+        return self.fields[turns.TOOK]
+
+    @property
+    def first_ns(self) -> int:
+        """When its first batch began."""
+        return self.fields[turns.FIRST]
+
+    @property
+    def last_ns(self) -> int:
+        """When its last batch began."""
+        return self.fields[turns.BEGAN]
+
+
+def taker(
+    *,
+    next_ns: int,
+    free_ns: int,
+    anchor_ns: int,
+    done: int,
+    pages_per_s: int,
+    batch: int,
+    need: int,
+    most: int,
+    until_ns: int,
+    runs: Sequence[int],
+) -> Taker:
+    """One that is `done` pages along since its anchor, and asks for `need`."""
+    fields = [next_ns, free_ns, anchor_ns, done, pages_per_s, batch, need, most, *[0] * 8]
+    return Taker(fields, runs, until_ns)

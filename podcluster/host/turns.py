@@ -1,0 +1,134 @@
+"""Balloons of several guests that take pages from the host's heap, each batch in its turn.
+
+What        `take_in_turns`: the frames that batches of several balloons get, in order of time, as long as nobody else's
+            turn comes and nobody is refused; `map_taken`, what one of the domains got, in its table.
+Units       Pages of 4 KiB; ns of simulated time.
+Symbols     taker   a balloon that deflates: its fields below, and its runs (first gfn, pages), each from its top page
+                    down
+            taken   (taker, top gfn, lowest frame, pages): gfns downwards on frames upwards
+Invariants  [BA-1], [LK-1] and [LK-2] for each taker; a hypercall a run, as by itself.
+Why exact   It is the loop over batches. Which frames come next depends on the order in which they are taken and not on
+            who takes them, and the tables of domains have nothing in common: so those may follow one by one.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from podcluster.host.heap import heap_take_few
+from podcluster.host.kernel import kernel, routine
+from podcluster.host.merged import muldiv
+from podcluster.host.ranges import fill_holes
+from podcluster.host.state import DomainState, HostState
+
+Ints = npt.NDArray[np.int64]
+NS = 1_000_000_000
+
+# One taker.
+NEXT = 0  # when its next batch is due
+FREE = 1  # since when its lock is free
+ANCHOR = 2
+DONE = 3  # pages since the anchor, in whole batches
+PAGES_PER_S = 4
+BATCH = 5
+NEED = 6  # pages that it still asks for
+MOST = 7  # pages that its quota allows
+RUN = 8  # its runs: the next, pages of it that are gone
+RUN_DONE = 9
+TOOK = 10  # pages so far, ...
+BATCHES = 11  # ... in so many batches, ...
+FIRST = 12  # ... which began then ...
+BEGAN = 13  # ... and last then
+HELD = 14  # ns that its lock was held
+LATE = 15  # ns that it was held up
+TAKER_FIELDS = 16
+
+TAKEN_FIELDS = 4
+LOG_FIELDS = 2  # (when, pages) of each batch
+
+
+@routine
+def _whose_turn(p: Ints) -> int:
+    """The taker whose next batch can begin first, or -1."""
+    found = -1
+    found_ready = np.int64(1) << 62
+    for k in range(p.shape[0] // TAKER_FIELDS):
+        at = k * TAKER_FIELDS
+        ready = max(p[at + NEXT], p[at + FREE])
+        if p[at + NEED] > 0 and ready < found_ready:
+            found = k
+            found_ready = ready
+    return int(found)
+
+
+@kernel
+def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, taken: Ints, log: Ints, out: Ints) -> None:
+    """Take frames for the takers `p` as long as batches begin by `last` and leave `least` pages free; `out` says how
+    many of `taken` and `log` there are. It ends early where one of them is full.
+    """
+    hr = h.rec[0]
+    pieces = 0
+    batches = 0
+    while LOG_FIELDS * batches < log.shape[0]:
+        k = _whose_turn(p)
+        if k < 0:
+            break
+        at = k * TAKER_FIELDS
+        began = max(p[at + NEXT], p[at + FREE])
+        asked = min(p[at + NEED], p[at + BATCH])
+        if began > last or asked > min(p[at + MOST], hr.free - hr.claims - least):
+            break
+        if TAKEN_FIELDS * (pieces + asked) > taken.shape[0]:
+            break
+        left = asked
+        ns = asked * hr.populate_4k_ns
+        while left > 0:
+            run = 2 * p[at + RUN]
+            rest = runs[run + 1] - p[at + RUN_DONE]
+            here = min(rest, left)
+            gfn = runs[run] + rest - 1
+            ns += hr.hypercall_ns
+            left -= here
+            if here == rest:
+                p[at + RUN] += 1
+                p[at + RUN_DONE] = 0
+            else:
+                p[at + RUN_DONE] += here
+            while here > 0:
+                got = heap_take_few(h, min(here, (gfn & 511) + 1))
+                to = TAKEN_FIELDS * pieces
+                taken[to] = k
+                taken[to + 1] = gfn
+                taken[to + 2] = got >> 10
+                taken[to + 3] = got & 1023
+                pieces += 1
+                gfn -= got & 1023
+                here -= got & 1023
+        if ns:
+            late = began + ns - p[at + NEXT]
+            p[at + FREE] = began + ns
+            p[at + HELD] += ns
+            p[at + ANCHOR] += late
+            p[at + LATE] += late
+        p[at + DONE] += p[at + BATCH]
+        p[at + NEXT] = max(began, p[at + ANCHOR] + muldiv(p[at + DONE], NS, p[at + PAGES_PER_S]))
+        p[at + NEED] -= asked
+        p[at + MOST] -= asked
+        p[at + TOOK] += asked
+        if p[at + BATCHES] == 0:
+            p[at + FIRST] = began
+        p[at + BATCHES] += 1
+        p[at + BEGAN] = began
+        log[LOG_FIELDS * batches] = began
+        log[LOG_FIELDS * batches + 1] = asked
+        batches += 1
+    out[0] = pieces
+    out[1] = batches
+
+
+@kernel
+def map_taken(h: HostState, g: DomainState, k: int, taken: Ints, pieces: int) -> None:
+    """Map what taker `k` got of the first `pieces` of `taken` as RAM."""
+    g.rec[0].generation += 1
+    for i in range(0, TAKEN_FIELDS * pieces, TAKEN_FIELDS):
+        if taken[i] == k:
+            fill_holes(h, g, taken[i + 1], taken[i + 3], -1, taken[i + 2])
