@@ -107,7 +107,9 @@ Curve = tuple[Ints, Ints, Ints, Ints, Ints, Ints]
 
 
 class Told(NamedTuple):
-    """What a call has put down in lists, each flat and in order; the next call takes the same arrays."""
+    """What a call has put down in lists, each flat and in order, as many as the books say; the next call takes the same
+    arrays.
+    """
 
     short: Ints  # spans in which something was on swap: what was in memory of W, the most to be had, from, to
     busy: Ints  # stretches of work of the swap device: from, to

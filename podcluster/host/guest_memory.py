@@ -447,11 +447,12 @@ class GuestMemory:
     ) -> tuple[list[int], follow.Told]:
         """Follow a demand in a kernel (follow.py): its books afterwards, and what it has told."""
         pool = self._allocator.pool.next_runs(NEXT_RUNS, follow.BATCH)
-        d[follow.POOL] = sum(pool[1::2])
+        d[follow.POOL] = int(pool[1::2].sum())
         s, told = self._machine.follow_demand(self._domid, s, d, curve, pool, pages_per_s)
         self.resident, self.cache = s[follow.RESIDENT], s[follow.CACHE]
         if s[follow.SEEN]:
-            seen = [0, self.entry_count, *told.seen.tolist()]  # what others did before is there at the next look
+            # What others did before is there at the next look.
+            seen = [0, self.entry_count, *told.seen[: 2 * s[follow.SEEN]].tolist()]
             self.entries_seen += zip(seen[::2], seen[1::2], strict=True)
         if s[follow.FRESH]:
             for run in self._allocator.take(s[follow.FRESH]):

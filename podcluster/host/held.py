@@ -135,17 +135,16 @@ class HeldBooks:
         """The books as a kernel left them, and what it has told."""
         (
             self.held, killed, kills, self.swapped_peak, self._in_pages, self._out_pages, self._device.free_ns,
-            busy_from, busy_to, _, open_at, open_in, open_most,
-        ) = s[follow.HELD : follow.SHORT]  # fmt: skip
+            busy_from, busy_to, busy, open_at, open_in, open_most, short,
+        ) = s[follow.HELD : follow.SHORT + 1]  # fmt: skip
         self.killed = bool(killed)
         self._open = (open_at, open_in, open_most) if open_at >= 0 else None
-        self._short.extend(told.short)
-        self._device.earlier.extend(told.busy)
+        self._short.extend(told.short, short)
+        self._device.earlier.extend(told.busy, busy)
         self._device.latest = (busy_from, busy_to) if busy_from >= 0 else None
-        if kills:
-            self.kills += kills
-            for at_ns in told.kills.tolist():
-                self.on_kill(at_ns)
+        self.kills += kills
+        for at_ns in told.kills[:kills].tolist():
+            self.on_kill(at_ns)
 
     # -- more and less -----------------------------------------------------------------------------------------------
 

@@ -540,20 +540,16 @@ class Machine:
         return c.tolist(), p.tolist(), self._freed[: merged.FREED_FIELDS * int(c[merged.FREED])].tolist()
 
     def follow_demand(
-        self, dom: int, s: Sequence[int], d: Sequence[int], curve: follow.Curve, pool: Sequence[int], pages_per_s: float
+        self, dom: int, s: Sequence[int], d: Sequence[int], curve: follow.Curve, pool: Int64Array, pages_per_s: float
     ) -> tuple[list[int], follow.Told]:
         """`follow.follow_demand`: the books afterwards, and what it has told, until the next call."""
         books, told = np.array(s, np.int64), self._told
         t, w, high, lags, td, wd = curve
         follow.follow_demand(
             self._h, self._changed(dom), books, np.array(d, np.int64), t, w, high, lags, td, wd,
-            np.array(pool, np.int64), told.short, told.busy, told.kills, told.seen, float(pages_per_s),
+            pool, told.short, told.busy, told.kills, told.seen, float(pages_per_s),
         )  # fmt: skip
-        found = books.tolist()
-        counts = (found[follow.SHORT], found[follow.BUSY], found[follow.KILLS], found[follow.SEEN])
-        return found, follow.Told(
-            *(one[: width * count] for one, width, count in zip(told, follow.WIDTHS, counts, strict=True))
-        )
+        return books.tolist(), told
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Put real pages at gfns one by one (balloon deflation); pages done before the first failure."""

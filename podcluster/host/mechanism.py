@@ -103,7 +103,7 @@ class Mechanism(Protocol):
         """Whether many acts of a guest may be one call; else each is made by itself."""
 
     def follow_demand(
-        self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Sequence[int], pages_per_s: float
+        self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Int64Array, pages_per_s: float
     ) -> tuple[list[int], Told]:
         """`follow.follow_demand`: the books afterwards, and what it has told, until the next call. Only where it
         `paces`.

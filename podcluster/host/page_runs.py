@@ -157,14 +157,14 @@ class PageStack(_Runs):
         """All runs, from the bottom up."""
         return [(first, count) for first, count in self._numbers().tolist()]
 
-    def next_runs(self, most: int, least_pages: int) -> list[int]:
+    def next_runs(self, most: int, least_pages: int) -> Int64Array:
         """The first gfns and the pages of the topmost runs, the topmost first: `most` of them, or more up to
         `least_pages` pages.
         """
         numbers = self._numbers()[::-1]
         while most < len(numbers) and int(numbers[:most, 1].sum()) < least_pages:
             most *= 2
-        return numbers[:most].reshape(-1).tolist()
+        return numbers[:most].reshape(-1)
 
     def replace(self, runs: Sequence[Run]) -> None:
         """Hold other runs."""

@@ -45,14 +45,14 @@ class Rows:
         self._room[self._count] = row
         self._count += 1
 
-    def extend(self, flat: Int64Array) -> None:
-        """More, one after another in one array."""
-        if not len(flat):
+    def extend(self, flat: Int64Array, count: int) -> None:
+        """So many more, one after another at the beginning of an array."""
+        if not count:
             return
-        rows = flat.reshape(-1, self._room.shape[1])
-        self._make_room(len(rows))
-        self._room[self._count : self._count + len(rows)] = rows
-        self._count += len(rows)
+        self._make_room(count)
+        width = self._room.shape[1]
+        self._room[self._count : self._count + count] = flat[: count * width].reshape(-1, width)
+        self._count += count
 
     @property
     def all(self) -> Int64Array:
@@ -127,10 +127,18 @@ class Thrashing:
         spans = spans[(spans[:, 3] > spans[:, 2]) & (spans[:, 1] > spans[:, 0])]
         if not self._per_page or not len(spans):
             return 0.0
-        low, high = spans[0, 2], spans[-1, 3]
-        t = demand.t_ns
-        turns = [edge[(low < edge) & (edge < high)] for edge in (t, busy.ravel())]
-        instants = np.sort(np.concatenate((spans[:, 2:].ravel(), *turns)))
+        t, edges = demand.t_ns, busy.ravel()
+        inside = [
+            edge[first:end]
+            for edge in (t, edges)
+            for first, end in zip(
+                np.searchsorted(edge, spans[:, 2], side="right").tolist(),
+                np.searchsorted(edge, spans[:, 3], side="left").tolist(),
+                strict=True,
+            )
+            if first < end
+        ]
+        instants = np.sort(np.concatenate((spans[:, 2:].ravel(), *inside)), kind="stable")  # which likes runs in order
         instants = instants[np.flatnonzero(np.diff(instants, prepend=-1))]
         # Of each stretch between two instants: the span that it lies in, whether it is in one, whether it is waited in.
         begins = instants[:-1]

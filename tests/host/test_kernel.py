@@ -90,7 +90,7 @@ def exercise() -> None:
         instant = np.zeros(1, np.int64)
         books, limits = [0] * follow.BOOKS, [0] * follow.GIVEN
         books[follow.NEXT] = limits[follow.CLUSTER] = limits[follow.PAGES_PER_S] = limits[follow.GRID] = 1
-        machine.follow_demand(1, books, limits, (instant,) * 6, [4900, 16], 1.0)
+        machine.follow_demand(1, books, limits, (instant,) * 6, np.array([4900, 16]), 1.0)
         merged.divided(7, 2, 3)
         machine.entry_map(1)
         machine.populate_seq(1, 6700, 2, 0, 1)

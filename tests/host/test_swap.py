@@ -136,7 +136,7 @@ def test_rows_that_grow_keep_what_they_hold() -> None:
     rows, plain = Rows(2), list[list[int]]()
     for k in range(100):
         rows.append((k, -k))
-        rows.extend(np.arange(2 * k, dtype=np.int64))
+        rows.extend(np.arange(2 * k + 5, dtype=np.int64), k)
         plain += [[k, -k], *np.arange(2 * k).reshape(-1, 2).tolist()]
     assert rows.all.tolist() == plain
 
