@@ -557,7 +557,8 @@ class GuestMemory:
 
     def next_ballooned(self, pages: int) -> list[int]:
         """First gfns and pages of the runs that `deflate` would ask for next, so many pages of them at least."""
-        return self._balloon.next_runs(1, pages)
+        numbers: list[int] = self._balloon.next_runs(1, pages).tolist()
+        return numbers
 
     def deflated(self, pages: int, batch_pages: int) -> None:
         """Xen has given the next `pages` ballooned pages again, so many a batch."""
