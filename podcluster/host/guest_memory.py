@@ -116,6 +116,9 @@ class GuestMemory:
         self._arrays: PageBooks | None = None  # of all of these, as of the last call of a kernel
         pool = [gap for run in layout.ram for gap in reserved.gaps(*run)]
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
+        # Of memory in blocks, about so many runs are in each at some time.
+        for one in (self._nonzero, self._away, self._balloon, self._allocator.taken):
+            one.make_room(self._allocator.pool.run_count // 2)
         # What of the image did not fit at 16 MiB is allocated like the descriptors.
         self.descriptor_pages = descriptor_pages
         self._kernel_to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)

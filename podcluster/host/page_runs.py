@@ -20,7 +20,7 @@ from podcluster.host.page_sets import FIRST, PAGES, RUNS
 from podcluster.records import Int64Array
 from podcluster.units import SUPERPAGE_PAGES
 
-FEWEST_RUNS: Final = 16  # that there is room for
+FEWEST_RUNS: Final = 64  # that there is room for: enough for most guests whose memory is in one piece
 
 
 class _Runs:
