@@ -320,12 +320,12 @@ class Guest:
         """What happens next is a batch that its balloon takes from the heap, and the more room there is matters to
         nobody: nothing is on swap, no application was killed, and page cache does not wait for it.
         """
-        if self.end is not None or not (self.memory.paces and self._lock.timed):
+        driver = self._sequence.balloon
+        if not isinstance(driver, Balloon) or not driver.deflates or self.end is not None:
             return False
-        first = self._first()
-        if not isinstance(first, Balloon) or not first.deflates:
+        if self.held.swaps or self.held.killed or self._cache.wakes_at < NEVER:
             return False
-        return not (self.held.swaps or self.held.killed) and self._cache.wakes_at == NEVER
+        return self.memory.paces and self._lock.timed and self._first() is driver
 
     def take_part(self, last_ns: int, most: int) -> Taker:
         """Its balloon's part, `most` pages at most: batches that begin by `last_ns`, before all else in the guest."""

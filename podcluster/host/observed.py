@@ -10,7 +10,6 @@ Invariants  [OB-1] a sum on the grid is the sum of `Demand.at` over the guests t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,18 +39,14 @@ class Level:
         self.peak = max(self.peak, value)
         self.least = min(self.least, value)
 
-    def shift(self, changes: Sequence[tuple[int, int]], sign: int) -> None:
-        """From each of ascending instants on it is so much more (`sign` 1) or less (-1) than was said, which may be
-        before what was said last.
+    def shift(self, last_ns: int, more: int, moment: int) -> None:
+        """It has become `more` by `last_ns`, all the way up or all the way down, and some of that maybe before what was
+        said last; `moment` is the sum over its steps of how much each was times when.
         """
-        end_ns = max(self.since_ns, changes[-1][0])
-        more = sign * sum(pages for _, pages in changes)
-        self.area += self.now * (end_ns - self.since_ns) + sign * sum(
-            pages * (end_ns - t_ns) for t_ns, pages in changes
-        )
+        end_ns = max(self.since_ns, last_ns)
+        self.area += self.now * (end_ns - self.since_ns) + more * end_ns - moment
         self.since_ns = end_ns
         self.now += more
-        # On the way there was nothing beyond where it began and where it ends.
         self.peak = max(self.peak, self.now)
         self.least = min(self.least, self.now)
 

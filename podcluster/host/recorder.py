@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import mul
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -182,15 +183,21 @@ class Recorder:
         are told of later, between which nobody takes any [BA-5]: what is owned only falls there, what is free rises.
         """
         domid = resident.domain.domid
-        pages = sum(count for _, count in freed)
-        if freed:
-            self.owned.shift(freed, -1)
-            self._free.shift(freed, 1)
+        pages = self._moved(freed, 1) if freed else 0
         self.owned_of[domid] -= pages
         self._machines_change()
         if resident.moved:
             self._moved_pages += pages
         self._low_memory.crossed(self._machine.free_pages)  # none, where there is more than before
+
+    def _moved(self, log: Sequence[tuple[int, int]], sign: int) -> int:
+        """Pages have gone to the host, or (`sign` -1) from it: (when, pages), in order; how many in all."""
+        instants, counts = zip(*log, strict=True)
+        pages: int = sum(counts)
+        moment: int = sum(map(mul, instants, counts))
+        self._free.shift(instants[-1], sign * pages, sign * moment)
+        self.owned.shift(instants[-1], -sign * pages, -sign * moment)
+        return pages
 
     @property
     def alarm_pages(self) -> int:
@@ -200,8 +207,7 @@ class Recorder:
     def took(self, log: Sequence[tuple[int, int]], got: Iterable[tuple[Resident, int]]) -> None:
         """Balloons have taken pages from the host, above its alarm: (when, pages), in order, and how many each got."""
         self._agenda.reach(log[0][0])
-        self.owned.shift(log, 1)
-        self._free.shift(log, -1)
+        self._moved(log, -1)
         self._agenda.reach(log[-1][0])
         for resident, pages in got:
             self.owned_of[resident.domain.domid] += pages
