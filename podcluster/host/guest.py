@@ -246,18 +246,23 @@ class Guest:
         self._run(last_ns)
         self.calm = False
 
-    def _run_until(self, first: Stream, last_ns: int) -> int:
-        """Until when `first` may act in a run up to `last_ns`."""
+    @property
+    def goes_past(self) -> bool:
+        """Whether what happens next may be done before looks at its host that come before it [GS-4]."""
+        return self.end is None and self._is_told(self._first()) and not self.next_touches_heap
+
+    def _is_told(self, first: Stream) -> bool:
+        """Whether looks see nothing of what `first` does, or are told of it."""
         memory = self.memory
         # Who zeroes what it frees writes more than its demand tells of.
         told = memory.inert or (first is self._wants and memory.paces and not memory.zero_on_free)
-        return max(last_ns, self._past_ns) if told and self.boot_done_ns is not None else last_ns
+        return told and self.boot_done_ns is not None
 
     def _run(self, before_looks_ns: int) -> None:
         alone: Stream | None = None  # whose next act comes to more than pages
         while self.end is None:
             first = self._relaxed_first()
-            last_ns = self._run_until(first, before_looks_ns)
+            last_ns = max(before_looks_ns, self._past_ns) if self._is_told(first) else before_looks_ns
             if self._ready_ns(first) > last_ns:
                 return
             if self._settled(first).touches_heap():

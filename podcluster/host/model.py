@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Final
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.agenda import Agenda
-from podcluster.host.attention import Attention
+from podcluster.host.attention import Attention, Shown
 from podcluster.host.control import Control, Hands, kept_free_pages
 from podcluster.host.eras import RFC2009
 from podcluster.host.guest import End
@@ -280,6 +280,8 @@ class HostModel:
 
     def _run_looks(self, last_ns: int, past_ns: int) -> None:
         """All samples up to `last_ns`; until before `past_ns` guests may go past them [GS-4]."""
+        if self._coalesce and self._recorder.next_look_ns <= last_ns and self._agenda.next_ns < past_ns:
+            self._go_past(past_ns)
         while (look_ns := self._recorder.next_look_ns) <= last_ns:
             if self._agenda.next_ns < look_ns:
                 self._drain(look_ns, past_ns)
@@ -317,10 +319,24 @@ class HostModel:
                 self._recorder.heap_changed(at_ns, resident)
             if touches_heap:
                 self._targets.check_limit(at_ns, resident)
-            self._attention.acted(at_ns, resident, shown, heap=touches_heap)
-            self._recorder.acted(resident)
-            self._audit.acted(resident.domain.domid)
-            self._agenda.put_guest(resident)
+            self._acted(at_ns, resident, shown, heap=touches_heap)
+
+    def _go_past(self, past_ns: int) -> None:
+        """Let all guests whose next acts no sample has to wait for do them, so that samples are taken together."""
+        look_ns = self._recorder.next_look_ns
+        for resident in self._residents.running.values():
+            guest, at_ns = resident.guest, resident.guest.next_ns
+            if at_ns < past_ns and guest.goes_past and not resident.domain.short_of_tables:
+                shown = self._attention.shown(resident)
+                guest.run(look_ns - 1, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns)
+                self._acted(at_ns, resident, shown, heap=False)
+
+    def _acted(self, at_ns: int, resident: Resident, shown: Shown | None, *, heap: bool) -> None:
+        """A guest has acted; it is entered in the queue anew."""
+        self._attention.acted(at_ns, resident, shown, heap=heap)
+        self._recorder.acted(resident)
+        self._audit.acted(resident.domain.domid)
+        self._agenda.put_guest(resident)
 
     def _calm_until(self, resident: Resident, before_ns: int) -> int:
         """The last instant before `before_ns` up to which nobody but this guest takes from the heap, or looks at it;
