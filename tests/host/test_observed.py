@@ -65,3 +65,21 @@ def test_levels_at_many_instants(values: list[int], first_ns: int, step_ns: int)
     many.at_each(first_ns, step_ns, np.array(values, dtype=np.int64))
     assert one == many
     assert one.mean(first_ns + 100 * step_ns) == pytest.approx(many.mean(first_ns + 100 * step_ns), rel=0)
+
+
+@given(
+    st.integers(0, 1 << 40),
+    st.lists(st.tuples(st.integers(0, 100), st.integers(1, 999)), min_size=1, max_size=9),
+    st.integers(0, 9),
+    st.sampled_from([1, -1]),
+)
+def test_steps_one_way_add_up(value: int, steps: list[tuple[int, int]], cut: int, sign: int) -> None:
+    """`shift` leaves what `at` at each instant leaves, told in two parts of which either may begin before the other."""
+    one, many = Level(value, value, value), Level(value, value, value)
+    for t_ns, more in sorted(steps):
+        one.at(t_ns, one.now + sign * more)
+    for part in (steps[:cut], steps[cut:]):
+        if part:
+            moment = sum(t_ns * more for t_ns, more in part)
+            many.shift(max(part)[0], sign * sum(more for _, more in part), sign * moment)
+    assert one == many
