@@ -75,6 +75,15 @@ class Agenda:
                 return at_ns, resident
         return None
 
+    def guests_before(self, before_ns: int) -> list[tuple[int, Resident]]:
+        """The guests that act before then, and when, in that order."""
+        found = []
+        for at_ns, domid, stamp in sorted(entry for entry in self._queue if entry[0] < before_ns):
+            resident = self._running.get(domid)
+            if resident is not None and resident.queued == stamp:
+                found.append((at_ns, resident))
+        return found
+
     def put_guest(self, resident: Resident) -> None:
         """A guest acts next when it says; what stood here for it before is void."""
         self._stamp += 1

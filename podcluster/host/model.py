@@ -324,11 +324,10 @@ class HostModel:
     def _go_past(self, past_ns: int) -> None:
         """Let all guests whose next acts no sample has to wait for do them, so that samples are taken together."""
         look_ns = self._recorder.next_look_ns
-        for resident in self._residents.running.values():
-            guest, at_ns = resident.guest, resident.guest.next_ns
-            if at_ns < past_ns and guest.goes_past and not resident.domain.short_of_tables:
+        for at_ns, resident in self._agenda.guests_before(past_ns):
+            if resident.guest.goes_past and not resident.domain.short_of_tables:
                 shown = self._attention.shown(resident)
-                guest.run(look_ns - 1, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns)
+                resident.guest.run(look_ns - 1, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns)
                 self._acted(at_ns, resident, shown, heap=False)
 
     def _acted(self, at_ns: int, resident: Resident, shown: Shown | None, *, heap: bool) -> None:
