@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -49,6 +49,7 @@ from podcluster.host.streams import (
     Stream,
 )
 from podcluster.host.written import DATA, PATTERN, ZERO
+from podcluster.records import Int64Array
 from podcluster.units import SUPERPAGE_PAGES, mib_to_pages, s_to_ns
 
 CONTENTS: Final = {"zero": ZERO, "pattern": PATTERN}  # what a scrubber writes
@@ -158,7 +159,7 @@ class BootSequence:
         self._late_pages = _shares(late_pages, vcpus) if late_pages else []  # of the descriptors, by vCPU
         parts = 0 if cfg.scrubber == "none" else cfg.scrub_streams or vcpus
         self._scrubbed = _interleaved(memory.ram, parts, descending=cfg.scrub_order == "descending")
-        self.strips = Runs.lay((self._low, self._image, *self._scrubbed))
+        self._strips: Int64Array | None = None  # made when they are asked for
         self._firmware = self._stage(
             FIRMWARE, merged.WRITES, self._write_firmware, self._firmware_done, strips=self._low, interrupts=False
         )
@@ -192,6 +193,16 @@ class BootSequence:
         ]
         self._services = self._stage(SERVICES, merged.HOLDS, self._write_services, on_done, held.fits)
         self._busy = 0  # stages that the next one waits for
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_strips": None}
+
+    @property
+    def strips(self) -> Int64Array:
+        """What its stages write, as merged.py wants it."""
+        if self._strips is None:
+            self._strips = Runs.lay((self._low, self._image, *self._scrubbed))
+        return self._strips
 
     @property
     def streams(self) -> list[Stage]:
