@@ -79,7 +79,7 @@ MakeMachine = Callable[[HostConfig, int], Mechanism]
 
 HOST_BYTES: Final = 256 * 1024  # what a host's own objects take, ...
 GUEST_BYTES: Final = 128 * 1024  # ... those of each guest, ...
-RUN_BYTES: Final = 112  # ... and a run of pages in its books, or one of its ends
+RUN_BYTES: Final = 64  # ... and a run of pages in its books, with the room beside it
 
 
 def make_machine(host: HostConfig, ram_pages: int, kind: type[Machine] | None = None) -> Mechanism:
