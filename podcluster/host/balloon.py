@@ -516,9 +516,10 @@ class Balloon:
     @property
     def _certain(self) -> int:
         """Pages that can be taken in whole batches before the first that may fail."""
-        if self._certainty is None:
+        certain = self._certainty
+        if certain is None:
             return 0
-        kept, least, exact = self._certainty
+        kept, least, exact = certain
         counted = self._memory.available - kept
         if exact and counted >= self.need:
             return self.need

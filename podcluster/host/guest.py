@@ -267,21 +267,32 @@ class Guest:
                 return
             if self._settled(first).touches_heap():
                 return
-            if first is not alone and isinstance(first, MERGED):
+            if self._timed_in_kernels and first is not alone and isinstance(first, MERGED):
                 share = first.join(first=True)
-                if share is not None and self.memory.paces and self._lock.timed:
+                if share is not None:
                     alone = self._merge(first, share, last_ns)
                     continue
             alone = None
-            # It may go on until another's instant. Nobody that does not wait for the lock has one before it is free,
-            # or it would be first: so that these instants alone say whose turn it is, whatever Xen takes meanwhile.
-            bound, before = last_ns, True
-            for other in self._streams:
-                if other is first:
-                    before = False
-                else:
-                    bound = min(bound, other.next_ns - before)
-            first.run(max(bound, first.next_ns), single=False)
+            first.run(max(self._before_others(first, last_ns), first.next_ns), single=False)
+
+    @property
+    def _timed_in_kernels(self) -> bool:
+        """Whether kernels make acts of different streams at the instants at which Xen lets them."""
+        return self.memory.paces and self._lock.timed
+
+    def _before_others(self, first: Stream, last_ns: int) -> int:
+        """The last instant up to which the stream whose turn it is may go on before another's.
+
+        Nobody that does not wait for the lock has an instant before it is free, or it would be first: so that instants
+        alone say whose turn it is, whatever Xen takes meanwhile.
+        """
+        before = True
+        for other in self._streams:
+            if other is first:
+                before = False
+            else:
+                last_ns = min(last_ns, other.next_ns - before)
+        return last_ns
 
     def _merge(self, first: Joins, share: Share, last_ns: int) -> Stream | None:
         """Run batches of all streams whose turn comes by `last_ns`, `first`'s first, before anybody else's turn; who of
@@ -330,19 +341,13 @@ class Guest:
             return False
         if self.held.swaps or self.held.killed or self._cache.wakes_at < NEVER:
             return False
-        return self.memory.paces and self._lock.timed and self._first() is driver
+        return self._timed_in_kernels and self._first() is driver
 
     def take_part(self, last_ns: int, most: int) -> Taker:
         """Its balloon's part, `most` pages at most: batches that begin by `last_ns`, before all else in the guest."""
         first = self._settled_first()
         assert isinstance(first, Balloon)
-        before = True
-        for other in self._streams:
-            if other is first:
-                before = False
-            else:
-                last_ns = min(last_ns, other.next_ns - before)
-        return first.take_part(last_ns, most)
+        return first.take_part(self._before_others(first, last_ns), most)
 
     def took(self, one: Taker) -> None:
         """What its balloon got."""

@@ -26,8 +26,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import numpy as np
-
 from podcluster.config import GuestConfig, Range
 from podcluster.host import merged
 from podcluster.host.barrier import poll_ns
@@ -35,7 +33,7 @@ from podcluster.host.domain import Run
 from podcluster.host.draws import first_numbers
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
-from podcluster.host.page_runs import aligned_blocks
+from podcluster.host.page_runs import aligned_blocks, run_array
 from podcluster.host.streams import (
     DESCRIPTORS,
     FIRMWARE,
@@ -384,6 +382,6 @@ def _shares(pages: int, parts: int) -> list[int]:
 
 def _interleaved(ram: Sequence[Run], parts: int, *, descending: bool) -> list[Runs]:
     """RAM dealt out to so many parts: all of it to one, else 2 MiB by 2 MiB; in the order it is gone through."""
-    runs = aligned_blocks(ram, SUPERPAGE_PAGES) if parts > 1 else np.array(ram, np.int64)
+    runs = aligned_blocks(ram, SUPERPAGE_PAGES) if parts > 1 else run_array(ram)
     step = -1 if descending else 1
     return [Runs(runs[i::parts][::step], descending=descending) for i in range(parts)]

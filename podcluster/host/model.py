@@ -374,10 +374,9 @@ class HostModel:
                 shown = self._attention.shown(one)
                 one.guest.took(taker)
                 self._targets.check_limit(taker.last_ns, one)
-                self._attention.acted(taker.first_ns, one, shown, heap=True)
-                self._recorder.acted(one)
-                self._audit.acted(one.domain.domid)
-            self._agenda.put_guest(one)
+                self._acted(taker.first_ns, one, shown, heap=True)
+            else:
+                self._agenda.put_guest(one)
         return True
 
     def _check_tables(self, resident: Resident, at_ns: int, *, balloons: bool) -> None:

@@ -20,7 +20,27 @@ from podcluster.host.page_sets import FIRST, PAGES, RUNS
 from podcluster.records import Int64Array
 from podcluster.units import SUPERPAGE_PAGES
 
+PackedPairs = tuple[Numbers, Numbers]
+
 FEWEST_RUNS: Final = 64  # that there is room for: enough for most guests whose memory is in one piece
+
+
+def run_array(runs: Iterable[Run] | Int64Array) -> Int64Array:
+    """[run, 2] these runs, empty ones left out."""
+    numbers = runs if isinstance(runs, np.ndarray) else np.array(list(runs), np.int64)
+    numbers = numbers.reshape(-1, 2)
+    return numbers[numbers[:, 1] > 0]
+
+
+def packed_pairs(pairs: Int64Array) -> PackedPairs:
+    """[pair, 2] as few bytes."""
+    first, second = pairs.T
+    return packed_numbers(first), packed_numbers(second)
+
+
+def unpacked_pairs(packed: PackedPairs) -> Int64Array:
+    """The pairs again."""
+    return np.stack([unpacked_numbers(column) for column in packed], axis=1)
 
 
 class _Runs:
@@ -53,12 +73,11 @@ class _Runs:
         """[run, 2] what it holds."""
         return self.array[FIRST : FIRST + 2 * self.run_count].reshape(-1, 2)
 
-    def __getstate__(self) -> tuple[Numbers, Numbers]:
-        first, second = self._numbers().T
-        return packed_numbers(first), packed_numbers(second)
+    def __getstate__(self) -> PackedPairs:
+        return packed_pairs(self._numbers())
 
-    def __setstate__(self, state: tuple[Numbers, Numbers]) -> None:
-        self._set(np.stack([unpacked_numbers(column) for column in state], axis=1))
+    def __setstate__(self, state: PackedPairs) -> None:
+        self._set(unpacked_pairs(state))
 
     def _set(self, numbers: Int64Array) -> None:
         """Hold these numbers, [run, 2]."""
@@ -125,9 +144,7 @@ class PageStack(_Runs):
         if isinstance(runs, tuple) and not runs:  # as most are at first
             super().__init__()
             return
-        numbers = runs if isinstance(runs, np.ndarray) else np.array(list(runs), np.int64)
-        numbers = numbers.reshape(-1, 2)
-        self._set(numbers[numbers[:, 1] > 0])
+        self._set(run_array(runs))
 
     def push(self, run: Run) -> None:
         """Put a run on top."""
@@ -190,11 +207,6 @@ class Allocator:
         """`pool` in the reverse of the order in which it is handed out."""
         self.pool = PageStack(pool)
         self.taken = PageStack(taken)
-
-    @property
-    def pool_pages(self) -> int:
-        """Pages that nobody has written yet."""
-        return self.pool.pages
 
     @property
     def taken_pages(self) -> int:

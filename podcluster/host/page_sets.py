@@ -217,19 +217,34 @@ def _gather(pieces: Ints, n: int, first: int, count: int) -> int:
     return n + 1
 
 
+@routine
+def _cut_top(a: Ints, pages: int) -> int:
+    """Take no more than so many pages off the topmost run, from its top page down; how many."""
+    top = FIRST + 2 * a[RUNS] - 2
+    take = min(a[top + 1], pages)
+    a[top + 1] -= take
+    a[PAGES] -= take
+    if a[top + 1] == 0:
+        a[RUNS] -= 1
+    return int(take)
+
+
+@routine
+def _top_end(a: Ints) -> int:
+    """The gfn after the topmost run."""
+    top = FIRST + 2 * a[RUNS] - 2
+    return int(a[top] + a[top + 1])
+
+
 @kernel
 def draw(a: Ints, pages: int, pieces: Ints, n: int) -> int:
     """Take the topmost pages off a stack, as many of `pages` as there are, and add them to the first `n` pairs of
     `pieces`; how many there are then.
     """
     while pages > 0 and a[RUNS] > 0:
-        top = FIRST + 2 * a[RUNS] - 2
-        take = min(a[top + 1], pages)
-        n = _gather(pieces, n, a[top] + a[top + 1] - take, take)
-        a[top + 1] -= take
-        a[PAGES] -= take
-        if a[top + 1] == 0:
-            a[RUNS] -= 1
+        end = _top_end(a)
+        take = _cut_top(a, pages)
+        n = _gather(pieces, n, end - take, take)
         pages -= take
     return n
 
@@ -312,14 +327,9 @@ def take_back(pool: Ints, balloon: Ints, away: Ints, pages: int, batch: int) -> 
     while pages > 0:
         if left == 0:
             left = min(batch, pages)
-        top = FIRST + 2 * balloon[RUNS] - 2
-        take = min(balloon[top + 1], left)
-        first = balloon[top] + balloon[top + 1] - take
-        balloon[top + 1] -= take
-        balloon[PAGES] -= take
-        if balloon[top + 1] == 0:
-            balloon[RUNS] -= 1
-        push(pool, first, take, False)
-        set_remove(away, first, take)
+        end = _top_end(balloon)
+        take = _cut_top(balloon, left)
+        push(pool, end - take, take, False)
+        set_remove(away, end - take, take)
         left -= take
         pages -= take

@@ -20,8 +20,8 @@ import numpy as np
 from podcluster.host import merged
 from podcluster.host.batches import DIED
 from podcluster.host.domain import Run
-from podcluster.host.integers import Numbers, packed_numbers, unpacked_numbers
 from podcluster.host.lock import Lock
+from podcluster.host.page_runs import PackedPairs, packed_pairs, run_array, unpacked_pairs
 from podcluster.host.shares import Share, share
 from podcluster.host.written import DATA
 from podcluster.records import Int64Array
@@ -243,24 +243,21 @@ class Runs:
     __slots__ = ("_at", "_ends", "_runs", "descending", "pages")
 
     def __init__(self, runs: Iterable[Run] | Int64Array, *, descending: bool = False) -> None:
-        numbers = runs if isinstance(runs, np.ndarray) else np.array(list(runs), np.int64)
-        numbers = numbers.reshape(-1, 2)
         self._at = 0  # of its strips, among those of others
         self.descending = descending
-        self._set(numbers[numbers[:, 1] > 0])
+        self._set(run_array(runs))
 
     def _set(self, runs: Int64Array) -> None:
         self._runs = runs
         self._ends: Int64Array = np.cumsum(runs[:, 1])
         self.pages = int(self._ends[-1]) if len(runs) else 0
 
-    def __getstate__(self) -> tuple[Numbers, Numbers, int, bool]:
-        first, count = map(packed_numbers, self._runs.T)
-        return first, count, self._at, self.descending
+    def __getstate__(self) -> tuple[PackedPairs, int, bool]:
+        return packed_pairs(self._runs), self._at, self.descending
 
-    def __setstate__(self, state: tuple[Numbers, Numbers, int, bool]) -> None:
-        first, count, self._at, self.descending = state
-        self._set(np.stack((unpacked_numbers(first), unpacked_numbers(count)), axis=1))
+    def __setstate__(self, state: tuple[PackedPairs, int, bool]) -> None:
+        runs, self._at, self.descending = state
+        self._set(unpacked_pairs(runs))
 
     @staticmethod
     def lay(parts: Iterable[Runs]) -> Int64Array:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from podcluster.host.heap import heap_take_few
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.merged import muldiv
+from podcluster.host.merged import NEVER, muldiv
 from podcluster.host.ranges import fill_holes
 from podcluster.host.state import DomainState, HostState
 
@@ -50,7 +50,7 @@ LOG_FIELDS = 2  # (when, pages) of each batch
 def _whose_turn(p: Ints) -> int:
     """The taker whose next batch can begin first, or -1."""
     found = -1
-    found_ready = np.int64(1) << 62
+    found_ready = np.int64(NEVER)
     for k in range(p.shape[0] // TAKER_FIELDS):
         at = k * TAKER_FIELDS
         ready = max(p[at + NEXT], p[at + FREE])

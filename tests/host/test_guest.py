@@ -93,7 +93,7 @@ def test_allocator_hands_out_in_order(steps: list[tuple[str, int, int]]) -> None
             run = away.pop()
             allocator.put_back([run])
             pool = laid_out([run]) + pool
-        assert (allocator.taken_pages, allocator.pool_pages) == (len(taken), len(pool))
+        assert (allocator.taken_pages, allocator.pool.pages) == (len(taken), len(pool))
 
 
 def test_random_blocks_are_the_same_pages() -> None:
