@@ -49,8 +49,9 @@ class ArraysType(types.Type):  # type: ignore[misc]  # Numba is untyped
 
 
 def _address(array: npt.NDArray[Any]) -> int:
-    """Where an array begins; `array.ctypes` is many times slower, and what says it of the array itself, of records."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8).data))
+    """Where an array begins; `array.ctypes` is several times slower, and so is a buffer that describes records."""
+    plain = array if array.dtype.names is None else array.view(np.uint8)
+    return ctypes.addressof(ctypes.c_char.from_buffer(plain))  # type: ignore[arg-type]  # numpy's arrays are buffers
 
 
 class Arrays:
@@ -65,14 +66,14 @@ class Arrays:
 
     def __init__(self, **arrays: npt.NDArray[Any]) -> None:
         assert arrays.keys() == {field.name for field in self.FIELDS}, "an array too many or too few"
-        table = np.empty((len(self.FIELDS), 2), np.int64)
-        for k, field in enumerate(self.FIELDS):
+        words: list[int] = []
+        for field in self.FIELDS:
             array = arrays[field.name]
             assert array.dtype == field.dtype and array.shape[1:] == field.entry and array.flags.c_contiguous, field
-            table[k] = _address(array), len(array)
-            setattr(self, field.name, array)
-        self._table = table
-        self.address = _address(table)
+            words += _address(array), len(array)
+        vars(self).update(arrays)
+        self._table = np.array(words, np.int64)
+        self.address = _address(self._table)
 
     def replace(self, **arrays: npt.NDArray[Any]) -> Self:
         """The same with some arrays exchanged."""
