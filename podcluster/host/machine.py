@@ -162,7 +162,8 @@ class Machine:
         costs: Mapping[str, int] | None = None,
     ) -> None:
         self._gfn_blocks = 0
-        self._h = new_host_state(host_pages, scrub_on_free=scrub_on_free, words=words, gfn_blocks=0)
+        room = host_pages // BLOCK_PAGES  # for guests that are promised no more than there is; more is made for others
+        self._h = new_host_state(host_pages, scrub_on_free=scrub_on_free, words=words, gfn_blocks=room)
         for switch, value in SWITCHES[era].items():
             self._h.rec[switch] = value
         heap.heap_init(self._h)

@@ -26,6 +26,8 @@ import numpy.typing as npt
 
 from podcluster.host.layout import Arrays, fields
 
+SMALL_BYTES = 1 << 20  # an array that may as well be there as a whole
+
 BLOCK_PAGES = 512
 GIB_PAGES = 1 << 18
 GIB_BLOCKS = 512
@@ -292,11 +294,13 @@ class DomainState(Arrays):
 
 
 def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeroes of `shape` that cost no memory until they are written, in pages of 4 KiB and never in huge ones."""
+    """Zeroes of `shape` that cost no memory until they are written, in pages of 4 KiB and never in huge ones; of small
+    arrays most is written, and memory that others had costs less to clear than the system takes to give some.
+    """
     kind = np.dtype(dtype)
     count = math.prod(shape)
     size = max(count * kind.itemsize, 1)
-    if size < 1 << 16:
+    if size < SMALL_BYTES:
         return np.zeros(shape, kind)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
