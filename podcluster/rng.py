@@ -5,6 +5,7 @@ adding a domain, an actor or a policy leaves every other draw alone, so that two
 random numbers). A stream costs about 7 us to make: one per domain and purpose, never one per event.
 """
 
+from collections.abc import Iterable
 from hashlib import blake2s
 
 import numpy as np
@@ -25,5 +26,10 @@ def stream(root_seed: int, *path: str | int) -> np.random.Generator:
 
 def entropy(root_seed: int, *path: str | int) -> bytes:
     """What `stream` is seeded with: words of 32 bits, four for the path and then as many as the seed has."""
-    digest = blake2s("/".join(map(str, path)).encode(), digest_size=16).digest()
-    return digest + root_seed.to_bytes(4 * max(1, -(-root_seed.bit_length() // 32)), "little")
+    return entropies(root_seed, ["/".join(map(str, path))])[0]
+
+
+def entropies(root_seed: int, paths: Iterable[str]) -> list[bytes]:
+    """The same for each of these paths, written with slashes."""
+    seed = root_seed.to_bytes(4 * max(1, -(-root_seed.bit_length() // 32)), "little")
+    return [blake2s(path.encode(), digest_size=16).digest() + seed for path in paths]

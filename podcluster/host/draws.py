@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
-from podcluster.rng import entropy
+from podcluster.rng import entropies
 
 POOL: Final = 4  # words that SeedSequence mixes all its entropy into
 
@@ -32,7 +32,7 @@ CHEAP = np.uint64(0xDA942042E4DD58B5)  # of DXSM
 def first_numbers(root_seed: int, path: Iterable[str | int], names: Iterable[str]) -> list[float]:
     """`stream(root_seed, *path, name).random()` for each name."""
     of = "/".join(map(str, path))
-    seeds = [entropy(root_seed, f"{of}/{name}") for name in names]
+    seeds = entropies(root_seed, [f"{of}/{name}" for name in names])
     if not seeds:
         return []
     words = np.frombuffer(b"".join(seeds), dtype="<u4").astype(np.uint64)
