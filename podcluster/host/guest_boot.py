@@ -22,8 +22,9 @@ Departs     A scrubber's batch is one act: what two of them do within 2 MiB does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from podcluster.config import GuestConfig, Range
@@ -85,9 +86,11 @@ class Boot:
             "unpack_size": cfg.install.unpack_mib,
             "install": cfg.install.install_s,
         }
+        at = {name: low for name, (low, _) in ranges.items()}
         drawn = [name for name, (low, high) in ranges.items() if low != high]
-        shares = dict(zip(drawn, first_numbers(seed, ("domain", domain_id, attempt), drawn), strict=True))
-        at = {name: low + (high - low) * shares.get(name, 0.0) for name, (low, high) in ranges.items()}
+        for name, share in zip(drawn, first_numbers(seed, ("domain", domain_id, attempt), drawn), strict=True):
+            low, high = ranges[name]
+            at[name] = low + (high - low) * share
         return cls(
             firmware_ns=s_to_ns(at["firmware"]),
             kernel_pages=mib_to_pages(at["kernel_size"]),
@@ -156,7 +159,8 @@ class BootSequence:
         late_pages = int(cfg.late_descriptors_share * memory.descriptor_pages)
         self._late_pages = _shares(late_pages, vcpus) if late_pages else []  # of the descriptors, by vCPU
         parts = 0 if cfg.scrubber == "none" else cfg.scrub_streams or vcpus
-        self._scrubbed = _interleaved(memory.ram, parts, descending=cfg.scrub_order == "descending")
+        dealt = _interleaved(memory.ram, parts, descending=cfg.scrub_order == "descending")
+        self._scrubbed = [runs.twin() for runs in dealt]
         self._strips: Int64Array | None = None  # made when they are asked for
         self._firmware = self._stage(
             FIRMWARE, merged.WRITES, self._write_firmware, self._firmware_done, strips=self._low, interrupts=False
@@ -380,8 +384,9 @@ def _shares(pages: int, parts: int) -> list[int]:
     return [pages * (i + 1) // parts - pages * i // parts for i in range(parts)]
 
 
-def _interleaved(ram: Sequence[Run], parts: int, *, descending: bool) -> list[Runs]:
+@lru_cache(maxsize=8)  # machines are often alike
+def _interleaved(ram: tuple[Run, ...], parts: int, *, descending: bool) -> tuple[Runs, ...]:
     """RAM dealt out to so many parts: all of it to one, else 2 MiB by 2 MiB; in the order it is gone through."""
     runs = aligned_blocks(ram, SUPERPAGE_PAGES) if parts > 1 else run_array(ram)
     step = -1 if descending else 1
-    return [Runs(runs[i::parts][::step], descending=descending) for i in range(parts)]
+    return tuple(Runs(runs[i::parts][::step], descending=descending) for i in range(parts))

@@ -249,8 +249,15 @@ class Runs:
 
     def _set(self, runs: Int64Array) -> None:
         self._runs = runs
-        self._ends: Int64Array = np.cumsum(runs[:, 1])
+        self._ends: Int64Array = runs[:, 1].cumsum()
         self.pages = int(self._ends[-1]) if len(runs) else 0
+
+    def twin(self) -> Runs:
+        """The same, to lie in a place of its own among strips."""
+        other = Runs.__new__(Runs)
+        other._at, other.descending, other.pages = 0, self.descending, self.pages
+        other._runs, other._ends = self._runs, self._ends
+        return other
 
     def __getstate__(self) -> tuple[PackedPairs, int, bool]:
         return packed_pairs(self._runs), self._at, self.descending
