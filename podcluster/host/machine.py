@@ -8,6 +8,7 @@ Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `de
 Rules       T1-T4, P1-P15 of docs/model.md; H1-H3 of docs/model.md.
 """
 
+import gc
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -72,6 +73,8 @@ from podcluster.host.state import (
 )
 from podcluster.host.takers import Taker
 from podcluster.records import Int64Array
+
+gc.freeze()  # the compiler is a hundred thousand objects that stay: no collection need go through them again
 
 TOLD = 1024  # of each kind that a kernel puts down at once
 RUNS_LOGGED = 1 << 12
