@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from podcluster.bench.page_loop import make_page_loop_host
 from podcluster.bench.processes import peak_rss_mib, warm
-from podcluster.cluster.pool import HostPlan, MakeHost, make_host
+from podcluster.cluster.pool import HostPlan, MakeHost, let_go_of_host, make_host
 from podcluster.config import Config
 from podcluster.records import Close, Command, HostReport, HostSpec, MachineRequest, StartDomain
 from podcluster.units import SUPERPAGE_PAGES, gib_to_pages, s_to_ns
@@ -134,7 +134,10 @@ class Storm:
         """Boot these at once on a host of their own, and follow them to the end."""
         end_ns = self._plan.telemetry_ns
         commands: list[Command] = [StartDomain(1, machine) for machine in machines]
-        return make(replace(self._spec, host_id=host_id), self._plan).advance(end_ns, [*commands, Close(end_ns)])
+        host = make(replace(self._spec, host_id=host_id), self._plan)
+        report = host.advance(end_ns, [*commands, Close(end_ns)])
+        let_go_of_host(host)
+        return report
 
     def tally(self, host_ids: Sequence[int]) -> Tally:
         """Boot these hosts one after another; what is kept of them."""
