@@ -103,7 +103,8 @@ class GuestMemory:
         self.ram = layout.ram
         self.pattern_is_zero = False  # Xen knows the scrub pattern (S1)
         self.ram_pages = layout.ram_pages
-        self._nonzero = PageSet()
+        end = max(first + count for first, count in layout.ram)
+        self._nonzero = PageSet(end)
         self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
         self.firmware = _clip(layout.ram, 0, FIRMWARE_END)
         self.image = _clip(layout.ram, KERNEL_GFN, KERNEL_GFN + image_pages)
@@ -111,7 +112,7 @@ class GuestMemory:
         for first, count in (*self.firmware, *self.image):
             reserved.add(first, count)
         self._reserved = reserved
-        self._away = PageSet()  # ballooned gfns
+        self._away = PageSet(end)  # ballooned gfns
         self._balloon = PageStack()  # the same, in order
         self._arrays: PageBooks | None = None  # of all of these, as of the last call of a kernel
         pool = [gap for run in layout.ram for gap in reserved.gaps(*run)]
@@ -162,9 +163,11 @@ class GuestMemory:
         return self._nonzero.runs()
 
     @property
-    def run_count(self) -> int:
-        """How many runs of pages these books are kept in."""
-        return self._nonzero.run_count + self._away.run_count + self._allocator.run_count + self._balloon.run_count
+    def books_bytes(self) -> int:
+        """How much memory of this computer these books take."""
+        allocator = self._allocator
+        books = (self._nonzero, self._away, self._reserved, self._balloon, allocator.pool, allocator.taken)
+        return sum(one.array.nbytes for one in books)
 
     @property
     def ballooned_pages(self) -> int:

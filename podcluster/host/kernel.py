@@ -56,6 +56,7 @@ KERNEL_SOURCES = (
     "waves.py",
     "ranges.py",
     "page_sets.py",
+    "page_stacks.py",
     "batches.py",
     "merged.py",
     "turns.py",

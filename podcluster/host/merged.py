@@ -20,21 +20,10 @@ import numpy.typing as npt
 
 from podcluster.host.batches import ALL_GIVEN, B_GIVEN, B_ZEROED, DIED, HEAP_NEXT, hand_over
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.page_sets import (
-    PAGES,
-    RUNS,
-    PageBooks,
-    draw,
-    draw_spare,
-    free_reach,
-    push,
-    room_of,
-    runs_of,
-    set_add,
-    set_remove,
-)
+from podcluster.host.page_sets import PAGES, PageBooks, free_reach, runs_fit, set_add, set_remove
+from podcluster.host.page_stacks import draw, draw_spare, push, room_of, runs_of
 from podcluster.host.ranges import write_range
-from podcluster.host.state import DomainState, HostState
+from podcluster.host.state import BLOCK_PAGES, DomainState, HostState
 from podcluster.host.written import DATA, PATTERN
 
 Ints = npt.NDArray[np.int64]
@@ -293,9 +282,8 @@ def _with_others(c: Ints, b: PageBooks, p: Ints, k: int, size: int, max_share: f
 @routine
 def _runs_of(c: Ints, b: PageBooks, p: Ints, at: int, size: int) -> int:
     """How many more runs there may be in any of the books after a batch of so many pages."""
-    if p[at + KIND] == SCRUBBING:
-        between = b.data[RUNS] + b.away[RUNS] + b.reserved[RUNS] + 2
-        return int(min(size, between)) if p[at + CONTENT] == PATTERN else 0
+    if p[at + KIND] == SCRUBBING:  # what lies between is of no other block than they
+        return int(size // BLOCK_PAGES + p[at + STRIP_END] - p[at + STRIP] + 1) if p[at + CONTENT] == PATTERN else 0
     handled = runs_of(b.pool, size) + runs_of(b.taken, b.taken[PAGES] - _in_use(c)) + p[at + STRIP_END] - p[at + STRIP]
     return int(min(size, handled)) + 2
 
@@ -308,8 +296,8 @@ def _scrub(h: HostState, g: DomainState, b: PageBooks, c: Ints, first: int, coun
     gone = 0
     while gone < count:
         gfn = first + gone * step
-        reach = free_reach(b.data, b.away, b.reserved, gfn, step)
-        pages = min(abs(reach), count - gone)
+        reach = free_reach(b.data, b.away, b.reserved, gfn, step, count - gone)
+        pages = abs(reach)
         if reach > 0:
             done = write_range(h, g, gfn, pages, step, content)
             if content == PATTERN and c[PATTERN_COUNTS]:
@@ -482,7 +470,7 @@ def run_merged(
         if debt <= 0 and c[SERVED] >= 0 and kind != GIVES and kind != SCRUBBING:
             size = _with_others(c, b, p, k, size, max_share, floor_share)
         c[MORE] = _runs_of(c, b, p, at, size)
-        room = min(min(room_of(b.data), room_of(b.taken)), min(room_of(b.away), room_of(b.balloon)))
+        room = min(min(runs_fit(b.data), room_of(b.taken)), min(runs_fit(b.away), room_of(b.balloon)))
         if c[MORE] > min(room, pieces.shape[0] // 2) or FREED_FIELDS * c[FREED] >= freed.shape[0]:
             c[HOW] = BOOKS_FULL
             return

@@ -78,8 +78,7 @@ if TYPE_CHECKING:
 MakeMachine = Callable[[HostConfig, int], Mechanism]
 
 HOST_BYTES: Final = 256 * 1024  # what a host's own objects take, ...
-GUEST_BYTES: Final = 128 * 1024  # ... those of each guest, ...
-RUN_BYTES: Final = 64  # ... and a run of pages in its books, with the room beside it
+GUEST_BYTES: Final = 128 * 1024  # ... and those of each guest
 
 
 def make_machine(host: HostConfig, ram_pages: int, kind: type[Machine] | None = None) -> Mechanism:
@@ -226,8 +225,8 @@ class HostModel:
     def resident_bytes(self) -> int:
         """About how much memory of this computer the host takes."""
         standing = self._residents.standing
-        runs = sum(resident.memory.run_count for resident in standing)
-        return self._machine.resident_bytes + HOST_BYTES + GUEST_BYTES * len(standing) + RUN_BYTES * runs
+        books = sum(resident.memory.books_bytes for resident in standing)
+        return self._machine.resident_bytes + HOST_BYTES + GUEST_BYTES * len(standing) + books
 
     def let_go(self) -> None:
         """Give most of that back at once: the host is of no use from here on. (Guests and their streams point at each

@@ -1,8 +1,8 @@
 """Sets and orders of a guest's pages, as runs.
 
 What        `PageSet`, a set of gfns; `PageStack`, runs in an order; `Allocator`, the order in which untouched pages are
-            taken. Their numbers are arrays that kernels take as they are (page_sets.py); here is what Python asks of
-            them. And what lists of runs have in common.
+            taken. Their numbers are arrays that kernels take as they are (page_sets.py, page_stacks.py); here is what
+            Python asks of them. And what lists of runs have in common.
 Units       Pages of 4 KiB; a run is (first gfn, count).
 """
 
@@ -13,16 +13,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from podcluster.host import page_sets
+from podcluster.host import page_sets, page_stacks
 from podcluster.host.domain import Run
 from podcluster.host.integers import Numbers, packed_numbers, unpacked_numbers
-from podcluster.host.page_sets import FIRST, PAGES, RUNS
+from podcluster.host.page_sets import PAGES
+from podcluster.host.page_stacks import FIRST, RUNS
 from podcluster.records import Int64Array
 from podcluster.units import SUPERPAGE_PAGES
 
 PackedPairs = tuple[Numbers, Numbers]
 
 FEWEST_RUNS: Final = 64  # that there is room for: enough for most guests whose memory is in one piece
+FEWEST_ROWS: Final = 64  # of blocks that are in a set in part
+PIECES: Final = 64  # runs that are asked for at once
 
 
 def run_array(runs: Iterable[Run] | Int64Array) -> Int64Array:
@@ -43,13 +46,122 @@ def unpacked_pairs(packed: PackedPairs) -> Int64Array:
     return np.stack([unpacked_numbers(column) for column in packed], axis=1)
 
 
-class _Runs:
-    """Runs in an array, with room for more."""
+def _larger(array: Int64Array, size: int) -> Int64Array:
+    """The same with room for more."""
+    larger = np.empty(size, np.int64)
+    larger[: len(array)] = array
+    return larger
+
+
+class PageSet:
+    """A set of gfns; `pages` is their number."""
 
     __slots__ = ("array",)
 
-    def __init__(self) -> None:
-        self.array = np.zeros(FIRST + 2 * FEWEST_RUNS, np.int64)
+    def __init__(self, end: int = 0) -> None:
+        """Empty; made for gfns below `end`, and larger where others come."""
+        self._make(-(-end // SUPERPAGE_PAGES), FEWEST_ROWS)
+
+    def _make(self, blocks: int, rows: int) -> None:
+        rows = page_sets.FULL + 1 + min(rows, blocks)
+        first_row = page_sets.TABLE + (blocks + 1) // 2
+        full = first_row + page_sets.ROW_WORDS * page_sets.FULL
+        self.array = np.empty(first_row + page_sets.ROW_WORDS * rows, np.int64)
+        self.array[:full] = 0
+        self.array[full : full + page_sets.ROW_WORDS] = -1
+        self.array[page_sets.BLOCKS] = blocks
+        self.array[page_sets.TOP_ROW] = page_sets.FULL + 1
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return int(self.array[PAGES])
+
+    def make_room(self, more: int) -> None:
+        """See to it that so many more runs fit in."""
+        array = self.array
+        blocks, used = int(array[page_sets.BLOCKS]), int(array[page_sets.USED])
+        shared = page_sets.TABLE + (blocks + 1) // 2 + page_sets.ROW_WORDS * (page_sets.FULL + 1)
+        rows = (len(array) - shared) // page_sets.ROW_WORDS
+        if rows < min(used + 2 * more, blocks):
+            rows = min(max(used + 2 * more, 4 * rows), blocks)
+            self.array = _larger(array, shared + page_sets.ROW_WORDS * rows)
+
+    def _reach_to(self, end: int) -> None:
+        """See to it that gfns below `end` can be in it."""
+        if end > SUPERPAGE_PAGES * int(self.array[page_sets.BLOCKS]):
+            runs = self._ends()
+            self._make(-(-end // SUPERPAGE_PAGES), 2 * len(runs) + FEWEST_ROWS)
+            page_sets.add_runs(self.array, runs.reshape(-1))
+
+    def add(self, first: int, count: int) -> int:
+        """Put a run in; how many of its pages were not there."""
+        self._reach_to(first + count)
+        self.make_room(1)
+        return page_sets.set_add(self.array, first, count)
+
+    def remove(self, first: int, count: int) -> int:
+        """Take a run out; how many of its pages were there."""
+        self.make_room(1)
+        return page_sets.set_remove(self.array, first, count)
+
+    def gaps(self, first: int, count: int) -> list[Run]:
+        """Runs of [first, first + count) that are not in the set, ascending."""
+        return free_runs((self, NOTHING, NOTHING), first, count, descending=False)
+
+    def runs(self) -> list[Run]:
+        """All runs, ascending."""
+        return [(first, end - first) for first, end in self._ends().tolist()]
+
+    def _ends(self) -> Int64Array:
+        """[run, 2] the first gfn and the end of each run, ascending."""
+        runs = np.empty(2 * PIECES, np.int64)
+        n = page_sets.list_runs(self.array, NOTHING.array, runs)
+        if n > PIECES:
+            runs = np.empty(2 * n, np.int64)
+            page_sets.list_runs(self.array, NOTHING.array, runs)
+        return runs[: 2 * n].reshape(-1, 2)
+
+    def __contains__(self, gfn: object) -> bool:
+        return isinstance(gfn, int) and not self.gaps(gfn, 1)
+
+    def __getstate__(self) -> tuple[PackedPairs, int]:
+        return packed_pairs(self._ends()), int(self.array[page_sets.BLOCKS])
+
+    def __setstate__(self, state: tuple[PackedPairs, int]) -> None:
+        packed, blocks = state
+        runs = unpacked_pairs(packed)
+        self._make(blocks, 2 * len(runs) + FEWEST_ROWS)
+        page_sets.add_runs(self.array, runs.reshape(-1))
+
+
+NOTHING: Final = PageSet()  # nobody adds to it
+
+
+def free_runs(sets: tuple[PageSet, PageSet, PageSet], first: int, count: int, *, descending: bool) -> list[Run]:
+    """Runs of [first, first + count) of which no page is in any of the sets, in the order in which they are met."""
+    one, two, three = (each.array for each in sets)
+    begin, step = (first + count - 1, -1) if descending else (first, 1)
+    pieces = np.empty(2 * PIECES + 1, np.int64)
+    found: list[Run] = []
+    while count > 0:
+        n = page_sets.list_free(one, two, three, begin, count, step, pieces)
+        gone = int(pieces[0])
+        found += _pairs(pieces[1:], n)
+        begin, count = begin + gone * step, count - gone
+    return found
+
+
+class PageStack:
+    """Runs in an order, each taken from its top page down; the last is taken first."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, runs: Iterable[Run] | Int64Array = ()) -> None:
+        if isinstance(runs, tuple) and not runs:  # as most are at first
+            self.array = np.zeros(FIRST + 2 * FEWEST_RUNS, np.int64)
+            return
+        self._set(run_array(runs))
 
     @property
     def pages(self) -> int:
@@ -65,9 +177,7 @@ class _Runs:
         """See to it that so many more runs fit in."""
         needed = FIRST + 2 * (self.run_count + more)
         if needed > len(self.array):
-            larger = np.zeros(max(needed, 4 * len(self.array)), np.int64)
-            larger[: len(self.array)] = self.array
-            self.array = larger
+            self.array = _larger(self.array, max(needed, 4 * len(self.array)))
 
     def _numbers(self) -> Int64Array:
         """[run, 2] what it holds."""
@@ -81,80 +191,20 @@ class _Runs:
 
     def _set(self, numbers: Int64Array) -> None:
         """Hold these numbers, [run, 2]."""
-        self.array = np.zeros(FIRST + 2 * max(FEWEST_RUNS, len(numbers)), np.int64)
+        self.array = np.empty(FIRST + 2 * max(FEWEST_RUNS, len(numbers)), np.int64)
         self.array[RUNS] = len(numbers)
         self.array[FIRST : FIRST + 2 * len(numbers)] = numbers.reshape(-1)
-        self.array[PAGES] = self._count_pages()
-
-    def _count_pages(self) -> int:
-        raise NotImplementedError
-
-
-class PageSet(_Runs):
-    """A set of gfns as ascending runs that do not touch; `pages` is their number."""
-
-    __slots__ = ()
-
-    def add(self, first: int, count: int) -> int:
-        """Put a run in; how many of its pages were not there."""
-        self.make_room(1)
-        return page_sets.set_add(self.array, first, count)
-
-    def remove(self, first: int, count: int) -> int:
-        """Take a run out; how many of its pages were there."""
-        self.make_room(1)
-        return page_sets.set_remove(self.array, first, count)
-
-    def gaps(self, first: int, count: int) -> list[Run]:
-        """Runs of [first, first + count) that are not in the set, ascending."""
-        return free_runs((self, NOTHING, NOTHING), first, count, descending=False)
-
-    def runs(self) -> list[Run]:
-        """All runs, ascending."""
-        return [(first, end - first) for first, end in self._numbers().tolist()]
-
-    def _count_pages(self) -> int:
-        numbers = self._numbers()
-        return int((numbers[:, 1] - numbers[:, 0]).sum())
-
-    def __contains__(self, gfn: object) -> bool:
-        return isinstance(gfn, int) and not self.gaps(gfn, 1)
-
-
-NOTHING: Final = PageSet()  # nobody adds to it
-
-
-def free_runs(sets: tuple[PageSet, PageSet, PageSet], first: int, count: int, *, descending: bool) -> list[Run]:
-    """Runs of [first, first + count) of which no page is in any of the sets, in the order in which they are met."""
-    one, two, three = sets
-    if count <= 0:
-        return []
-    pieces = np.empty(2 * min(count, one.run_count + two.run_count + three.run_count + 1), np.int64)
-    begin, step = (first + count - 1, -1) if descending else (first, 1)
-    n = page_sets.list_free(one.array, two.array, three.array, begin, count, step, pieces)
-    return _pairs(pieces, n)
-
-
-class PageStack(_Runs):
-    """Runs in an order, each taken from its top page down; the last is taken first."""
-
-    __slots__ = ()
-
-    def __init__(self, runs: Iterable[Run] | Int64Array = ()) -> None:
-        if isinstance(runs, tuple) and not runs:  # as most are at first
-            super().__init__()
-            return
-        self._set(run_array(runs))
+        self.array[PAGES] = int(numbers[:, 1].sum())
 
     def push(self, run: Run) -> None:
         """Put a run on top."""
         self.make_room(1)
-        page_sets.push(self.array, *run, False)
+        page_stacks.push(self.array, *run, False)
 
     def push_below(self, run: Run) -> None:
         """The same; as one with the topmost where it lies right below it."""
         self.make_room(1)
-        page_sets.push(self.array, *run, True)
+        page_stacks.push(self.array, *run, True)
 
     @property
     def top(self) -> Run | None:
@@ -168,7 +218,7 @@ class PageStack(_Runs):
     def pop(self, pages: int) -> list[Run]:
         """Take so many pages, as many as there are."""
         pieces = np.empty(2 * self.run_count + 2, np.int64)
-        return _pairs(pieces, page_sets.draw(self.array, pages, pieces, 0))
+        return _pairs(pieces, page_stacks.draw(self.array, pages, pieces, 0))
 
     def runs(self) -> list[Run]:
         """All runs, from the bottom up."""
@@ -186,9 +236,6 @@ class PageStack(_Runs):
     def replace(self, runs: Sequence[Run]) -> None:
         """Hold other runs."""
         self._set(np.array(runs, np.int64).reshape(-1, 2))
-
-    def _count_pages(self) -> int:
-        return int(self._numbers()[:, 1].sum())
 
 
 def _pairs(pieces: Int64Array, n: int) -> list[Run]:
@@ -231,7 +278,7 @@ class Allocator:
         """
         self.pool.make_room(self.taken.run_count)
         pieces = np.empty(2 * self.taken.run_count + 2, np.int64)
-        return _pairs(pieces, page_sets.put_back_spare(self.pool.array, self.taken.array, in_use, pieces))
+        return _pairs(pieces, page_stacks.put_back_spare(self.pool.array, self.taken.array, in_use, pieces))
 
     def take_away(self, pages: int, in_use: int, *, whole: bool = False) -> list[Run]:
         """Hand out pages for good (to the balloon): first what was freed, the last freed first, then untouched ones.
@@ -243,8 +290,8 @@ class Allocator:
             return runs + self.take_away(pages - sum(count for _, count in runs), in_use)
         self.taken.make_room(1)
         pieces = np.empty(2 * self.run_count + 2, np.int64)
-        n = page_sets.draw_spare(self.taken.array, in_use, pages, pieces)
-        n = page_sets.draw(self.pool.array, pages - int(pieces[1 : 2 * n : 2].sum()), pieces, n)
+        n = page_stacks.draw_spare(self.taken.array, in_use, pages, pieces)
+        n = page_stacks.draw(self.pool.array, pages - int(pieces[1 : 2 * n : 2].sum()), pieces, n)
         return _pairs(pieces, n)
 
     def _take_whole(self, pages: int) -> list[Run]:
@@ -274,7 +321,7 @@ class Allocator:
         most = balloon.run_count + pages // batch_pages + 1
         self.pool.make_room(most)
         away.make_room(most)
-        page_sets.take_back(self.pool.array, balloon.array, away.array, pages, batch_pages)
+        page_stacks.take_back(self.pool.array, balloon.array, away.array, pages, batch_pages)
 
     def put_back(self, runs: Iterable[Run]) -> None:
         """Take pages in again (from the balloon), to be handed out next."""

@@ -1,25 +1,37 @@
-"""Sets and stacks of a guest's pages in flat arrays, for kernels.
+"""Sets of a guest's pages in flat arrays, for kernels.
 
-What        A *set* of gfns is ascending runs that neither overlap nor touch; a *stack* is runs in the order in which
-            they were put there, each taken from its top page down. `PageBooks` is all that one guest has of both.
-Units       Pages of 4 KiB; a run in a set is (first gfn, end), in a stack (first gfn, pages).
-Form        [runs, pages, first run, second run, ...] with room for more. Nothing here makes room: whoever adds sees
-            beforehand that there is some (`room_of`).
+What        A *set* of gfns, by blocks of 2 MiB: one is empty, full, or has a row of 512 bits. `PageBooks` is all that
+            one guest has of sets and stacks (page_stacks.py).
+Units       Pages of 4 KiB; a row is eight words of 64 bits.
+Form        [rows in use, pages, blocks, first free row, rows ever used; the row of each block, two to a word; rows].
+            Rows NONE and FULL are shared and never written. What lies beyond the last block is in no set. Nothing here
+            makes room: whoever adds or removes sees beforehand that there is some (`runs_fit`).
+Why so      Memory that is taken in random pieces of some 64 pages is thousands of runs: to find one and to make way for
+            it is many times the work of setting a word.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from podcluster.host.kernel import kernel, move, routine
+from podcluster.host.heap import ALL, U0, span_mask
+from podcluster.host.kernel import clz, ctz, kernel, popcount, routine
 from podcluster.host.layout import Arrays, fields
+from podcluster.host.state import BLOCK_PAGES
 
 Ints = npt.NDArray[np.int64]
 
-RUNS = 0  # how many there are
+USED = 0  # rows in use, beside the shared ones
 PAGES = 1
-FIRST = 2  # field of the first run
+BLOCKS = 2
+FREE_ROW = 3  # whose first word is the next one; 0 none
+TOP_ROW = 4  # those from here on were never used
+TABLE = 5  # field of the first blocks
 
-FAR = 1 << 40  # no page of the set lies on the way
+NONE = 0  # rows of blocks of which no page is in the set,
+FULL = 1  # or every one
+ROW_WORDS = 8
+
+PLENTY = 1 << 40  # runs fit, for there is a row for every block
 
 
 class PageBooks(Arrays):
@@ -42,294 +54,208 @@ class PageBooks(Arrays):
 
 
 @routine
-def room_of(a: Ints) -> int:
-    """How many more runs there is room for."""
-    return int((a.shape[0] - FIRST) // 2 - a[RUNS])
-
-
-# -- sets --------------------------------------------------------------------------------------------------------------
+def _word(a: Ints, row: int, w: int) -> int:
+    """Where word `w` of a row is."""
+    return int(TABLE + (a[BLOCKS] + 1) // 2 + ROW_WORDS * row + w)
 
 
 @routine
-def _first_ending(a: Ints, gfn: int) -> int:
-    """The first run whose end is `gfn` or beyond."""
-    low = np.int64(0)
-    high = a[RUNS]
-    while low < high:
-        middle = (low + high) // 2
-        if a[FIRST + 2 * middle + 1] < gfn:
-            low = middle + 1
-        else:
-            high = middle
-    return int(low)
+def runs_fit(a: Ints) -> int:
+    """How many more runs there is certainly room for, each of which may leave two blocks in part."""
+    rows = (a.shape[0] - _word(a, 2, 0)) // ROW_WORDS
+    return PLENTY if rows >= a[BLOCKS] else int((rows - a[USED]) // 2)
 
 
 @routine
-def _first_starting(a: Ints, gfn: int) -> int:
-    """The first run that starts at `gfn` or beyond."""
-    low = np.int64(0)
-    high = a[RUNS]
-    while low < high:
-        middle = (low + high) // 2
-        if a[FIRST + 2 * middle] < gfn:
-            low = middle + 1
-        else:
-            high = middle
-    return int(low)
+def _row(a: Ints, b: int) -> int:
+    """The row of a block."""
+    if b >= a[BLOCKS]:
+        return NONE
+    return int((a[TABLE + (b >> 1)] >> ((b & 1) << 5)) & 0xFFFFFFFF)
 
 
 @routine
-def _make_way(a: Ints, at: int, runs: int) -> None:
-    """Move the runs from number `at` on up by `runs` places, or down."""
-    first = FIRST + 2 * at
-    if runs != 0:
-        move(a, first + 2 * runs, first, FIRST + 2 * a[RUNS] - first)
-    a[RUNS] += runs
+def _set_row(a: Ints, b: int, row: int) -> None:
+    at = TABLE + (b >> 1)
+    shift = (b & 1) << 5
+    a[at] = (a[at] & ~(0xFFFFFFFF << shift)) | (row << shift)
+
+
+@routine
+def _count(a: Ints, row: int) -> int:
+    """Pages in a row."""
+    if row <= FULL:
+        return BLOCK_PAGES * row
+    pages = np.int64(0)
+    for w in range(ROW_WORDS):
+        pages += popcount(np.uint64(a[_word(a, row, w)]))
+    return int(pages)
+
+
+@routine
+def _own(a: Ints, b: int, row: int) -> int:
+    """A row that block `b` has for itself, as the shared one that it has."""
+    new = a[FREE_ROW]
+    if new:
+        a[FREE_ROW] = a[_word(a, new, 0)]
+    else:
+        new = a[TOP_ROW]
+        a[TOP_ROW] += 1
+    a[USED] += 1
+    for w in range(ROW_WORDS):
+        a[_word(a, new, w)] = a[_word(a, row, w)]
+    _set_row(a, b, new)
+    return int(new)
+
+
+@routine
+def _share(a: Ints, b: int, row: int, shared: int) -> None:
+    """Have block `b`, whose row is `row`, use a shared one."""
+    if row > FULL:
+        a[_word(a, row, 0)] = a[FREE_ROW]
+        a[FREE_ROW] = row
+        a[USED] -= 1
+    _set_row(a, b, shared)
+
+
+@routine
+def _put(a: Ints, first: int, count: int, here: bool) -> int:
+    """Put pages in, or take them out; how many were not as they are now."""
+    changed = np.int64(0)
+    while count > 0:
+        b = first >> 9
+        i = first & (BLOCK_PAGES - 1)
+        n = min(count, BLOCK_PAGES - i)
+        first += n
+        count -= n
+        row = _row(a, b)
+        shared = FULL if here else NONE
+        if row == shared:
+            continue
+        if n == BLOCK_PAGES:
+            pages = _count(a, row)
+            changed += BLOCK_PAGES - pages if here else pages
+            _share(a, b, row, shared)
+            continue
+        if row <= FULL:
+            row = _own(a, b, row)
+        same = True  # all words that were written are those of the shared row
+        fill = ALL if here else U0
+        while n > 0:
+            span = min(n, 64 - (i & 63))
+            mask = span_mask(i & 63, span)
+            at = _word(a, row, i >> 6)
+            before = np.uint64(a[at])
+            after = before | mask if here else before & ~mask
+            changed += popcount(before ^ after)
+            a[at] = np.int64(after)
+            same = same and after == fill
+            i += span
+            n -= span
+        w = 0
+        while same and w < ROW_WORDS:
+            same = np.uint64(a[_word(a, row, w)]) == fill
+            w += 1
+        if same:
+            _share(a, b, row, shared)
+    return int(changed)
 
 
 @kernel
 def set_add(a: Ints, first: int, count: int) -> int:
-    """Put pages in; how many were not there. It may take room for one more run."""
-    if count <= 0:
-        return 0
-    end = first + count
-    low = _first_ending(a, first)
-    high = _first_starting(a, end + 1)  # runs low .. high - 1 overlap it or touch it
-    before = np.int64(0)
-    for k in range(low, high):
-        before += a[FIRST + 2 * k + 1] - a[FIRST + 2 * k]
-    if high > low:
-        first = min(first, a[FIRST + 2 * low])
-        end = max(end, a[FIRST + 2 * high - 1])
-    _make_way(a, high, 1 - (high - low))
-    a[FIRST + 2 * low] = first
-    a[FIRST + 2 * low + 1] = end
-    added = end - first - before
+    """Put pages in; how many were not there."""
+    added = _put(a, first, count, True)
     a[PAGES] += added
     return int(added)
 
 
 @kernel
 def set_remove(a: Ints, first: int, count: int) -> int:
-    """Take pages out; how many were there. It may take room for one more run."""
-    end = first + count
-    low = _first_ending(a, first + 1)
-    high = _first_starting(a, end)  # runs low .. high - 1 overlap it
-    if count <= 0 or low >= high:
-        return 0
-    removed = np.int64(0)
-    for k in range(low, high):
-        removed += min(end, a[FIRST + 2 * k + 1]) - max(first, a[FIRST + 2 * k])
-    below = a[FIRST + 2 * low]
-    above = a[FIRST + 2 * high - 1]
-    kept = (1 if below < first else 0) + (1 if above > end else 0)
-    _make_way(a, high, kept - (high - low))
-    if below < first:
-        a[FIRST + 2 * low] = below
-        a[FIRST + 2 * low + 1] = first
-    if above > end:
-        a[FIRST + 2 * (low + kept) - 2] = end
-        a[FIRST + 2 * (low + kept) - 1] = above
+    """Take pages out; how many were there."""
+    known = int(BLOCK_PAGES * a[BLOCKS])
+    removed = _put(a, first, min(count, known - first), False)
     a[PAGES] -= removed
     return int(removed)
 
 
-@routine
-def _reach(a: Ints, gfn: int, step: int) -> int:
-    """Going on from `gfn`: how many pages are not in the set, or, below 0, how many are."""
-    if step > 0:
-        k = _first_ending(a, gfn + 1)
-        if k == a[RUNS]:
-            return FAR
-        away = a[FIRST + 2 * k] - gfn
-        return int(away if away > 0 else gfn - a[FIRST + 2 * k + 1])
-    k = _first_starting(a, gfn + 1) - 1
-    if k < 0:
-        return FAR
-    away = gfn + 1 - a[FIRST + 2 * k + 1]
-    return int(away if away > 0 else a[FIRST + 2 * k] - gfn - 1)
+@kernel
+def add_runs(a: Ints, runs: Ints) -> None:
+    """Put in what lies between pairs of the first gfn and the end."""
+    for k in range(runs.shape[0] // 2):
+        set_add(a, runs[2 * k], runs[2 * k + 1] - runs[2 * k])
 
 
 @routine
-def free_reach(data: Ints, away: Ints, reserved: Ints, gfn: int, step: int) -> int:
-    """Going on from `gfn`: how many pages are free and hold no data, or, below 0, how many are not."""
-    one = _reach(data, gfn, step)
-    two = _reach(away, gfn, step)
-    three = _reach(reserved, gfn, step)
-    return int(min(one, min(two, three)))
+def free_reach(data: Ints, away: Ints, reserved: Ints, gfn: int, step: int, limit: int) -> int:
+    """Going on from `gfn`: how many pages are in none of the sets, or, below 0, how many are in any; `limit` at most,
+    which is not 0.
+    """
+    gone = 0
+    busy = False
+    while gone < limit:
+        b = gfn >> 9
+        i = gfn & (BLOCK_PAGES - 1)
+        x = _row(data, b)
+        y = _row(away, b)
+        z = _row(reserved, b)
+        if x == FULL or y == FULL or z == FULL or x + y + z == NONE:
+            here = x + y + z != NONE
+            n = BLOCK_PAGES - i if step > 0 else i + 1
+        else:
+            w = i >> 6
+            bits = np.uint64(data[_word(data, x, w)] | away[_word(away, y, w)] | reserved[_word(reserved, z, w)])
+            here = bits & span_mask(i & 63, 1) != U0
+            if here:
+                bits = ~bits
+            if step > 0:
+                n = min(ctz(bits >> np.uint64(i & 63)), 64 - (i & 63))
+            else:
+                n = min(clz(bits << np.uint64(63 - (i & 63))), (i & 63) + 1)
+        if gone == 0:
+            busy = here
+        elif here != busy:
+            break
+        gone += n
+        gfn += n * step
+    gone = min(gone, limit)
+    return int(-gone if busy else gone)
 
 
 @kernel
 def list_free(data: Ints, away: Ints, reserved: Ints, first: int, count: int, step: int, pieces: Ints) -> int:
-    """What of the pages from `first` on is free and holds no data, as (first gfn, pages) in the order in which they are
-    gone through; how many pairs. `pieces` has room for as many as there are runs in the sets, and one.
+    """What of the pages from `first` on is in none of the sets, as (first gfn, pages) in the order in which they are
+    gone through, as many as `pieces` has room for behind its first field, in which there is how many pages were gone
+    through; how many.
     """
     n = 0
     gone = 0
-    while gone < count:
+    while gone < count and 2 * n + 2 < pieces.shape[0]:
         gfn = first + gone * step
-        reach = free_reach(data, away, reserved, gfn, step)
-        pages = min(abs(reach), count - gone)
+        reach = free_reach(data, away, reserved, gfn, step, count - gone)
+        pages = abs(reach)
         if reach > 0:
-            pieces[2 * n] = gfn if step > 0 else gfn - pages + 1
-            pieces[2 * n + 1] = pages
+            pieces[2 * n + 1] = gfn if step > 0 else gfn - pages + 1
+            pieces[2 * n + 2] = pages
             n += 1
         gone += pages
-    return n
-
-
-# -- stacks ------------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def push(a: Ints, first: int, count: int, joins: bool) -> None:
-    """Put a run on a stack; `joins`: as one with the topmost where it lies right below it."""
-    top = FIRST + 2 * a[RUNS] - 2
-    a[PAGES] += count
-    if joins and a[RUNS] > 0 and first + count == a[top]:
-        a[top] = first
-        a[top + 1] += count
-        return
-    a[top + 2] = first
-    a[top + 3] = count
-    a[RUNS] += 1
-
-
-@routine
-def runs_of(a: Ints, pages: int) -> int:
-    """Over how many runs the topmost `pages` pages are spread."""
-    k = a[RUNS]
-    while k > 0 and pages > 0:
-        k -= 1
-        pages -= a[FIRST + 2 * k + 1]
-    return int(a[RUNS] - k)
-
-
-@routine
-def _gather(pieces: Ints, n: int, first: int, count: int) -> int:
-    """Add a run to the first `n` pairs, as one with the last where it lies right below it; how many there are then."""
-    if n > 0 and first + count == pieces[2 * n - 2]:
-        pieces[2 * n - 2] = first
-        pieces[2 * n - 1] += count
-        return n
-    pieces[2 * n] = first
-    pieces[2 * n + 1] = count
-    return n + 1
-
-
-@routine
-def _cut_top(a: Ints, pages: int) -> int:
-    """Take no more than so many pages off the topmost run, from its top page down; how many."""
-    top = FIRST + 2 * a[RUNS] - 2
-    take = min(a[top + 1], pages)
-    a[top + 1] -= take
-    a[PAGES] -= take
-    if a[top + 1] == 0:
-        a[RUNS] -= 1
-    return int(take)
-
-
-@routine
-def _top_end(a: Ints) -> int:
-    """The gfn after the topmost run."""
-    top = FIRST + 2 * a[RUNS] - 2
-    return int(a[top] + a[top + 1])
-
-
-@kernel
-def draw(a: Ints, pages: int, pieces: Ints, n: int) -> int:
-    """Take the topmost pages off a stack, as many of `pages` as there are, and add them to the first `n` pairs of
-    `pieces`; how many there are then.
-    """
-    while pages > 0 and a[RUNS] > 0:
-        end = _top_end(a)
-        take = _cut_top(a, pages)
-        n = _gather(pieces, n, end - take, take)
-        pages -= take
+    pieces[0] = gone
     return n
 
 
 @kernel
-def draw_spare(taken: Ints, in_use: int, pages: int, pieces: Ints) -> int:
-    """Take pages that were handed out and are free, those beyond the first `in_use`, in the order in which they were
-    handed out; how many pairs of `pieces`. It may take room for one more run.
-    """
-    spare = taken[PAGES] - in_use
-    pages = min(pages, spare)
-    if pages <= 0:
-        return 0
-    k = taken[RUNS] - 1
-    beyond = np.int64(0)  # pages in the runs above number k
-    while beyond + taken[FIRST + 2 * k + 1] < spare:
-        beyond += taken[FIRST + 2 * k + 1]
-        k -= 1
-    begin = taken[FIRST + 2 * k]
-    here = spare - beyond  # pages of run k that are free: its lowest
-    used = taken[FIRST + 2 * k + 1] - here
-    n = 0
-    gone = min(here, pages)
-    n = _gather(pieces, n, begin + here - gone, gone)
-    taken[PAGES] -= pages
-    pages -= gone
-    if used > 0 and gone < here:
-        _make_way(taken, k + 1, 1)
-    if used > 0:
-        taken[FIRST + 2 * k] = begin + here
-        taken[FIRST + 2 * k + 1] = used
-        k += 1
-    if gone < here:
-        taken[FIRST + 2 * k] = begin
-        taken[FIRST + 2 * k + 1] = here - gone
-        return n
-    # Run k is gone from here on, and some of those above it.
-    above = k if used > 0 else k + 1
-    while pages > 0:
-        count = taken[FIRST + 2 * above + 1]
-        take = min(count, pages)
-        n = _gather(pieces, n, taken[FIRST + 2 * above] + count - take, take)
-        pages -= take
-        taken[FIRST + 2 * above + 1] -= take
-        if take == count:
-            above += 1
-    _make_way(taken, above, k - above)
-    return n
-
-
-@kernel
-def put_back_spare(pool: Ints, taken: Ints, in_use: int, pieces: Ints) -> int:
-    """Put pages that were handed out and are free back on the pool, to be handed out again in the same order; they in
-    `pieces`, the last handed out first: how many pairs.
+def list_runs(a: Ints, none: Ints, runs: Ints) -> int:
+    """The first gfn and the end of each run of the set, ascending, as many as `runs` has room for; how many there are.
+    `none`: a set without pages.
     """
     n = 0
-    spare = taken[PAGES] - in_use
-    while spare > 0:
-        top = FIRST + 2 * taken[RUNS] - 2
-        take = min(taken[top + 1], spare)
-        pieces[2 * n] = taken[top]
-        pieces[2 * n + 1] = take
-        n += 1
-        push(pool, taken[top], take, False)
-        taken[top] += take
-        taken[top + 1] -= take
-        taken[PAGES] -= take
-        if taken[top + 1] == 0:
-            taken[RUNS] -= 1
-        spare -= take
+    gfn = 0
+    end = int(BLOCK_PAGES * a[BLOCKS])
+    while gfn < end:
+        reach = free_reach(a, none, none, gfn, 1, end - gfn)
+        if reach < 0:
+            if 2 * n + 2 <= runs.shape[0]:
+                runs[2 * n] = gfn
+                runs[2 * n + 1] = gfn - reach
+            n += 1
+        gfn += abs(reach)
     return n
-
-
-@kernel
-def take_back(pool: Ints, balloon: Ints, away: Ints, pages: int, batch: int) -> None:
-    """Put the topmost pages of the balloon on the pool, `batch` at a time, and take them out of `away`. It may take
-    room for as many more runs of both as there are pieces.
-    """
-    left = 0
-    while pages > 0:
-        if left == 0:
-            left = min(batch, pages)
-        end = _top_end(balloon)
-        take = _cut_top(balloon, left)
-        push(pool, end - take, take, False)
-        set_remove(away, end - take, take)
-        left -= take
-        pages -= take
