@@ -18,7 +18,7 @@ from podcluster.host.contents import contents_set_bits, contents_uniform, patter
 from podcluster.host.kernel import ctz, kernel, outline, routine
 from podcluster.host.p2m import mark_odd, page_kind, set_block, set_pages, set_range
 from podcluster.host.reclaim import eager_reclaim, emergency_sweep, reclaim_super, super_sweep
-from podcluster.host.rows import frame_of, page_bit, row_count
+from podcluster.host.rows import frame_of, page_bit, row_count, row_count_in
 from podcluster.host.state import (
     BLOCK_PAGES,
     EBUSY,
@@ -67,10 +67,7 @@ def count_kind(h: HostState, g: DomainState, gfn: int, order: int, kind: int) ->
             if here == BLOCK_PAGES:
                 total += row_count(h, int(g.blk[b, RAM_ROW if kind == RAM else POD_ROW]))
             else:
-                row = int(g.blk[b, RAM_ROW if kind == RAM else POD_ROW])
-                for k in range(i, i + here):
-                    if page_bit(h, row, k):
-                        total += 1
+                total += row_count_in(h, int(g.blk[b, RAM_ROW if kind == RAM else POD_ROW]), i, here)
         gfn += here
     return total
 

@@ -251,7 +251,7 @@ def reclaim_each(h: HostState, g: DomainState, gfn: int) -> None:
     """P10 on every page of the 2 MiB range at `gfn`, ascending, each on its own."""
     b = gfn >> 9
     g.rec[0].now_ns += BLOCK_PAGES * h.rec[0].look_ns
-    if g.blk[b, KIND] != RAM and g.blk[b, KIND] != TABLE:
+    if (g.blk[b, KIND] != RAM and g.blk[b, KIND] != TABLE) or int(g.blk[b, RAM_ROW]) == ZEROS:
         return
     g.rec[0].now_ns += row_count(h, int(g.blk[b, RAM_ROW])) * h.rec[0].check_nonzero_ns
     for wi in range(8):

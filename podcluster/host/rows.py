@@ -95,6 +95,18 @@ def row_count(h: HostState, row: int) -> int:
 
 
 @routine
+def row_count_in(h: HostState, row: int, i: int, count: int) -> int:
+    """Bits set in `row` among `count` from `i` on."""
+    bits = 0
+    while count > 0:
+        span = min(count, 64 - (i & 63))
+        bits += popcount(h.row[row, i >> 6] & span_mask(i & 63, span))
+        i += span
+        count -= span
+    return bits
+
+
+@routine
 def page_bit(h: HostState, row: int, i: int) -> bool:
     """Bit `i` of `row`."""
     return bool((h.row[row, i >> 6] >> np.uint64(i & 63)) & U1 != U0)
