@@ -98,18 +98,7 @@ class Layout:
     @classmethod
     def of(cls, numbers: Numbers, extra_ram_pages: int) -> Layout:
         """Place M - V below the VGA hole, up to the MMIO hole, and from 4 GiB up (B2.1)."""
-        mem_pages = numbers.maxmem_pages - numbers.video_pages
-        low_end = min(mem_pages, MMIO_HOLE)
-        ram = [(0, VGA_HOLE), (ABOVE_VGA, low_end - ABOVE_VGA)]
-        if mem_pages > low_end:
-            ram.append((ABOVE_4G, mem_pages - low_end))
-        special = min(extra_ram_pages, SPECIAL_FRAMES)
-        video, roms = numbers.video_pages, extra_ram_pages - special
-        at = MMIO_HOLE
-        if at + video + roms > SPECIAL_GFN:
-            top = ABOVE_4G + max(mem_pages - low_end, 0)
-            at = -(-top // SUPERPAGE_PAGES) * SUPERPAGE_PAGES
-        return cls(tuple(ram), (at, video), (at + video, roms), (SPECIAL_GFN, special))
+        return _layout(numbers.maxmem_pages - numbers.video_pages, numbers.video_pages, extra_ram_pages)
 
     @property
     def ram_pages(self) -> int:
@@ -118,13 +107,30 @@ class Layout:
 
     @property
     def extra(self) -> tuple[Run, ...]:
-        """Counted pages beside RAM that do exist, in the order they are populated."""
-        return tuple(run for run in (self.special, self.video, self.roms) if run[1])
+        """Counted pages beside RAM that do exist, in the order they are populated: ROMs right behind video RAM."""
+        (at, video), (_, roms) = self.video, self.roms
+        return tuple(run for run in (self.special, (at, video + roms)) if run[1])
 
     @property
     def extra_pages(self) -> int:
         """Pages in `extra`."""
         return sum(count for _, count in self.extra)
+
+
+@lru_cache
+def _layout(mem_pages: int, video: int, extra_ram_pages: int) -> Layout:
+    """The layout of a guest with so much memory beside its video RAM."""
+    low_end = min(mem_pages, MMIO_HOLE)
+    ram = [(0, VGA_HOLE), (ABOVE_VGA, low_end - ABOVE_VGA)]
+    if mem_pages > low_end:
+        ram.append((ABOVE_4G, mem_pages - low_end))
+    special = min(extra_ram_pages, SPECIAL_FRAMES)
+    roms = extra_ram_pages - special
+    at = MMIO_HOLE
+    if at + video + roms > SPECIAL_GFN:
+        top = ABOVE_4G + max(mem_pages - low_end, 0)
+        at = -(-top // SUPERPAGE_PAGES) * SUPERPAGE_PAGES
+    return Layout(tuple(ram), (at, video), (at + video, roms), (SPECIAL_GFN, special))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ Departs     Whatever is needed for a guest beside its own memory (paging pool, I
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from podcluster.config import GuestConfig, HostConfig
@@ -106,36 +107,55 @@ class Numbers:
     def of(cls, request: MachineRequest, host: HostConfig, guest: GuestConfig) -> Numbers:
         """Work out libxl's; a guest that has no memory beside its video RAM is the user's mistake."""
         video_pages = video_pages_of(request, guest)
-        maxmem_pages, memory_pages = request.maxmem_pages, request.memory_pages
-        pod = memory_pages < maxmem_pages
-        target_pages = memory_pages - video_pages
-        less_hole = VGA_HOLE_PAGES if host.pod_target_less_hole or not pod else 0
-        pool_kib = int(shadow_kib(request.vcpus, maxmem_pages // PAGES_PER_MIB, host.paging) * host.paging_pool_scale)
-        reserve_kib = iommu_kib(pages_to_kib(maxmem_pages)) if guest.passthrough and not host.iommu_shares_tables else 0
-        stubdom_kib = STUBDOM_KIB[guest.stubdom]
-        need_kib = need_memory_kib(
-            pages_to_kib(memory_pages),
-            pool_kib,
-            reserve_kib=reserve_kib,
-            stubdom_kib=stubdom_kib,
-            video_kib=pages_to_kib(video_pages),
-        )
-        return cls(
-            maxmem_pages=maxmem_pages,
-            memory_pages=memory_pages,
-            video_pages=video_pages,
-            pod=pod,
-            ram_pages=maxmem_pages - video_pages - VGA_HOLE_PAGES,
-            target_pages=target_pages,
-            claim_pages=target_pages - less_hole,
-            pod_target_pages=target_pages - less_hole,
-            max_pages=kib_to_pages(pages_to_kib(memory_pages) + SLACK_KIB),
-            paging_pages=kib_to_pages(pool_kib),
-            beside_pages=kib_to_pages(reserve_kib + stubdom_kib),
-            need_pages=kib_to_pages(need_kib),
-            static_max_kib=pages_to_kib(maxmem_pages),
-            xenstore_target_kib=pages_to_kib(target_pages) - (SLACK_KIB if pod else 0),
-        )
+        own_tables = guest.passthrough and not host.iommu_shares_tables
+        return _numbers(
+            request.maxmem_pages, request.memory_pages, video_pages, request.vcpus, guest.stubdom, own_tables,
+            host.paging, host.paging_pool_scale, host.pod_target_less_hole,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=256)  # asked for several times at each start, and of machines alike
+def _numbers(
+    maxmem_pages: int,
+    memory_pages: int,
+    video_pages: int,
+    vcpus: int,
+    stubdom: str,
+    own_tables: bool,
+    paging: str,
+    pool_scale: float,
+    pod_target_less_hole: bool,
+) -> Numbers:
+    """`own_tables`: it has tables for the IOMMU beside the CPU's."""
+    pod = memory_pages < maxmem_pages
+    target_pages = memory_pages - video_pages
+    less_hole = VGA_HOLE_PAGES if pod_target_less_hole or not pod else 0
+    pool_kib = int(shadow_kib(vcpus, maxmem_pages // PAGES_PER_MIB, paging) * pool_scale)
+    reserve_kib = iommu_kib(pages_to_kib(maxmem_pages)) if own_tables else 0
+    stubdom_kib = STUBDOM_KIB[stubdom]
+    need_kib = need_memory_kib(
+        pages_to_kib(memory_pages),
+        pool_kib,
+        reserve_kib=reserve_kib,
+        stubdom_kib=stubdom_kib,
+        video_kib=pages_to_kib(video_pages),
+    )
+    return Numbers(
+        maxmem_pages=maxmem_pages,
+        memory_pages=memory_pages,
+        video_pages=video_pages,
+        pod=pod,
+        ram_pages=maxmem_pages - video_pages - VGA_HOLE_PAGES,
+        target_pages=target_pages,
+        claim_pages=target_pages - less_hole,
+        pod_target_pages=target_pages - less_hole,
+        max_pages=kib_to_pages(pages_to_kib(memory_pages) + SLACK_KIB),
+        paging_pages=kib_to_pages(pool_kib),
+        beside_pages=kib_to_pages(reserve_kib + stubdom_kib),
+        need_pages=kib_to_pages(need_kib),
+        static_max_kib=pages_to_kib(maxmem_pages),
+        xenstore_target_kib=pages_to_kib(target_pages) - (SLACK_KIB if pod else 0),
+    )
 
 
 def video_pages_of(request: MachineRequest, guest: GuestConfig) -> int:
