@@ -40,6 +40,7 @@ KERNEL_SOURCES = (
     "layout.py",
     "written.py",
     "draws.py",
+    "stretches.py",
     "state.py",
     "heap.py",
     "rows.py",

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from podcluster.host.stretches import cut_spans
 from podcluster.records import Demand, Int64Array
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 
@@ -124,38 +125,20 @@ class Thrashing:
 
         `spans` is int64[spans, 4], `busy` int64[stretches, 2].
         """
-        spans = spans[(spans[:, 3] > spans[:, 2]) & (spans[:, 1] > spans[:, 0])]
-        if not self._per_page or not len(spans):
+        if not self._per_page:
             return 0.0
-        t, edges = demand.t_ns, busy.ravel()
-        inside = [
-            edge[first:end]
-            for edge in (t, edges)
-            for first, end in zip(
-                np.searchsorted(edge, spans[:, 2], side="right").tolist(),
-                np.searchsorted(edge, spans[:, 3], side="left").tolist(),
-                strict=True,
-            )
-            if first < end
-        ]
-        instants = np.sort(np.concatenate((spans[:, 2:].ravel(), *inside)), kind="stable")  # which likes runs in order
-        instants = instants[np.flatnonzero(np.diff(instants, prepend=-1))]
-        # Of each stretch between two instants: the span that it lies in, whether it is in one, whether it is waited in.
-        begins = instants[:-1]
-        span = np.searchsorted(spans[:, 2], begins, side="right") - 1
-        waits = np.searchsorted(busy[:, 0], begins, side="right") - 1
-        counts = begins < spans[span, 3]
-        if len(busy):
-            counts &= (waits < 0) | (begins >= busy[waits, 1])
+        t = np.require(demand.t_ns, np.int64, ["C", "W"])  # the one kind that kernels are compiled for
+        room = spans.size + len(t) + busy.size
+        instants, at = np.empty(room, np.int64), np.empty(room, np.int64)
+        in_memory, most = np.empty(room), np.empty(room)
+        pieces = cut_spans(spans.reshape(-1), t, busy.reshape(-1), instants, at, in_memory, most)
+        if not pieces:
+            return 0.0
+        begins, ends = at[:pieces], at[:pieces] + 1
+        instants = instants[: ends[-1] + 1]
         wanted = np.interp(instants.astype(np.float64), t.astype(np.float64), demand.pages.astype(np.float64))
-        span = span[counts]
-        share = self._mean_share(
-            wanted[:-1][counts],
-            wanted[1:][counts],
-            spans[span, 0].astype(np.float64),
-            spans[span, 1].astype(np.float64),
-        )
-        return float((share * np.diff(instants)[counts]).sum())
+        share = self._mean_share(wanted[begins], wanted[ends], in_memory[:pieces], most[:pieces])
+        return float((share * (instants[ends] - instants[begins])).sum())
 
     def _mean_share(self, left: Floats, right: Floats, in_memory: Floats, most: Floats) -> Floats:
         """Mean of x / (1 + x) along the line from each W on the left to that on the right, by its integral over W."""
