@@ -3,20 +3,22 @@
 What        `follow_demand`: what `guest_demand.DemandStream` does act by act with the books of `held.py` and
             `guest_memory.py`, for as long as nobody else has to have a say; then, how long nothing of it matters.
 Units       Pages of 4 KiB; ns of simulated time.
-Symbols     as in guest_demand.py: W, H, piece, mark; s the books and the piece in hand, d what does not change
+Symbols     as in guest_demand.py: W, H, piece, mark; s the books and the piece in hand, d what does not change; b the
+            guest's sets and stacks of pages (page_sets.py)
 Invariants  [GD-2], [GD-4] of guest_demand.py, [SW-1] of swap.py, [GM-1] of guest_memory.py.
 Why exact   It is the same acts in the same order. Batches that neither find a page to write nor anything on swap are
             one act: all that happens between two instants of theirs is nothing. Pieces that are quiet are one step
             [GD-4].
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
+from podcluster.host.layout import Arrays, fields
 from podcluster.host.merged import muldiv
+from podcluster.host.page_sets import PAGES, PageBooks, runs_fit, set_add
+from podcluster.host.page_stacks import draw, push, room_of, runs_of
 from podcluster.host.ranges import write_range
 from podcluster.host.state import DomainState, HostState
 from podcluster.host.written import DATA
@@ -29,7 +31,7 @@ FULL_MARGIN = 4  # entries that one act may add to a list of intervals, and some
 # The books: fields of the array that a call takes, changes and leaves.
 RESIDENT = 0
 CACHE = 1
-TAKEN = 2  # pages that the allocator has handed out
+ENTRIES = 2  # entry_count
 HELD = 3
 KILLED = 4
 KILLS = 5  # of applications in this call: their instants are in `kills`
@@ -60,13 +62,12 @@ FREE = 27
 LOCK_HELD = 28
 FAULTS = 29  # accesses may take time: not once no entry is left
 INERT = 30
-FRESH = 31  # pages of `pool` that were taken
-WRITTEN = 32  # of these, pages written; fewer where the guest died
-HOW = 33
-AT = 34  # when it ended so
-ACTS = 35  # since it was this stream's turn: the first is, however long it has to wait
-SEEN = 36  # pairs in `seen`
-BOOKS = 37
+MORE = 31  # so many more runs there must be room for in each of the guest's sets and stacks
+HOW = 32
+AT = 33  # when it ended so
+ACTS = 34  # since it was this stream's turn: the first is, however long it has to wait
+SEEN = 35  # pairs in `seen`
+BOOKS = 36
 
 # What does not change: fields of `d`.
 ROOM = 0
@@ -85,39 +86,61 @@ MATTERS = 12  # how many available pages somebody waits for; NEVER: nobody does
 AHEAD = 13  # quiet pieces may be left out
 TIMED = 14  # Xen has a clock
 MAY_SKIP = 15
-POOL = 16  # pages in `pool`
-LAST = 17  # acts up to then
-SETTLE = 18  # only make good what was left out, up to LAST
-ZEROES = 19  # the guest zeroes what it frees
-GRID = 20  # the host is looked at at its multiples
-SERVED = 21  # most ns that a page takes Xen while nothing is owed; -1: it may be any
-GIVEN = 22
+LAST = 16  # acts up to then
+SETTLE = 17  # only make good what was left out, up to LAST
+ZEROES = 18  # the guest zeroes what it frees
+GRID = 19  # the host is looked at at its multiples
+SERVED = 20  # most ns that a page takes Xen while nothing is owed; -1: it may be any
+GIVEN = 21
 
 # How a call ended.
 DONE = 0
 DIED = 1
 RELEASED = 2  # held memory shrank, and somebody may be waiting for that
 BALLOON_NEXT = 3  # before a batch for which it would rather take from its balloon
-POOL_NEXT = 4  # before a batch for which `pool` does not suffice
+BOOKS_FULL = 4  # there must be more room in the guest's books, or for pieces
 LISTS_FULL = 5
 
 Ints = npt.NDArray[np.int64]
-Curve = tuple[Ints, Ints, Ints, Ints, Ints, Ints]
-"""Of a demand: instants, W and H there; pieces in which W is too fast; its samples, instants and pages."""
 
 
-class Told(NamedTuple):
+class Curve(Arrays):
+    """A demand from the instant on at which a guest is up."""
+
+    FIELDS = fields(
+        ("t", np.int64),
+        ("w", np.int64),
+        ("high", np.int64),
+        ("lags", np.int64),
+        ("td", np.int64),
+        ("wd", np.int64),
+    )
+    t: Ints  # its instants,
+    w: Ints  # W
+    high: Ints  # and H there
+    lags: Ints  # pieces in which W is too fast
+    td: Ints  # its samples: instants,
+    wd: Ints  # and pages
+
+
+class Told(Arrays):
     """What a call has put down in lists, each flat and in order, as many as the books say; the next call takes the same
     arrays.
     """
 
+    FIELDS = fields(
+        ("short", np.int64),
+        ("busy", np.int64),
+        ("kills", np.int64),
+        ("seen", np.int64),
+    )
     short: Ints  # spans in which something was on swap: what was in memory of W, the most to be had, from, to
     busy: Ints  # stretches of work of the swap device: from, to
     kills: Ints  # instants at which an application was killed
     seen: Ints  # looks at the host, and the entries that they and all after them find
 
 
-WIDTHS = (4, 2, 1, 2)
+WIDTHS = {"short": 4, "busy": 2, "kills": 1, "seen": 2}
 """How many numbers each of these is."""
 
 
@@ -160,57 +183,53 @@ def _request(s: Ints, d: Ints, busy: Ints, pages_per_s: float, pages: int, at: i
 
 
 @routine
-def _spare_taken(s: Ints, d: Ints) -> int:
+def _spare_taken(s: Ints, d: Ints, b: PageBooks) -> int:
     """Pages that were handed out once and are free."""
-    return int(s[TAKEN] - d[ALLOCATED] - s[RESIDENT] - s[CACHE])
+    return int(b.taken[PAGES] - d[ALLOCATED] - s[RESIDENT] - s[CACHE])
 
 
 @routine
-def _fresh_for(s: Ints, d: Ints, pages: int) -> int:
+def _fresh_for(s: Ints, d: Ints, b: PageBooks, pages: int) -> int:
     """Pages that would be written for the first time if so many more were held in memory."""
     free = d[ROOM] - s[RESIDENT] - s[CACHE]
-    return int(max(0, min(pages, free) - _spare_taken(s, d)))
+    return int(max(0, min(pages, free) - _spare_taken(s, d, b)))
 
 
 @routine
-def _write_fresh(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int) -> int:
+def _write_fresh(h: HostState, g: DomainState, s: Ints, d: Ints, b: PageBooks, pieces: Ints, pages: int) -> int:
     """Take pages of the pool and write them; pages done, fewer only if the guest died."""
-    skipped = s[FRESH]
-    at = 0
-    while skipped >= pool[2 * at + 1]:
-        skipped -= pool[2 * at + 1]
-        at += 1
-    done = 0
-    while done < pages:
-        count = pool[2 * at + 1]
-        take = min(count - skipped, pages - done)
-        n = take
+    n = draw(b.pool, pages, pieces, 0)
+    for k in range(n):
+        push(b.taken, pieces[2 * k], pieces[2 * k + 1], True)
+    wrote = 0
+    for k in range(n):
+        first = pieces[2 * k]
+        count = pieces[2 * k + 1]
+        done = count
         if not s[INERT]:
-            n = write_range(h, g, pool[2 * at] + count - skipped - 1, take, -1, DATA)
-        done += n
-        if n < take:
+            done = write_range(h, g, first + count - 1, count, -1, DATA)
+        set_add(b.data, first + count - done, done)
+        wrote += done
+        if done < count:
             break
-        skipped = 0
-        at += 1
-    s[FRESH] += done
-    s[TAKEN] += done
-    if d[MAY_SKIP] and g.rec[0].entry_count == 0:
+    s[ENTRIES] = g.rec[0].entry_count
+    if d[MAY_SKIP] and s[ENTRIES] == 0:
         s[INERT] = 1
         s[FAULTS] = 0
-    return int(done)
+    return int(wrote)
 
 
 @routine
-def _hold(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int) -> int:
+def _hold(h: HostState, g: DomainState, s: Ints, d: Ints, b: PageBooks, pieces: Ints, pages: int) -> int:
     """`GuestMemory.hold`."""
     pages = min(pages, d[ROOM] - s[RESIDENT])
     free = d[ROOM] - s[RESIDENT] - s[CACHE]
     done = pages
     if free > 0:
         wanted = min(pages, free)
-        fresh = wanted - _spare_taken(s, d)
+        fresh = wanted - _spare_taken(s, d, b)
         if fresh > 0:
-            wrote = _write_fresh(h, g, s, d, pool, fresh)
+            wrote = _write_fresh(h, g, s, d, b, pieces, fresh)
             if wrote < fresh:
                 s[HOW] = DIED
                 done = wanted - fresh + wrote
@@ -241,7 +260,8 @@ def _grow(
     g: DomainState,
     s: Ints,
     d: Ints,
-    pool: Ints,
+    b: PageBooks,
+    pieces: Ints,
     short: Ints,
     busy: Ints,
     kills: Ints,
@@ -252,7 +272,7 @@ def _grow(
     """`HeldBooks.grow`, without the balloon's help; `HOW` says if the guest died."""
     back = min(pages, s[HELD] - s[RESIDENT], d[ROOM] - s[RESIDENT] - d[SPARE])
     if back > 0:
-        done = _hold(h, g, s, d, pool, back)
+        done = _hold(h, g, s, d, b, pieces, back)
         if s[HOW] == DIED:
             return int(done)
         s[IN_PAGES] += back
@@ -265,7 +285,7 @@ def _grow(
     more = pages - back
     grown = max(0, min(more, d[ROOM] + d[SWAP] - s[HELD]))
     resident = min(grown, d[ROOM] - s[RESIDENT])
-    done = _hold(h, g, s, d, pool, resident)
+    done = _hold(h, g, s, d, b, pieces, resident)
     if s[HOW] == DIED:
         return int(back + done)
     s[HELD] += grown
@@ -440,7 +460,7 @@ def _keeps_up(s: Ints, d: Ints, w: Ints, high: Ints, j: int) -> bool:
 
 
 @routine
-def _count_quiet(s: Ints, d: Ints, w: Ints, high: Ints, lags: Ints, j: int) -> int:
+def _count_quiet(s: Ints, d: Ints, b: PageBooks, w: Ints, high: Ints, lags: Ints, j: int) -> int:
     """How many pieces from number `j` on are quiet [GD-4]; all that are left: as many as instants."""
     end = w.shape[0]
     for k in range(lags.shape[0]):
@@ -452,7 +472,7 @@ def _count_quiet(s: Ints, d: Ints, w: Ints, high: Ints, lags: Ints, j: int) -> i
     most = d[ROOM] + d[SWAP] + kernel_pages
     holds = d[HOLD] >= 0
     all_out = swaps and kernel_pages + s[HELD] == _mark(s, d)
-    free_taken = min(d[ROOM], s[TAKEN] - d[ALLOCATED]) - s[CACHE]
+    free_taken = min(d[ROOM], b.taken[PAGES] - d[ALLOCATED]) - s[CACHE]
     least = kernel_pages + (s[RESIDENT] if swaps else free_taken)
     # What is released.
     level = NEVER
@@ -481,7 +501,7 @@ def _count_quiet(s: Ints, d: Ints, w: Ints, high: Ints, lags: Ints, j: int) -> i
 
 
 @routine
-def _look_ahead(s: Ints, d: Ints, t: Ints, w: Ints, high: Ints, lags: Ints) -> None:
+def _look_ahead(s: Ints, d: Ints, b: PageBooks, t: Ints, w: Ints, high: Ints, lags: Ints) -> None:
     """Plan the next act for when it matters to anybody [GD-4]."""
     if not d[AHEAD] or s[QUIET] or s[GROWN] < s[GROWTH] or (s[FAULTS] and d[ZEROES]):
         return
@@ -490,19 +510,19 @@ def _look_ahead(s: Ints, d: Ints, t: Ints, w: Ints, high: Ints, lags: Ints) -> N
     j = s[PIECE] + 1
     if not _keeps_up(s, d, w, high, j):
         return
-    quiet = _count_quiet(s, d, w, high, lags, j)
+    quiet = _count_quiet(s, d, b, w, high, lags, j)
     if quiet:
         s[QUIET] = 1
         s[NEXT] = t[j + quiet] if j + quiet < t.shape[0] else NEVER
 
 
 @routine
-def _rest(h: HostState, g: DomainState, s: Ints, d: Ints, pool: Ints, pages: int) -> None:
+def _rest(h: HostState, g: DomainState, s: Ints, d: Ints, b: PageBooks, pieces: Ints, pages: int) -> None:
     """Hold `pages`, all in memory that was in use before (so that nothing is written), nothing on swap."""
     more = pages - s[HELD]
     s[HELD] = pages
     if more > 0:
-        _hold(h, g, s, d, pool, more)
+        _hold(h, g, s, d, b, pieces, more)
     else:
         s[RESIDENT] += more
 
@@ -513,7 +533,8 @@ def _make_good(
     g: DomainState,
     s: Ints,
     d: Ints,
-    pool: Ints,
+    b: PageBooks,
+    pieces: Ints,
     t: Ints,
     w: Ints,
     high: Ints,
@@ -535,16 +556,16 @@ def _make_good(
             if swaps or s[KILLED]:
                 _shrink(s, d, short, most, t[piece])
             else:
-                _rest(h, g, s, d, pool, max(most, d[FLOOR]))
+                _rest(h, g, s, d, b, pieces, max(most, d[FLOOR]))
         elif not (swaps or s[KILLED]):
             most = 0
             for i in range(s[PIECE] + 1, piece + 1):
                 most = max(most, w[i])
-            _rest(h, g, s, d, pool, max(most - d[KERNEL], s[HELD]))
+            _rest(h, g, s, d, b, pieces, max(most - d[KERNEL], s[HELD]))
         _begin(s, d, t, td, wd, piece, t[piece])
         if s[GROWTH] and _due(s, d, td, wd, 0, 0) <= at:
             upto = _batched_by(s, d, td, wd, s[GROWTH], at, 0)
-            _grow(h, g, s, d, pool, short, busy, kills, rate, upto, at)
+            _grow(h, g, s, d, b, pieces, short, busy, kills, rate, upto, at)
             s[GROWN] = upto
     _next_batch(s, d, td, wd, s[FROM])
 
@@ -566,7 +587,7 @@ def _keeps_pace(g: DomainState, s: Ints, d: Ints, td: Ints, wd: Ints) -> bool:
 
 
 @routine
-def _next_pages(g: DomainState, s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
+def _next_pages(g: DomainState, s: Ints, d: Ints, b: PageBooks, td: Ints, wd: Ints) -> int:
     """Pages up to which the growth goes in the next act: a batch, or batches that are one to Xen, and none to swap."""
     upto = min(s[GROWN] + BATCH, s[GROWTH])
     left = s[GROWTH] - s[GROWN]
@@ -575,11 +596,11 @@ def _next_pages(g: DomainState, s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
         return int(upto)
     if left > fit:
         left = fit // BATCH * BATCH
-    spare = _spare_taken(s, d)
+    spare = _spare_taken(s, d, b)
     last = d[LAST]
     paced = s[FAULTS] and _keeps_pace(g, s, d, td, wd)
     if paced or not s[FAULTS]:
-        spare += d[POOL] - s[FRESH]  # pages that need no more of the pool than it is told of
+        spare += b.pool[PAGES]
         if not s[INERT]:
             last = min(last, _next_look(d, s[NEXT]) - 1)
     if spare < min(left, d[ROOM] - s[RESIDENT] - s[CACHE]):
@@ -594,35 +615,20 @@ def _next_pages(g: DomainState, s: Ints, d: Ints, td: Ints, wd: Ints) -> int:
 
 @kernel
 def follow_demand(
-    h: HostState,
-    g: DomainState,
-    s: Ints,
-    d: Ints,
-    t: Ints,
-    w: Ints,
-    high: Ints,
-    lags: Ints,
-    td: Ints,
-    wd: Ints,
-    pool: Ints,
-    short: Ints,
-    busy: Ints,
-    kills: Ints,
-    seen: Ints,
-    rate: float,
+    h: HostState, g: DomainState, b: PageBooks, s: Ints, d: Ints, q: Curve, pieces: Ints, told: Told, rate: float
 ) -> None:
     """All acts up to `d[LAST]`, or up to one that somebody else has to know of.
 
-    `t`, `w`, `high`: the instants of the curve, W and H there; `td`, `wd`: its samples. `pool`: runs (first gfn, pages)
-    that the allocator hands out next, each from its top page down. `short`, `busy`, `kills` and `seen` take what `Told`
-    has. `rate`: pages a second that the swap device moves.
+    `rate`: pages a second that the swap device moves.
     """
+    t, w, high, lags, td, wd = q.t, q.w, q.high, q.lags, q.td, q.wd
+    short, busy, kills, seen = told.short, told.busy, told.kills, told.seen
     r = g.rec[0]
     s[HOW] = DONE
     cache = s[CACHE]  # who sleeps until memory is released wakes by it, too: once it is dropped, MATTERS is out of date
     if d[SETTLE]:
         if s[QUIET]:
-            _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, kills, rate, d[LAST])
+            _make_good(h, g, s, d, b, pieces, t, w, high, td, wd, short, busy, kills, rate, d[LAST])
         return
     while s[NEXT] <= d[LAST]:
         longest = max(s[SHORT], s[BUSY], s[KILLS], s[SEEN]) + FULL_MARGIN
@@ -631,7 +637,7 @@ def follow_demand(
             return
         now = s[NEXT]
         if s[QUIET]:
-            _make_good(h, g, s, d, pool, t, w, high, td, wd, short, busy, kills, rate, now - 1)
+            _make_good(h, g, s, d, b, pieces, t, w, high, td, wd, short, busy, kills, rate, now - 1)
             continue
         if s[GROWN] >= s[GROWTH] or _mark(s, d) != s[BASE] + s[GROWN]:  # at its end, or somebody else moved pages
             s[ACTS] += 1
@@ -642,25 +648,28 @@ def follow_demand(
                     s[AT] = now
                     return
             if s[CACHE] == cache:
-                _look_ahead(s, d, t, w, high, lags)
+                _look_ahead(s, d, b, t, w, high, lags)
             continue
         began = max(now, s[FREE]) if d[TIMED] else now
         if s[ACTS] and s[FAULTS] and began > d[LAST]:
             return
-        upto = _next_pages(g, s, d, td, wd)
+        upto = _next_pages(g, s, d, b, td, wd)
         first = s[GROWN]
         pages = upto - first
         if d[HELPS] and pages > d[ROOM] + d[SWAP] - s[HELD]:
             s[HOW] = BALLOON_NEXT
             return
-        if s[FRESH] + _fresh_for(s, d, pages) > d[POOL]:
-            s[HOW] = POOL_NEXT
-            return
+        fresh = _fresh_for(s, d, b, pages)
+        if fresh:
+            s[MORE] = runs_of(b.pool, fresh) + 1
+            if s[MORE] > min(min(runs_fit(b.data), room_of(b.taken)), pieces.shape[0] // 2):
+                s[HOW] = BOOKS_FULL
+                return
         s[ACTS] += 1
         if d[TIMED]:
             r.now_ns = began
         entries = r.entry_count
-        done = _grow(h, g, s, d, pool, short, busy, kills, rate, pages, began)
+        done = _grow(h, g, s, d, b, pieces, short, busy, kills, rate, pages, began)
         if r.entry_count != entries:
             _note_entries(s, d, seen, r.entry_count, began)
         end = r.now_ns
@@ -675,6 +684,6 @@ def follow_demand(
         s[GROWN] = upto
         _next_batch(s, d, td, wd, began)
         if s[CACHE] == cache:
-            _look_ahead(s, d, t, w, high, lags)
+            _look_ahead(s, d, b, t, w, high, lags)
     if s[CACHE] == cache:
-        _look_ahead(s, d, t, w, high, lags)
+        _look_ahead(s, d, b, t, w, high, lags)

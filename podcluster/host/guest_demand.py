@@ -19,7 +19,7 @@ Departs     H falls at instants of the curve and not in between.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from podcluster.host.streams import BATCH_PAGES, NEVER
 from podcluster.records import Demand, Int64Array
 from podcluster.units import NS_PER_S
 
-AGAIN: Final = (follow.POOL_NEXT, follow.LISTS_FULL)
+AGAIN: Final = (follow.BOOKS_FULL, follow.LISTS_FULL)
 """How a call of the kernel may end with more to do."""
 
 
@@ -70,6 +70,7 @@ class DemandStream:
         self._matters_from = matters_from
         self._ahead = ahead
         self._window: DemandWindow | None = None  # once the guest is up
+        self._curve: follow.Curve | None = None  # the same for kernels, as of the last call
         self._quiet = False  # pieces are being left out
         self._looked = False  # whether they may be, with everything as it is now
         # The piece being followed, on the line between samples k and k + 1.
@@ -84,14 +85,18 @@ class DemandStream:
 
     def start(self, at_ns: int) -> None:
         """The guest is up: from here it wants what the curve says."""
-        self._window = DemandWindow(self._demand, at_ns, self._hold_ns, self._pages_per_s)
+        self._follow_from(at_ns)
         self._held.want_from(at_ns)
         self._plan(at_ns)
 
     def resume(self, up_ns: int, at_ns: int) -> None:
         """Go on at `at_ns` on another host, up since `up_ns`: what it held since then counts as before."""
-        self._window = DemandWindow(self._demand, up_ns, self._hold_ns, self._pages_per_s)
+        self._follow_from(up_ns)
         self._plan(at_ns)
+
+    def _follow_from(self, up_ns: int) -> None:
+        self._window = DemandWindow(self._demand, up_ns, self._hold_ns, self._pages_per_s)
+        self._curve = None
 
     def touches_heap(self) -> bool:
         """Only where it would rather take from the balloon than see an application killed (C1.10)."""
@@ -159,9 +164,9 @@ class DemandStream:
 
     def _follow(self, last_ns: int, *, settle: bool = False) -> None:
         """All acts up to `last_ns`, until somebody else's plans are changed; `settle`: only what was left out."""
-        acts, how, cache = 0, follow.LISTS_FULL, self._memory.cache
+        acts, more, how, cache = 0, 0, follow.LISTS_FULL, self._memory.cache
         while how in AGAIN:
-            how, at_ns, acts = self._call(last_ns, acts, settle=settle)
+            more, how, at_ns, acts = self._call(last_ns, acts, more, settle=settle)
         self._looked = how == follow.DONE and self._memory.cache == cache and not settle
         if how == follow.DIED:
             self._on_death(at_ns)
@@ -169,22 +174,22 @@ class DemandStream:
             self._memory.zero_freed()
             self._on_release(at_ns)
 
-    def _call(self, last_ns: int, acts: int, *, settle: bool) -> tuple[int, int, int]:
-        """One call of the kernel, with the books of this guest; how it ended, when, after how many acts."""
-        window, memory, held, lock = self._window, self._memory, self._held, self._lock
-        assert window is not None
+    def _call(self, last_ns: int, acts: int, more: int, *, settle: bool) -> list[int]:
+        """One call of the kernel, with the books of this guest and room for `more` runs; more that it needs, how it
+        ended, when, after how many acts.
+        """
+        memory, held, lock = self._memory, self._held, self._lock
         s = [
             *memory.books, *held.books, self._piece, self._from_ns, self._until_ns, self._k, self._base, self._growth,
-            self._grown, self._late_ns, self.next_ns, self._quiet, *lock.books, memory.inert, 0, 0, 0, 0, acts, 0,
+            self._grown, self._late_ns, self.next_ns, self._quiet, *lock.books, memory.inert, more, 0, 0, acts, 0,
         ]  # fmt: skip
         d = [
             memory.room, memory.kernel_pages, memory.kernel_allocated, *held.limits, self._hold_ns, self._pages_per_s,
-            self._matters_from(), self._ahead, lock.timed, memory.may_skip, 0, last_ns, settle, memory.zero_on_free,
+            self._matters_from(), self._ahead, lock.timed, memory.may_skip, last_ns, settle, memory.zero_on_free,
             self.grid_ns, lock.served_ns,
         ]  # fmt: skip
         lock.act_on(0, interrupts=True)
-        curve = (window.t, window.w, window.h, window.lags, self._t, self._w)
-        s, told = memory.follow(s, d, curve, held.pages_per_s)
+        s, told = memory.follow(s, d, self._line_up(), held.pages_per_s)
         held.take(s, told)
         lock.free_ns, lock.held_ns = s[follow.FREE : follow.LOCK_HELD + 1]
         (
@@ -192,7 +197,18 @@ class DemandStream:
             self.next_ns, quiet,
         ) = s[follow.PIECE : follow.QUIET + 1]  # fmt: skip
         self._quiet = bool(quiet)
-        return s[follow.HOW], s[follow.AT], s[follow.ACTS]
+        return s[follow.MORE : follow.ACTS + 1]
+
+    def _line_up(self) -> follow.Curve:
+        """The curve, for a kernel."""
+        if self._curve is None:
+            window = self._window
+            assert window is not None
+            self._curve = follow.Curve(t=window.t, w=window.w, high=window.h, lags=window.lags, td=self._t, wd=self._w)
+        return self._curve
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_curve": None}
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 

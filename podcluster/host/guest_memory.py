@@ -55,7 +55,7 @@ from podcluster.host.written import DATA, PATTERN, ZERO
 from podcluster.records import Cause, GuestState, Int64Array
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
-NEXT_RUNS: Final = 64  # of the pool that a kernel is told of at once
+NEXT_RUNS: Final = 64  # of the pool that following a demand takes at once, as a rule
 PROMISED: Final = 2  # kinds of gfn from here on are populate-on-demand entries (`Mechanism.query`)
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
 
@@ -122,8 +122,11 @@ class GuestMemory:
             one.make_room(self._allocator.pool.run_count // 2)
         # What of the image did not fit at 16 MiB is allocated like the descriptors.
         self.descriptor_pages = descriptor_pages
-        self._kernel_to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)
+        to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)
+        # Never given back, spoken for from the start whether written yet or not.
+        self.kernel_pages = reserved.pages + to_allocate
         self.kernel_allocated = 0
+        self.ballooned_pages = 0  # as of the last refresh
         self.resident = 0
         self.cache = 0
         self.crashed = False
@@ -170,19 +173,9 @@ class GuestMemory:
         return sum(one.array.nbytes for one in books)
 
     @property
-    def ballooned_pages(self) -> int:
-        """Pages that the balloon holds."""
-        return self._away.pages
-
-    @property
-    def kernel_pages(self) -> int:
-        """Pages that are never given back, spoken for from the start whether written yet or not."""
-        return self._reserved.pages + self._kernel_to_allocate
-
-    @property
     def visible_pages(self) -> int:
         """Pages that the guest has, as it sees it."""
-        return self.ram_pages - self._away.pages
+        return self.ram_pages - self.ballooned_pages
 
     @property
     def room(self) -> int:
@@ -206,9 +199,14 @@ class GuestMemory:
 
     def refresh(self) -> None:
         """Ask the machine for the counters that decide what may be skipped, and what is owned."""
-        self.owned = self._machine.tot_pages(self._domid)
-        self.debt = self._machine.debt_pages(self._domid)
-        self._count_entries()
+        machine, domid = self._machine, self._domid
+        self._see(machine.tot_pages(domid), machine.entry_count(domid), machine.debt_pages(domid))
+
+    def _see(self, owned: int, entries: int, debt: int) -> None:
+        """What is owned, how many entries are left, and what is owed."""
+        self.owned, self.entry_count, self.debt = owned, entries, debt
+        self.ballooned_pages = self._away.pages
+        self._count_inert()
 
     def see_debt(self, at_ns: int) -> None:
         """At `at_ns` the debt may have become 0: only the balloon and the toolstack lower it (POD-4)."""
@@ -218,6 +216,9 @@ class GuestMemory:
     def _count_entries(self) -> None:
         """What may change by writing: neither populate nor reclaim moves what is owned, or the debt [POD-4]."""
         self.entry_count = self._machine.entry_count(self._domid)
+        self._count_inert()
+
+    def _count_inert(self) -> None:
         self.inert = self.may_skip and self.entry_count == 0  # [G12]
         if self.inert:
             self.lock.faults = False
@@ -356,7 +357,7 @@ class GuestMemory:
     @property
     def books(self) -> tuple[int, int, int]:
         """What following a demand changes, in the order of follow.py."""
-        return self.resident, self.cache, self._allocator.taken_pages
+        return self.resident, self.cache, self.entry_count
 
     def run_merged(
         self,
@@ -380,15 +381,16 @@ class GuestMemory:
         common = [
             lock.free_ns, 0, last_ns, turn, 0, 0, 0, 0, calm, 0, 0, self.may_skip, self.inert, self.resident,
             self.cache, self.kernel_allocated, held, floor, self.ram_pages, self.kernel_pages, self._extra_pages,
-            self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, lock.served_ns, paid_ns, 0,
+            self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, lock.served_ns, paid_ns, 0, 0, 0,
         ]  # fmt: skip
         streams = [number for one in shares for number in one]
         while True:
-            pieces = np.empty(2 * max(allocator.run_count, common[merged.MORE]) + 8, np.int64)
-            common, streams, freed = self._machine.run_merged(
-                self._domid, self._page_books(), common, streams, strips, pieces, max_share, floor_share
-            )
-            self.freed += zip(freed[::2], freed[1::2], strict=True)
+            common, streams, freed, pieces = self._machine.run_merged(
+                self._domid, self._page_books(), common, streams, strips,
+                max(allocator.run_count, common[merged.MORE]) + 4, max_share, floor_share,
+            )  # fmt: skip
+            if freed:
+                self.freed += zip(freed[::2], freed[1::2], strict=True)
             if common[merged.HOW] != merged.BOOKS_FULL:
                 break
             common[merged.FREED] = 0
@@ -403,27 +405,27 @@ class GuestMemory:
         shares = [streams[at : at + fields] for at in range(0, len(streams), fields)]
         how, turn, given = common[merged.HOW], common[merged.TURN], common[merged.GIVEN]
         if how in (DIED, CUT_SHORT) and shares[turn][merged.KIND] == merged.GIVES:
-            runs = [(first, count) for first, count in pieces[: 2 * common[merged.PIECES]].reshape(-1, 2).tolist()]
+            runs = list(zip(pieces[::2], pieces[1::2], strict=True))
             self._cut_batch(runs, common, upwards=bool(shares[turn][merged.UPWARDS]))
         if how == DIED:
             self._crash()
-        self.refresh()
+        self._see(common[merged.OWNED], common[merged.ENTRIES], common[merged.DEBT])
         self._watch()
         return Merged(how, turn, given, shares, held, floor)
 
     def _page_books(self) -> PageBooks:
         """All sets and stacks as one, for a kernel."""
         allocator, books = self._allocator, self._arrays
-        arrays = {
-            "data": self._nonzero.array,
-            "away": self._away.array,
-            "reserved": self._reserved.array,
-            "balloon": self._balloon.array,
-            "pool": allocator.pool.array,
-            "taken": allocator.taken.array,
-        }
-        if books is None or any(getattr(books, name) is not array for name, array in arrays.items()):
-            books = self._arrays = PageBooks(**arrays)
+        data, away, balloon = self._nonzero.array, self._away.array, self._balloon.array
+        pool, taken = allocator.pool.array, allocator.taken.array
+        same = (
+            books is not None and books.data is data and books.away is away and books.balloon is balloon
+            and books.pool is pool and books.taken is taken
+        )  # fmt: skip
+        if books is None or not same:
+            books = self._arrays = PageBooks(
+                data=data, away=away, reserved=self._reserved.array, balloon=balloon, pool=pool, taken=taken
+            )
         return books
 
     def _cut_batch(self, runs: list[Run], common: Sequence[int], *, upwards: bool) -> None:
@@ -452,18 +454,22 @@ class GuestMemory:
         self, s: Sequence[int], d: list[int], curve: follow.Curve, pages_per_s: float
     ) -> tuple[list[int], follow.Told]:
         """Follow a demand in a kernel (follow.py): its books afterwards, and what it has told."""
-        pool = self._allocator.pool.next_runs(NEXT_RUNS, follow.BATCH)
-        d[follow.POOL] = int(pool[1::2].sum())
-        s, told = self._machine.follow_demand(self._domid, s, d, curve, pool, pages_per_s)
+        allocator = self._allocator
+        entries = self.entry_count
+        s, told = self._machine.follow_demand(
+            self._domid, self._page_books(), s, d, curve, max(NEXT_RUNS, s[follow.MORE] + 1), pages_per_s
+        )
+        if s[follow.HOW] == follow.BOOKS_FULL:
+            for one in (self._nonzero, allocator.taken):
+                one.make_room(s[follow.MORE])
         self.resident, self.cache = s[follow.RESIDENT], s[follow.CACHE]
         if s[follow.SEEN]:
             # What others did before is there at the next look.
-            seen = [0, self.entry_count, *told.seen[: 2 * s[follow.SEEN]].tolist()]
+            seen = [0, entries, *told.seen[: 2 * s[follow.SEEN]].tolist()]
             self.entries_seen += zip(seen[::2], seen[1::2], strict=True)
-        if s[follow.FRESH]:
-            for run in self._allocator.take(s[follow.FRESH]):
-                self._nonzero.add(*run)
-            self._count_entries()
+        if s[follow.ENTRIES] != entries:
+            self.entry_count = s[follow.ENTRIES]
+            self._count_inert()
         if s[follow.HOW] == follow.DIED:
             self._crash()
         self._watch()

@@ -51,6 +51,8 @@ class ArraysType(types.Type):  # type: ignore[misc]  # Numba is untyped
 def _address(array: npt.NDArray[Any]) -> int:
     """Where an array begins; `array.ctypes` is several times slower, and so is a buffer that describes records."""
     plain = array if array.dtype.names is None else array.view(np.uint8)
+    if not array.size:
+        return 0  # nobody reads there
     return ctypes.addressof(ctypes.c_char.from_buffer(plain))  # type: ignore[arg-type]  # numpy's arrays are buffers
 
 

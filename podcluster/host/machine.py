@@ -190,13 +190,14 @@ class Machine:
 
     def _make_scratch(self) -> None:
         """Room for what kernels have to tell; nothing in it outlives a call."""
-        self._told = follow.Told(*(np.empty(width * TOLD, np.int64) for width in follow.WIDTHS))
+        self._told = follow.Told(**{name: np.empty(width * TOLD, np.int64) for name, width in follow.WIDTHS.items()})
         self._freed = np.empty(merged.FREED_FIELDS * RUNS_LOGGED, np.int64)
         self._out = np.empty(batches.B_FIELDS, np.int64)
+        self._pieces = np.empty(0, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         """What makes it the machine that it is: no scratch, no arrays to be used again, no hashes worked out."""
-        passing = {"_told", "_freed", "_out", "_h", "_domains"}
+        passing = {"_told", "_freed", "_out", "_pieces", "_h", "_domains"}
         kept = {name: value for name, value in vars(self).items() if name not in passing}
         arrays = packed_arrays(self._h, self._domains)
         return {**kept, "arrays": arrays, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
@@ -532,28 +533,51 @@ class Machine:
         common: Sequence[int],
         streams: Sequence[int],
         strips: Int64Array,
-        pieces: Int64Array,
+        room: int,
         max_share: float,
         floor_share: float,
-    ) -> tuple[list[int], list[int], list[int]]:
-        """`merged.run_merged`: what is common, the streams, and what went to the host, afterwards."""
+    ) -> tuple[list[int], list[int], list[int], list[int]]:
+        """`merged.run_merged`, with room for so many pieces: what is common, the streams, what went to the host, and
+        the pieces of a batch that was cut short, afterwards.
+        """
+        pieces = self._room_for(room)
         c, p = np.array(common, np.int64), np.array(streams, np.int64)
         merged.run_merged(
             self._h, self._changed(dom), books, c, p, strips, pieces, self._out, self._freed, max_share, floor_share
         )
-        return c.tolist(), p.tolist(), self._freed[: merged.FREED_FIELDS * int(c[merged.FREED])].tolist()
+        numbers: list[int] = c.tolist()
+        freed, cut = merged.FREED_FIELDS * numbers[merged.FREED], 2 * numbers[merged.PIECES]
+        return (
+            numbers,
+            p.tolist(),
+            self._freed[:freed].tolist() if freed else [],
+            pieces[:cut].tolist() if numbers[merged.HOW] in (batches.DIED, batches.CUT_SHORT) else [],
+        )
 
     def follow_demand(
-        self, dom: int, s: Sequence[int], d: Sequence[int], curve: follow.Curve, pool: Int64Array, pages_per_s: float
+        self,
+        dom: int,
+        books: PageBooks,
+        s: Sequence[int],
+        d: Sequence[int],
+        curve: follow.Curve,
+        room: int,
+        pages_per_s: float,
     ) -> tuple[list[int], follow.Told]:
-        """`follow.follow_demand`: the books afterwards, and what it has told, until the next call."""
-        books, told = np.array(s, np.int64), self._told
-        t, w, high, lags, td, wd = curve
+        """`follow.follow_demand`, with room for so many pieces: its books afterwards, and what it has told, until the
+        next call.
+        """
+        numbers, told, pieces = np.array(s, np.int64), self._told, self._room_for(room)
         follow.follow_demand(
-            self._h, self._changed(dom), books, np.array(d, np.int64), t, w, high, lags, td, wd,
-            pool, told.short, told.busy, told.kills, told.seen, float(pages_per_s),
-        )  # fmt: skip
-        return books.tolist(), told
+            self._h, self._changed(dom), books, numbers, np.array(d, np.int64), curve, pieces, told, float(pages_per_s)
+        )
+        return numbers.tolist(), told
+
+    def _room_for(self, pieces: int) -> Int64Array:
+        """Scratch for so many pairs, and more."""
+        if len(self._pieces) < 2 * pieces:
+            self._pieces = np.empty(4 * pieces, np.int64)
+        return self._pieces
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Put real pages at gfns one by one (balloon deflation); pages done before the first failure."""
@@ -857,7 +881,8 @@ class Machine:
         frames = h.page_words.nbytes + h.words.nbytes + (0 if r["scrub_on_free"] else h.attr.nbytes)
         domains = (*self._domains.values(), *(g for spare in self._spare.values() for g in spare))
         tables = sum(g.blk[: int(g.rec["blocks"][0])].nbytes for g in domains)
-        scratch = sum(one.nbytes for one in (*self._told, self._freed, self._out))
+        told: list[Int64Array] = [getattr(self._told, name) for name in follow.WIDTHS]
+        scratch = sum(one.nbytes for one in (*told, self._freed, self._out, self._pieces))
         return pools + free + frames + tables + scratch
 
     def let_go(self) -> None:

@@ -103,10 +103,17 @@ class Mechanism(Protocol):
         """Whether many acts of a guest may be one call; else each is made by itself."""
 
     def follow_demand(
-        self, dom: int, s: Sequence[int], d: Sequence[int], curve: Curve, pool: Int64Array, pages_per_s: float
+        self,
+        dom: int,
+        books: PageBooks,
+        s: Sequence[int],
+        d: Sequence[int],
+        curve: Curve,
+        room: int,
+        pages_per_s: float,
     ) -> tuple[list[int], Told]:
-        """`follow.follow_demand`: the books afterwards, and what it has told, until the next call. Only where it
-        `paces`.
+        """`follow.follow_demand`, with room for so many pieces: its books afterwards, and what it has told, until the
+        next call. Only where it `paces`.
         """
 
     def run_merged(
@@ -116,12 +123,12 @@ class Mechanism(Protocol):
         common: Sequence[int],
         streams: Sequence[int],
         strips: Int64Array,
-        pieces: Int64Array,
+        room: int,
         max_share: float,
         floor_share: float,
-    ) -> tuple[list[int], list[int], list[int]]:
-        """`merged.run_merged`: what is common, the streams, and what went to the host, afterwards. Only where it
-        `paces`.
+    ) -> tuple[list[int], list[int], list[int], list[int]]:
+        """`merged.run_merged`, with room for so many pieces: what is common, the streams, what went to the host, and
+        the pieces of a batch that was cut short, afterwards. Only where it `paces`.
         """
 
     def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> list[tuple[int, int]]:

@@ -97,7 +97,9 @@ PATTERN_COUNTS = 24  # Xen does not know the pattern, so that it is data
 SERVED = 25  # most ns that a page takes while nothing is owed; -1: it may be any
 PAID = 26  # when the debt was first seen to be 0; -1: not yet
 MORE = 27  # so many more runs there must be room for in each of the books
-COMMON = 28
+ENTRIES = 28  # entry_count afterwards,
+DEBT = 29  # and what is owed
+COMMON = 30
 
 # How a call ended, beside DIED, CUT_SHORT and HEAP_NEXT of batches.py: the next batch is larger than the debt, and not
 # CALM.
@@ -161,6 +163,16 @@ def _whose_turn(p: Ints, c: Ints) -> int:
             found_ready = ready
             found_due = due
     return int(found)
+
+
+@routine
+def _others_next(p: Ints, k: int) -> int:
+    """When the first batch of all streams but number `k` is due: nobody else can begin before."""
+    first = NEVER
+    for other in range(p.shape[0] // STREAM_FIELDS):
+        if other != k:
+            first = min(first, int(p[other * STREAM_FIELDS + NEXT]))
+    return int(first)
 
 
 # -- counts of the guest -----------------------------------------------------------------------------------------------
@@ -264,10 +276,7 @@ def _with_others(c: Ints, b: PageBooks, p: Ints, k: int, size: int, max_share: f
     most = min(most, _free(c, b))
     if kind != CACHES and kind != KERNEL:
         most = min(most, _room(c, b) - c[HELD])
-    last = c[LAST]
-    for other in range(p.shape[0] // STREAM_FIELDS):
-        if other != k:
-            last = min(last, p[other * STREAM_FIELDS + NEXT] - 1)
+    last = min(c[LAST], _others_next(p, k) - 1)
     low = np.int64(1)
     high = most // batch
     while low < high:
@@ -446,15 +455,40 @@ def run_merged(
 
     A batch of the balloon that was cut short is no longer in the stacks, and in no set: its pages are in `pieces`.
     """
+    _run(h, g, b, c, p, strips, pieces, out, freed, max_share, floor_share)
+    r = g.rec[0]
+    c[OWNED] = r.tot_pages
+    c[ENTRIES] = r.entry_count
+    c[DEBT] = r.entry_count - r.cache_count
+
+
+@routine
+def _run(
+    h: HostState,
+    g: DomainState,
+    b: PageBooks,
+    c: Ints,
+    p: Ints,
+    strips: Ints,
+    pieces: Ints,
+    out: Ints,
+    freed: Ints,
+    max_share: float,
+    floor_share: float,
+) -> None:
+    """`run_merged`, up to what it says of the domain."""
     r = g.rec[0]
     k = c[TURN]
+    at = k * STREAM_FIELDS
+    others = _others_next(p, k)
     c[ACTS] = 0
     c[HOW] = ON_TIME
     while True:
-        if c[ACTS]:
+        if c[ACTS] and max(p[at + NEXT], c[FREE]) >= others:
             k = _whose_turn(p, c)
+            at = k * STREAM_FIELDS
+            others = _others_next(p, k)
         c[TURN] = k
-        at = k * STREAM_FIELDS
         kind = p[at + KIND]
         due = p[at + NEXT]
         if p[at + OVER] or (c[ACTS] and _ready(p, c, at) > c[LAST]) or due >= NEVER:

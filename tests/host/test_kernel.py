@@ -11,7 +11,7 @@ import pytest
 
 from podcluster.host import follow, kernel, merged
 from podcluster.host.machine import Machine
-from podcluster.host.page_runs import Allocator, PageSet
+from podcluster.host.page_runs import Allocator, PageSet, PageStack
 from podcluster.host.page_sets import PageBooks
 from podcluster.host.shares import share
 from podcluster.host.state import new_host_state
@@ -85,12 +85,15 @@ def exercise() -> None:
         common = [0, 0, 100, *[0] * (merged.COMMON - 3)]
         common[merged.RAM_PAGES] = 16
         none, pool, taken = PageSet().array, allocator.pool.array, allocator.taken.array
-        pages = PageBooks(data=none, away=none, reserved=none, balloon=none, pool=pool, taken=taken)
-        machine.run_merged(1, pages, common, stream, np.empty(0, np.int64), np.empty(100, np.int64), 1.0, 0.0)
+        pages = PageBooks(
+            data=PageSet(8192).array, away=none, reserved=none, balloon=PageStack().array, pool=pool, taken=taken
+        )
+        machine.run_merged(1, pages, common, stream, np.empty(0, np.int64), 50, 1.0, 0.0)
         instant = np.zeros(1, np.int64)
         books, limits = [0] * follow.BOOKS, [0] * follow.GIVEN
         books[follow.NEXT] = limits[follow.CLUSTER] = limits[follow.PAGES_PER_S] = limits[follow.GRID] = 1
-        machine.follow_demand(1, books, limits, (instant,) * 6, np.array([4900, 16]), 1.0)
+        curve = follow.Curve(t=instant, w=instant, high=instant, lags=instant, td=instant, wd=instant)
+        machine.follow_demand(1, pages, books, limits, curve, 16, 1.0)
         merged.divided(7, 2, 3)
         machine.entry_map(1)
         machine.populate_seq(1, 6700, 2, 0, 1)
