@@ -45,8 +45,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A process of tests for each core; beyond a few, the tests that start a Ray take longest, and those are one at a time.
 test: lint compile
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8
 
 format: $(STAMP)
 	$(BIN)/ruff format .

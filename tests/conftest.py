@@ -12,7 +12,10 @@ from hypothesis import HealthCheck, settings
 from podcluster.cli import compose
 from podcluster.config import Config
 
-pytest_plugins = ["tests.golden_report"]  # counts the golden traces that ran
+pytest_plugins = [
+    "tests.distribution",  # which tests stay together in one of several processes
+    "tests.golden_report",  # counts the golden traces that ran
+]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -4,6 +4,7 @@ A trace counts once per collection, and only if it was replayed to its end witho
 """
 
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,23 @@ def count(config: pytest.Config, collection: str, name: str, size: int) -> None:
     """Say that trace `name` of a collection of `size` traces was replayed and agreed."""
     config.stash[_REPLAYED][collection].add(name)
     config.stash[_SIZES][collection] = size
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands what it counted to the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["golden"] = [
+            (collection, sorted(names), session.config.stash[_SIZES][collection])
+            for collection, names in session.config.stash[_REPLAYED].items()
+        ]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a worker of pytest-xdist counted."""
+    for collection, names, size in getattr(node, "workeroutput", {}).get("golden", []):
+        for name in names:
+            count(node.config, collection, name, size)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -9,6 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.distribution import together
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 LOCK = [line for line in (REPOSITORY / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
@@ -42,3 +44,11 @@ def test_wheel_carries_the_configuration(tmp_path: Path, monkeypatch: pytest.Mon
     assert {f"podcluster/{name}" for name in files} <= names
     assert "podcluster/py.typed" in names
     assert not [name for name in names if name.startswith("tests")]
+
+
+def test_whoever_starts_a_ray_is_of_one_group() -> None:
+    """Where processes share the tests, no two start a Ray at once; a file that starts none is in no such group."""
+    groups = {path: together(path.relative_to(REPOSITORY).as_posix()) for path in REPOSITORY.glob("tests/**/test_*.py")}
+    marked = {path for path in groups if re.search(r"^ *@pytest\.mark\.ray$", path.read_text(), re.MULTILINE)}
+    assert marked and {groups[path] for path in marked} == {"ray"}
+    assert groups[REPOSITORY / "tests" / "host" / "test_golden.py"] is None
