@@ -1,5 +1,6 @@
 """What all tests share: the shared folder of real data, Hypothesis profiles, small helpers for configurations."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -26,6 +27,12 @@ settings.register_profile(
     "fresh", deadline=None, print_blob=True, max_examples=1000, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: a run that collects garbage when it closes its hosts need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
