@@ -46,8 +46,9 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 # A process of tests for each core; beyond a few, the tests that start a Ray take longest, and those are one at a time.
+# A process that crashes ends it all: another in its place might wait for tests for ever.
 test: lint compile
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --max-worker-restart 0
 
 format: $(STAMP)
 	$(BIN)/ruff format .
