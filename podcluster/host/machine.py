@@ -103,13 +103,12 @@ class Counters(NamedTuple):
     sweep_looks: int
     crashed: int
     claim_pages: int
-    nonzero_pages: int
 
 
 COUNTED = tuple(
     (DOMAIN_RECORD.names or ()).index({"claim_pages": "claim"}.get(name, name))
     for name in Counters._fields
-    if name not in ("populated_pages", "nonzero_pages")
+    if name != "populated_pages"
 )
 """Places in a domain's record of the counters that are kept there."""
 
@@ -716,12 +715,15 @@ class Machine:
         return int(self._h.rec["claims"][0])
 
     def counters(self, dom: int) -> Counters:
-        """The counters of a domain; `nonzero_pages` by a walk over its contents."""
-        g = self._domains[dom]
-        record = g.rec[0].item()
+        """The counters of a domain."""
+        record = self._domains[dom].rec[0].item()
         values = [record[at] for at in COUNTED]
         populated = values[0] - values[1]
-        return Counters._make([*values[:4], populated, *values[4:], int(ranges.count_contents(self._h, g))])
+        return Counters._make([*values[:4], populated, *values[4:]])
+
+    def nonzero_pages(self, dom: int) -> int:
+        """Pages of a domain that are not zero, by a walk over its contents."""
+        return int(ranges.count_contents(self._h, self._domains[dom]))
 
     def entry_count(self, dom: int) -> int:
         """Frames of outstanding `pod` entries."""

@@ -42,7 +42,7 @@ def test_scrubbers_leave_one_state_of_contents(order: str, streams: int) -> None
     rig.run_to(60)
     plain = Rig(page_cache=QUIET, may_skip=False).run_to(60)
     assert rig.memory.nonzero_runs == plain.memory.nonzero_runs
-    assert rig.machine.counters(1).nonzero_pages == rig.memory.nonzero_pages
+    assert rig.machine.nonzero_pages(1) == rig.memory.nonzero_pages
     assert rig.machine.counters(1).populated_2m > plain.machine.counters(1).populated_2m
 
 
@@ -146,7 +146,7 @@ def test_what_a_hardened_kernel_frees_can_be_reclaimed() -> None:
         peak = rig.run_to(31).memory.nonzero_pages
         low = rig.run_to(50).memory.nonzero_pages
         again = rig.run_to(75).memory.nonzero_pages
-        assert rig.memory.nonzero_pages == rig.machine.counters(1).nonzero_pages
+        assert rig.memory.nonzero_pages == rig.machine.nonzero_pages(1)
         seen.append((peak, low, again))
     assert seen[0] == (seen[0][0],) * 3
     assert seen[1] == (seen[0][0], seen[0][0] - 40 * MIB, seen[0][0])

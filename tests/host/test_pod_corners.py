@@ -79,7 +79,7 @@ def test_old_contents_show_unless_scrubbed(words: bool, scrub_on_free: bool, how
     pair.compare()
     pair.audit()
     shown = how == "ballooned" and not scrub_on_free
-    assert pair.slow.counters(2).nonzero_pages == (40 if shown else 0)
+    assert pair.slow.nonzero_pages(2) == (40 if shown else 0)
 
 
 def test_what_is_held_outlives_its_owner_and_goes_back_zeroed() -> None:

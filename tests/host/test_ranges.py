@@ -108,6 +108,7 @@ class Trio(Pair):
         for dom in self.doms:
             assert self.loop.state_record(dom) == self.fast.state_record(dom)
             assert self.loop.counters(dom) == self.fast.counters(dom)
+            assert self.loop.nonzero_pages(dom) == self.fast.nonzero_pages(dom)
             assert self.loop.clock(dom) == self.fast.clock(dom)
         if self.words and not self.fast.counters(DOM).crashed:
             ram = self.ram_gfns(DOM)
@@ -305,6 +306,7 @@ def test_leaves_of_a_gib_come_apart_like_page_by_page(descending: bool) -> None:
     assert all(loop.populate(DOM, gfn, 0) for gfn in order)
     assert whole.state_record(DOM) == loop.state_record(DOM)
     assert whole.counters(DOM) == loop.counters(DOM)
+    assert whole.nonzero_pages(DOM) == loop.nonzero_pages(DOM)
     whole.audit()
 
 

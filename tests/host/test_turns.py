@@ -98,6 +98,7 @@ def test_frames_go_to_whose_turn_it_is(
     for k in doms:
         assert together.state_record(k) == singly.state_record(k)
         assert together.counters(k) == singly.counters(k)
+        assert together.nonzero_pages(k) == singly.nonzero_pages(k)
     together.audit()
 
 

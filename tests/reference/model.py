@@ -41,7 +41,6 @@ class Counters(NamedTuple):
     sweep_looks: int
     crashed: int
     claim_pages: int
-    nonzero_pages: int
 
 
 class Ballooned(NamedTuple):
@@ -561,10 +560,6 @@ class ReferenceMachine:
     def counters(self, dom: int) -> Counters:
         """Counters of one domain."""
         domain = self._domain(dom)
-        nonzero = 0
-        for _, kind, mfn, order in domain.table.entries():
-            if kind == RAM:
-                nonzero += sum(1 for i in range(1 << order) if self.frames.pages[mfn + i].words)
         return Counters(
             domain.tot_pages,
             domain.count,
@@ -580,7 +575,16 @@ class ReferenceMachine:
             domain.sweep_looks,
             int(domain.crashed),
             domain.claim_pages,
-            nonzero,
+        )
+
+    def nonzero_pages(self, dom: int) -> int:
+        """Pages of one domain that are not zero."""
+        return sum(
+            1
+            for _, kind, mfn, order in self._domain(dom).table.entries()
+            if kind == RAM
+            for i in range(1 << order)
+            if self.frames.pages[mfn + i].words
         )
 
     def entry_map(self, dom: int) -> tuple[int, int, int, int, int, int]:

@@ -30,10 +30,10 @@ def test_pages_touched_after_n_uniform_touches(memory_mib: int, touches: int) ->
 
     def one(rng: np.random.Generator) -> float:
         machine = fresh_machine(memory_mib)
-        before = machine.counters(1).nonzero_pages
+        before = machine.nonzero_pages(1)
         gfns = FIRST + rng.integers(0, PAGES, touches)
         assert machine.touch_list(1, gfns, content=DATA) == touches
-        return machine.counters(1).nonzero_pages - before
+        return machine.nonzero_pages(1) - before
 
     check(f"pages {memory_mib} {touches}", one, PAGES * (1 - (1 - 1 / PAGES) ** touches))
 
