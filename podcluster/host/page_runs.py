@@ -9,7 +9,7 @@ Units       Pages of 4 KiB; a run is (first gfn, count).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -29,10 +29,10 @@ PIECES: Final = 64  # runs that are asked for at once
 
 
 def run_array(runs: Iterable[Run] | Int64Array) -> Int64Array:
-    """[run, 2] these runs, empty ones left out."""
-    numbers = runs if isinstance(runs, np.ndarray) else np.array(list(runs), np.int64)
-    numbers = numbers.reshape(-1, 2)
-    return numbers[numbers[:, 1] > 0]
+    """[run, 2] these runs, empty ones left out; of an array none is."""
+    if isinstance(runs, np.ndarray):
+        return runs
+    return np.array([run for run in runs if run[1]], np.int64).reshape(-1, 2)
 
 
 def packed_pairs(pairs: Int64Array) -> PackedPairs:
@@ -369,14 +369,17 @@ def batches(runs: Iterable[Run], batch_pages: int) -> Iterator[list[Run]]:
 def shuffled_blocks(runs: Iterable[Run], block_pages: int, rng: np.random.Generator) -> Int64Array:
     """[block, 2] the same pages in aligned blocks of `block_pages`, in random order."""
     blocks = aligned_blocks(runs, block_pages)
-    return blocks[rng.permutation(len(blocks))]
+    return blocks.take(rng.permutation(len(blocks)), axis=0)
 
 
 def aligned_blocks(runs: Iterable[Run], block_pages: int) -> Int64Array:
-    """[block, 2] runs cut at multiples of `block_pages`, each ascending."""
-    found: list[Any] = [np.empty((0, 2), np.int64)]
+    """[block, 2] runs cut at multiples of `block_pages`, each ascending; none of the runs is empty."""
+    found = [np.empty((0, 2), np.int64)]
     for first, count in runs:
-        cuts = np.arange(first // block_pages + 1, -(-(first + count) // block_pages), dtype=np.int64) * block_pages
-        edges = np.concatenate(([first], cuts, [first + count]))
-        found.append(np.stack((edges[:-1], np.diff(edges)), axis=1))
+        edges = np.arange(first // block_pages, -(-(first + count) // block_pages) + 1, dtype=np.int64) * block_pages
+        edges[0], edges[-1] = first, first + count
+        blocks = np.empty((len(edges) - 1, 2), np.int64)
+        blocks[:, 0] = edges[:-1]
+        np.subtract(edges[1:], edges[:-1], out=blocks[:, 1])
+        found.append(blocks)
     return np.concatenate(found)
