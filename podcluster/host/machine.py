@@ -164,7 +164,7 @@ class Machine:
         costs: Mapping[str, int] | None = None,
     ) -> None:
         self._gfn_blocks = 0
-        room = host_pages // BLOCK_PAGES  # for guests that are promised no more than there is; more is made for others
+        room = 2 * host_pages // BLOCK_PAGES  # for guests that are promised twice what there is; others make more
         self._h = new_host_state(host_pages, scrub_on_free=scrub_on_free, words=words, gfn_blocks=room)
         for switch, value in SWITCHES[era].items():
             self._h.rec[switch] = value
