@@ -78,27 +78,26 @@ class MachineLooks:
 
     def block(self) -> MachineSampleBlock:
         """All rows since the last time."""
-        looks, self._looks = self._looks, []
-        blocks = [self._rows(look) for look in looks if look.domain_ids]
-        return MachineSampleBlock.join(blocks) if blocks else NO_MACHINE_SAMPLES
+        looks, self._looks = [look for look in self._looks if look.domain_ids], []
+        if not looks:
+            return NO_MACHINE_SAMPLES
+        names = MachineSampleBlock.NAMES
+        columns = np.empty((len(names), sum(look.instants * len(look.domain_ids) for look in looks)), dtype=np.int64)
+        upto = 0
+        for look in looks:
+            first, upto = upto, upto + look.instants * len(look.domain_ids)
+            by_machine = (look.instants, len(look.domain_ids))
+            self._fill(look, {name: columns[k, first:upto].reshape(by_machine) for k, name in enumerate(names)})
+        return MachineSampleBlock(columns)
 
-    def _rows(self, look: _Look) -> MachineSampleBlock:
-        machines, count = len(look.domain_ids), look.instants
-        wanted = np.empty((count, machines), dtype=np.int64)
-        for k, one in enumerate(look.wanted):
-            wanted[:, k] = one if isinstance(one, int) else one.at_each(look.first_ns, count)
-
-        def each(values: list[int]) -> Int64Array:
-            return np.tile(np.array(values, dtype=np.int64), count)
-
-        instants = look.first_ns + self._grid_ns * np.arange(count, dtype=np.int64)
-        return MachineSampleBlock.by_name(
-            {
-                "t_ns": np.repeat(instants, machines),
-                "host_id": np.full(count * machines, self._host_id),
-                "domain_id": each(look.domain_ids),
-                "target_pages": each(look.targets),
-                "owned_pages": each(look.owned),
-                "demanded_pages": wanted.reshape(-1),
-            }
-        )
+    def _fill(self, look: _Look, columns: Mapping[str, Int64Array]) -> None:
+        """Put a look's rows into columns, [instant, machine] each."""
+        count = look.instants
+        columns["t_ns"][:] = (look.first_ns + self._grid_ns * np.arange(count, dtype=np.int64)).reshape(-1, 1)
+        columns["host_id"][:] = self._host_id
+        columns["domain_id"][:] = look.domain_ids
+        columns["target_pages"][:] = look.targets
+        columns["owned_pages"][:] = look.owned
+        wanted = [one if isinstance(one, int) else one.at_each(look.first_ns, count) for one in look.wanted]
+        for k, pages in enumerate(wanted):
+            columns["demanded_pages"][:, k] = pages

@@ -172,13 +172,13 @@ class _TableWriter:
                 self._file.close()
             return
         self._convert()
+        self._finish_part()
         if self._file is None:
             # All of it is in memory still: the common case, written once.
             parts = self._parts or [tables.to_arrow(self._table, [], self._cell, 0, self._axes, self._schema)]
             write_table(self._ordered(_chain(parts)), self._folder / PART)
             return
         self._flush()
-        self._finish_part()
         self._file.close()
         if self._in_order:
             os.replace(self._partial, self._folder / PART)
@@ -194,20 +194,30 @@ class _TableWriter:
         return _take(whole, _stored_order(_keys(self._table, whole)))
 
     def _convert(self) -> None:
-        """Turn the buffered rows of one replication into columns, which take a tenth of the memory."""
+        """Have the buffered rows of one replication turned into columns, which take a tenth of the memory."""
         if not self._buffered:
             return
-        rows: Sequence[Row] = self._buffer
-        if self._blocks:
-            rows = self._blocks[0] if len(self._blocks) == 1 else type(self._blocks[0]).join(self._blocks)
-        part = tables.to_arrow(self._table, rows, self._cell, self._replication, self._axes, self._schema)
+        self._finish_part()
+        self._writing = self._thread.submit(self._turn, self._blocks or self._buffer, self._replication)
+        self._buffer, self._blocks, self._buffered = [], [], 0
+
+    def _finish_part(self) -> None:
+        """Wait for what is being turned and written."""
+        if self._writing is not None:
+            self._writing.result()
+
+    # What follows is the thread's until it is done: nobody else looks at the parts and the file meanwhile.
+
+    def _turn(self, rows: Sequence[Any], replication: int | None) -> None:
+        if isinstance(rows[0], RowBlock):
+            rows = rows[0] if len(rows) == 1 else type(rows[0]).join(rows)
+        part = tables.to_arrow(self._table, rows, self._cell, replication, self._axes, self._schema)
         keys = _keys(self._table, part)
         follows = keys if self._last_key is None else np.concatenate((self._last_key, keys), axis=1)
         self._in_order = self._in_order and _ascends(follows)
         self._last_key = keys[:, -1:]
         self._parts.append(part)
         self._part_rows += len(rows)
-        self._buffer, self._blocks, self._buffered = [], [], 0
         # Small results stay in memory and are written once; large ones go to disk as they come.
         if self._part_rows >= 10 * BUFFER_ROWS:
             self._flush()
@@ -220,14 +230,8 @@ class _TableWriter:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = pq.ParquetWriter(self._partial, self._schema, **_write_options(self._schema))
-        self._finish_part()
-        self._writing = self._thread.submit(_write_part, self._file, self._parts)
+        _write_part(self._file, self._parts)
         self._parts, self._part_rows = [], 0
-
-    def _finish_part(self) -> None:
-        """Wait for what is being written."""
-        if self._writing is not None:
-            self._writing.result()
 
 
 def _write_part(file: Any, parts: Sequence[pa.Table]) -> None:
