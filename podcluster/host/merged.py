@@ -292,7 +292,7 @@ def _with_others(c: Ints, b: PageBooks, p: Ints, k: int, size: int, max_share: f
 def _runs_of(c: Ints, b: PageBooks, p: Ints, at: int, size: int) -> int:
     """How many more runs there may be in any of the books after a batch of so many pages."""
     if p[at + KIND] == SCRUBBING:  # what lies between is of no other block than they
-        return int(size // BLOCK_PAGES + p[at + STRIP_END] - p[at + STRIP] + 1) if p[at + CONTENT] == PATTERN else 0
+        return int(size // BLOCK_PAGES + p[at + STRIP_END] - p[at + STRIP] + 1)
     handled = runs_of(b.pool, size) + runs_of(b.taken, b.taken[PAGES] - _in_use(c)) + p[at + STRIP_END] - p[at + STRIP]
     return int(min(size, handled)) + 2
 
@@ -503,11 +503,12 @@ def _run(
             return
         if debt <= 0 and c[SERVED] >= 0 and kind != GIVES and kind != SCRUBBING:
             size = _with_others(c, b, p, k, size, max_share, floor_share)
-        c[MORE] = _runs_of(c, b, p, at, size)
-        room = min(min(runs_fit(b.data), room_of(b.taken)), min(runs_fit(b.away), room_of(b.balloon)))
-        if c[MORE] > min(room, pieces.shape[0] // 2) or FREED_FIELDS * c[FREED] >= freed.shape[0]:
-            c[HOW] = BOOKS_FULL
-            return
+        if kind != SCRUBBING or p[at + CONTENT] == PATTERN:
+            c[MORE] = _runs_of(c, b, p, at, size)
+            room = min(min(runs_fit(b.data), room_of(b.taken)), min(runs_fit(b.away), room_of(b.balloon)))
+            if c[MORE] > min(room, pieces.shape[0] // 2) or FREED_FIELDS * c[FREED] >= freed.shape[0]:
+                c[HOW] = BOOKS_FULL
+                return
         c[ACTS] += 1
         began = max(due, c[FREE])
         p[at + BEGAN] = began

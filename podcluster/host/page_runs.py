@@ -23,8 +23,8 @@ from podcluster.units import SUPERPAGE_PAGES
 
 PackedPairs = tuple[Numbers, Numbers]
 
-FEWEST_RUNS: Final = 64  # that there is room for: enough for most guests whose memory is in one piece
-FEWEST_ROWS: Final = 64  # of blocks that are in a set in part
+FEWEST_RUNS: Final = 128  # that there is room for: enough for most guests whose memory is in one piece
+FEWEST_ROWS: Final = 128  # of blocks that are in a set in part
 PIECES: Final = 64  # runs that are asked for at once
 
 

@@ -34,7 +34,7 @@ from podcluster.host.lists import list_drop, list_head, list_head_signed, list_p
 from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import allocating_lookup, demand_populate
 from podcluster.host.reservation import DONE, decrease_extent, populate
-from podcluster.host.rows import frame_of, frame_run, next_page, page_bit, row_count
+from podcluster.host.rows import frame_of, frame_run, next_page, page_bit, row_count, row_is
 from podcluster.host.state import (
     ANY,
     BASE,
@@ -158,70 +158,68 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
 
 
 @routine
-def _turn_supers(h: HostState, g: DomainState, gfn: int, count: int, step: int) -> int:
-    """Zero up to `count` pages from `gfn` on, each in a `pod` entry of 2 MiB, in debt; how many it did: those before
-    which P8 looks at nothing, at what the guest has given back, or takes back a whole block of zeroes.
+def _populate_in_debt(h: HostState, g: DomainState, gfn: int) -> bool:
+    """Populate the `pod` entry of 2 MiB at `gfn` where P8 looks at one record, and at nothing, at what the guest has
+    given back since, at a whole block of data, or takes back a whole block of zeroes; whether it did.
     """
     r = g.rec[0]
     hr = h.rec[0]
-    if hr.recent != RECENT_IN_DEBT or hr.early_sweeps or hr.blind_checks or hr.fixed_tables or hr.words or r.sp_2m == 0:
-        return 0
-    if r.odd_cached or r.conflicts or r.scrub_pattern or r.entry_count <= r.cache_count:
-        return 0
-    gone_ns = (1 + BLOCK_PAGES) * hr.look_ns
-    back_ns = hr.look_ns + BLOCK_PAGES * hr.check_nonzero_ns + hr.check_zero_ns + (BLOCK_PAGES - 1) * hr.zero_4k_ns
-    if not hr.keeps_contents:
-        back_ns += BLOCK_PAGES * hr.zero_4k_ns
-    done = 0
-    while done < count and r.cache_count > 0:
-        b = gfn >> 9
-        if b >= r.blocks or g.blk[b, KIND] != POD or g.gib[b >> 9] != G_TABLE or int(g.blk[b, PATTERNED]) != ZEROS:
-            break
-        record = int(g.ring[r.mrp_idx])
-        old = (record & ~RING_SUPER) >> 9
-        back = False
-        if record != RING_EMPTY:
-            if record & RING_SUPER == 0:
-                break
-            kind = int(g.blk[old, KIND])
-            back = kind == RAM
+    if hr.recent != RECENT_IN_DEBT or hr.early_sweeps or hr.blind_checks or hr.fixed_tables or r.sp_2m == 0:
+        return False
+    if r.odd_cached or r.conflicts or r.scrub_pattern or r.cache_count == 0 or r.entry_count <= r.cache_count:
+        return False
+    b = gfn >> 9
+    if int(g.blk[b, PATTERNED]) != ZEROS:
+        return False
+    record = int(g.ring[r.mrp_idx])
+    old = (record & ~RING_SUPER) >> 9
+    looks_ns = 0
+    back = False
+    if record != RING_EMPTY:
+        if record & RING_SUPER == 0:
+            return False
+        kind = int(g.blk[old, KIND])
+        looks_ns = (1 + BLOCK_PAGES) * hr.look_ns
+        if kind == RAM:
+            if g.gib[old >> 9] != G_TABLE or int(g.blk[old, ODD]) != ZEROS or int(g.blk[old, PATTERNED]) != ZEROS:
+                return False
+            head = int(g.blk[old, HEAD])
+            back = head == ZEROS and int(g.blk[old, ANY]) == ZEROS and hr.words == 0
             if back:
-                if g.gib[old >> 9] != G_TABLE:
-                    break
-                if g.blk[old, HEAD] | g.blk[old, ANY] | g.blk[old, ODD] | g.blk[old, PATTERNED] != ZEROS:
-                    break
-            elif kind != EMPTY and (kind != TABLE or int(g.blk[old, RAM_ROW]) != ZEROS):
-                break
-        if not back and g.lists[SUPER, L_LENGTH] == 0:
-            break
-        r.entry_ns = r.now_ns
-        if back:  # P9
-            r.now_ns += back_ns
-            list_push(h, g, SUPER, int(g.blk[old, BASE]) >> 9, 1, 1)
-            g.blk[old, KIND] = POD
-            g.blk[old, BASE] = 0
-            g.blk[old, RAM_ROW] = ZEROS
-            g.blk[old, POD_ROW] = ONES
-            r.reclaimed_2m += 1
-            r.table_generation += 1
-        else:
-            r.now_ns += 0 if record == RING_EMPTY else gone_ns
-            r.cache_count -= BLOCK_PAGES
-            r.entry_count -= BLOCK_PAGES
-        g.blk[b, KIND] = RAM
-        g.blk[b, BASE] = list_pop(h, g, SUPER) << 9
-        g.blk[b, RAM_ROW] = ONES
-        g.blk[b, POD_ROW] = ZEROS
-        g.ring[r.mrp_idx] = (b << 9) | RING_SUPER
-        r.mrp_idx = (r.mrp_idx + 1) & (g.ring.shape[0] - 1)
-        r.max_guest = max(r.max_guest, gfn)
-        r.populated_2m += 1
-        r.now_ns += hr.populate_2m_ns
+                looks_ns = hr.look_ns + BLOCK_PAGES * hr.check_nonzero_ns
+                looks_ns += hr.check_zero_ns + (BLOCK_PAGES - 1) * hr.zero_4k_ns
+                looks_ns += 0 if hr.keeps_contents else BLOCK_PAGES * hr.zero_4k_ns
+            elif head == ONES or row_is(h, head, ALL):
+                looks_ns += (1 + BLOCK_PAGES) * hr.check_nonzero_ns
+            else:
+                return False
+        elif kind != EMPTY and (kind != TABLE or int(g.blk[old, RAM_ROW]) != ZEROS):
+            return False
+    if not back and g.lists[SUPER, L_LENGTH] == 0:
+        return False
+    r.now_ns += looks_ns
+    if back:  # P9
+        list_push(h, g, SUPER, int(g.blk[old, BASE]) >> 9, 1, 1)
+        g.blk[old, KIND] = POD
+        g.blk[old, BASE] = 0
+        g.blk[old, RAM_ROW] = ZEROS
+        g.blk[old, POD_ROW] = ONES
+        r.reclaimed_2m += 1
         r.table_generation += 1
-        here = min(count - done, BLOCK_PAGES - (gfn & 511) if step > 0 else (gfn & 511) + 1)
-        done += here
-        gfn += here * step
-    return int(done)
+    else:
+        r.cache_count -= BLOCK_PAGES
+        r.entry_count -= BLOCK_PAGES
+    g.blk[b, KIND] = RAM
+    g.blk[b, BASE] = list_pop(h, g, SUPER) << 9
+    g.blk[b, RAM_ROW] = ONES
+    g.blk[b, POD_ROW] = ZEROS
+    g.ring[r.mrp_idx] = (b << 9) | RING_SUPER
+    r.mrp_idx = (r.mrp_idx + 1) & (g.ring.shape[0] - 1)
+    r.max_guest = max(r.max_guest, gfn)
+    r.populated_2m += 1
+    r.now_ns += hr.populate_2m_ns
+    r.table_generation += 1
+    return True
 
 
 @outline
@@ -242,11 +240,6 @@ def write_range(h: HostState, g: DomainState, first: int, count: int, step: int,
         if kind == EMPTY:
             done += here
             continue
-        low = i if step > 0 else i - here + 1
-        if kind == RAM:
-            _write_span(h, g, b, low, low + here, content)
-            done += here
-            continue
         if kind == POD:
             slot = np.int64(g.gib[b >> 9])
             whole = here == BLOCK_PAGES and slot == G_TABLE and r.sp_2m != 0 and h.rec[0].words == 0
@@ -255,16 +248,19 @@ def write_range(h: HostState, g: DomainState, first: int, count: int, step: int,
                 if blocks > 0:
                     done += blocks * BLOCK_PAGES
                     continue
-            elif content == ZERO:
-                pages = _turn_supers(h, g, gfn, count - done, step)
-                if pages > 0:
-                    done += pages
-                    continue
             if faulted != done:
                 faulted = done
                 r.entry_ns = r.now_ns
-            if demand_populate(h, g, gfn, 18 if slot == G_POD else 9) == 0:
+            if slot == G_TABLE and _populate_in_debt(h, g, gfn):
+                kind = RAM
+            elif demand_populate(h, g, gfn, 18 if slot == G_POD else 9) == 0:
                 return done
+            else:
+                continue
+        if kind == RAM:
+            low = i if step > 0 else i - here + 1
+            _write_span(h, g, b, low, low + here, content)
+            done += here
             continue
         # A table of 4 KiB entries. What is written since the last populate is put down before the next.
         end = i + here * step
