@@ -25,6 +25,9 @@ import numpy as np
 from numba import types
 from numba.core import config as numba_config
 
+from podcluster import kernel_parts
+from podcluster.kernel_parts import PartCompiler
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 KEPT_CACHES = 3
@@ -40,7 +43,9 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 def source_hash(folder: Path, names: Iterable[str]) -> str:
     """Name of the present state of these kernel sources and of what compiles them (16 hex digits)."""
-    digest = hashlib.blake2s(Path(__file__).read_bytes(), digest_size=8)
+    digest = hashlib.blake2s(digest_size=8)
+    for source in (__file__, kernel_parts.__file__):
+        digest.update(Path(source).read_bytes())
     for name in names:
         digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
     digest.update(f"{numba.__version__} {np.__version__} {platform.python_version()} {platform.machine()}".encode())
@@ -84,7 +89,8 @@ def compile_outline(function: Function, folder: Path, name: str) -> Function:
 
 def compile_routine(function: Function) -> Function:
     """Compile `function`, which only kernels call; it becomes part of their machine code."""
-    return _compiled(function, {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+    part = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": PartCompiler}
+    return _compiled(function, {**OPTIONS, **part})
 
 
 def _compiled(function: Function, options: dict[str, Any]) -> Function:
