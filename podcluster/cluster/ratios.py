@@ -65,9 +65,28 @@ def placed_peak(
 
 def by_instant(blocks: Sequence[Block]) -> Block:
     """The samples of hosts or their machines, given in host_id order, in order of time and host."""
-    whole = type(blocks[0]).join(blocks)
+    kind = type(blocks[0])
+    pieces = [_instants_apart(block) for block in blocks]
+    times = [piece[0, :, 0] for piece in pieces if piece is not None]
+    if len(times) == len(blocks) and all(np.array_equal(one, times[0]) for one in times[1:]):
+        whole = np.concatenate([piece for piece in pieces if piece is not None], axis=2)
+        return kind(whole.reshape(len(kind.NAMES), -1))
+    joined = kind.join(blocks)
     # `take` leaves each column in one piece, as it is written; an index of the second axis would put rows together.
-    return type(whole)(np.take(whole.columns, np.argsort(whole.column("t_ns"), kind="stable"), axis=1))
+    return kind(np.take(joined.columns, np.argsort(joined.column("t_ns"), kind="stable"), axis=1))
+
+
+def _instants_apart(block: RowBlock) -> Int64Array | None:
+    """[column, instant, row] a block in order of time, if it has as many rows at each instant."""
+    if not len(block):
+        return None
+    t_ns = block.column("t_ns")
+    rows = int(np.searchsorted(t_ns, t_ns[0], side="right"))
+    if len(t_ns) % rows:
+        return None
+    apart = block.columns.reshape(len(block.NAMES), -1, rows)
+    t_ns = t_ns.reshape(-1, rows)
+    return apart if bool((t_ns == t_ns[:, :1]).all() and (t_ns[1:, 0] > t_ns[:-1, 0]).all()) else None
 
 
 def add_hosts(samples: SampleBlock) -> SampleBlock:

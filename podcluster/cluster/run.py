@@ -77,7 +77,9 @@ from podcluster.records import (
 from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
 MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long; in long runs,
-MERGED_SHARE = 100  # a hundredth of the run
+FEWEST_STEPS = 25  # a part of the run: of few hosts one in 25, for a step of theirs is soon over,
+MOST_STEPS = 100  # and of many a hundredth
+HOSTS_PER_STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
     now_ns, steps = 0, 0
     while now_ns < end_ns:
         due_ns = now_ns + 1 if driver.awaits else min(driver.agenda.due_ns, end_ns)
-        until_ns = min(_until(now_ns, due_ns, plan.epoch_ns, end_ns), driver.look_after(now_ns))
+        until_ns = min(_until(now_ns, due_ns, plan.epoch_ns, end_ns, len(plan.specs)), driver.look_after(now_ns))
         commands = driver.commands(now_ns, until_ns)
         driver.take(pool.advance(until_ns, commands), until_ns)
         now_ns = until_ns
@@ -112,14 +114,15 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
     return RunOutcome(row, steps)
 
 
-def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int) -> int:
+def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int, hosts: int) -> int:
     """The end of the next step: of the epoch that holds `due_ns` if that is the present one, else of the empty ones
     before it [EP-1].
     """
     boundary_ns = (due_ns - 1) // epoch_ns * epoch_ns
     if boundary_ns <= now_ns:
         return min(now_ns // epoch_ns * epoch_ns + epoch_ns, end_ns)
-    most_ns = max(max(MOST_MERGED_NS, end_ns // MERGED_SHARE) // epoch_ns * epoch_ns, epoch_ns)
+    steps = min(FEWEST_STEPS + hosts // HOSTS_PER_STEP, MOST_STEPS)
+    most_ns = max(max(MOST_MERGED_NS, end_ns // steps) // epoch_ns * epoch_ns, epoch_ns)
     return min(boundary_ns, now_ns + most_ns)
 
 

@@ -37,14 +37,19 @@ class MachineLooks:
         self._host_id = host_id
         self._grid_ns = grid_ns
         self._looks: list[_Look] = []
+        self._latest: _Look | None = None  # as long as nothing changes, the next is like it
         self._demands: dict[int, OnGrid] = {}  # by domid, of guests that are up
         self._changes = True  # since the last look, or without anybody being told
 
     def take(self, first_ns: int, count: int, residents: Iterable[Resident], owned_of: Mapping[int, int]) -> None:
         """Look at all machines, of which nothing but demand changes within these instants."""
-        last = self._looks[-1] if self._looks and not self._changes else None
-        if last is not None and first_ns == last.first_ns + last.instants * self._grid_ns:
-            self._looks[-1] = last._replace(instants=last.instants + count)
+        latest = self._latest
+        if latest is not None and not self._changes:
+            if self._looks and first_ns == latest.first_ns + latest.instants * self._grid_ns:
+                self._looks.pop()
+                self._put_down(latest._replace(instants=latest.instants + count))
+            else:
+                self._put_down(latest._replace(first_ns=first_ns, instants=count))
             return
         there = sorted(residents, key=lambda one: one.request.domain_id)
         look = _Look(
@@ -57,6 +62,10 @@ class MachineLooks:
         )
         # Who boots has taken more at each look, and tells nobody.
         self._changes = any(isinstance(wanted, int) for wanted in look.wanted)
+        self._put_down(look)
+
+    def _put_down(self, look: _Look) -> None:
+        self._latest = look
         self._looks.append(look)
 
     def change(self) -> None:
