@@ -25,8 +25,8 @@ import numpy as np
 from numba import types
 from numba.core import config as numba_config
 
-from podcluster import kernel_parts
-from podcluster.kernel_parts import PartCompiler
+from podcluster import kernel_code
+from podcluster.kernel_code import KernelCompiler, PartCompiler
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,7 +44,7 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 def source_hash(folder: Path, names: Iterable[str]) -> str:
     """Name of the present state of these kernel sources and of what compiles them (16 hex digits)."""
     digest = hashlib.blake2s(digest_size=8)
-    for source in (__file__, kernel_parts.__file__):
+    for source in (__file__, kernel_code.__file__):
         digest.update(Path(source).read_bytes())
     for name in names:
         digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
@@ -65,7 +65,7 @@ def compile_kernel(function: Function, folder: Path) -> Function:
     before = numba_config.CACHE_DIR
     numba_config.CACHE_DIR = str(folder)  # read when the dispatcher is made, here and now
     try:
-        return _compiled(function, {**OPTIONS, "cache": True})
+        return _compiled(function, {**OPTIONS, "cache": True, "pipeline_class": KernelCompiler})
     finally:
         numba_config.CACHE_DIR = before
 
@@ -79,7 +79,7 @@ def compile_outline(function: Function, folder: Path, name: str) -> Function:
     try:
         returns = SCALARS[function.__annotations__["return"]]
         kind = returns(*signature(function))
-        compiled = numba.cfunc(kind, cache=True, **OPTIONS)(function)
+        compiled = numba.cfunc(kind, cache=True, pipeline_class=KernelCompiler, **OPTIONS)(function)
     finally:
         numba_config.CACHE_DIR = before
     OUTLINES.append(compiled)  # as long as it is there, so is its machine code
