@@ -102,8 +102,10 @@ def _own(a: Ints, b: int, row: int) -> int:
         new = a[TOP_ROW]
         a[TOP_ROW] += 1
     a[USED] += 1
+    at = _word(a, new, 0)
+    fill = a[_word(a, row, 0)]
     for w in range(ROW_WORDS):
-        a[_word(a, new, w)] = a[_word(a, row, w)]
+        a[at + w] = fill
     _set_row(a, b, new)
     return int(new)
 
@@ -139,24 +141,21 @@ def _put(a: Ints, first: int, count: int, here: bool) -> int:
             continue
         if row <= FULL:
             row = _own(a, b, row)
-        same = True  # all words that were written are those of the shared row
+        at = _word(a, row, 0)
         fill = ALL if here else U0
         while n > 0:
             span = min(n, 64 - (i & 63))
             mask = span_mask(i & 63, span)
-            at = _word(a, row, i >> 6)
-            before = np.uint64(a[at])
+            before = np.uint64(a[at + (i >> 6)])
             after = before | mask if here else before & ~mask
             changed += popcount(before ^ after)
-            a[at] = np.int64(after)
-            same = same and after == fill
+            a[at + (i >> 6)] = np.int64(after)
             i += span
             n -= span
         w = 0
-        while same and w < ROW_WORDS:
-            same = np.uint64(a[_word(a, row, w)]) == fill
+        while w < ROW_WORDS and np.uint64(a[at + w]) == fill:
             w += 1
-        if same:
+        if w == ROW_WORDS:
             _share(a, b, row, shared)
     return int(changed)
 

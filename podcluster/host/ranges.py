@@ -33,6 +33,7 @@ from podcluster.host.kernel import kernel, outline, routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed, list_pop, list_push
 from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import allocating_lookup, demand_populate
+from podcluster.host.reclaim import look_at_page
 from podcluster.host.reservation import DONE, decrease_extent, populate
 from podcluster.host.rows import frame_of, frame_run, next_page, page_bit, row_count, row_is
 from podcluster.host.state import (
@@ -159,8 +160,8 @@ def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: in
 
 @routine
 def _populate_in_debt(h: HostState, g: DomainState, gfn: int) -> bool:
-    """Populate the `pod` entry of 2 MiB at `gfn` where P8 looks at one record, and at nothing, at what the guest has
-    given back since, at a whole block of data, or takes back a whole block of zeroes; whether it did.
+    """Populate the `pod` entry of 2 MiB at `gfn` where P8 looks at one record, and at nothing, at a page, at what the
+    guest has given back since, at a whole block of data, or takes back a whole block of zeroes; whether it did.
     """
     r = g.rec[0]
     hr = h.rec[0]
@@ -175,9 +176,11 @@ def _populate_in_debt(h: HostState, g: DomainState, gfn: int) -> bool:
     old = (record & ~RING_SUPER) >> 9
     looks_ns = 0
     back = False
-    if record != RING_EMPTY:
-        if record & RING_SUPER == 0:
+    if record != RING_EMPTY and record & RING_SUPER == 0:
+        if g.lists[SUPER, L_LENGTH] == 0:
             return False
+        look_at_page(h, g, record)
+    elif record != RING_EMPTY:
         kind = int(g.blk[old, KIND])
         looks_ns = (1 + BLOCK_PAGES) * hr.look_ns
         if kind == RAM:

@@ -268,14 +268,20 @@ def reclaim_each(h: HostState, g: DomainState, gfn: int) -> None:
 @routine
 def look_at(h: HostState, g: DomainState, record: int) -> None:
     """P8 on one record of the recent list, which has left it."""
-    r = g.rec[0]
     if record & RING_SUPER:
         gfn = record & ~RING_SUPER
         if not reclaim_super(h, g, gfn):
             reclaim_each(h, g, gfn)
         return
-    b = record >> 9
-    i = record & 511
+    look_at_page(h, g, record)
+
+
+@routine
+def look_at_page(h: HostState, g: DomainState, gfn: int) -> None:
+    """The same on the record of a page."""
+    r = g.rec[0]
+    b = gfn >> 9
+    i = gfn & 511
     r.now_ns += h.rec[0].look_ns
     if page_bit(h, int(g.blk[b, RAM_ROW]), i):
         r.now_ns += h.rec[0].check_nonzero_ns
