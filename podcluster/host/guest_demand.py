@@ -285,4 +285,5 @@ class DemandStream:
 
 def _writable(values: Int64Array) -> Int64Array:
     """The same in an array of the one kind that kernels are compiled for."""
-    return np.require(values, np.int64, ["C", "W"])
+    fits = values.dtype == np.int64 and values.flags.c_contiguous and values.flags.writeable
+    return values if fits else np.array(values, np.int64)

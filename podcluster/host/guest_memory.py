@@ -108,7 +108,7 @@ class GuestMemory:
         self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
         self.firmware = _clip(layout.ram, 0, FIRMWARE_END)
         self.image = _clip(layout.ram, KERNEL_GFN, KERNEL_GFN + image_pages)
-        reserved = PageSet()
+        reserved = PageSet(max((first + count for first, count in (*self.firmware, *self.image)), default=0))
         for first, count in (*self.firmware, *self.image):
             reserved.add(first, count)
         self._reserved = reserved
@@ -119,7 +119,7 @@ class GuestMemory:
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
         # Of memory in blocks, about so many runs are in each at some time.
         for one in (self._nonzero, self._away, self._balloon, self._allocator.taken):
-            one.make_room(self._allocator.pool.run_count // 2)
+            one.make_room(self._allocator.pool.run_count)
         # What of the image did not fit at 16 MiB is allocated like the descriptors.
         self.descriptor_pages = descriptor_pages
         to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)
