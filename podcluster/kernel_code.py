@@ -8,7 +8,10 @@ Why         Parts: Numba makes each function that it compiles executable: it lin
             compile in three quarters of the time, and what is optimised once, as a whole, is no slower.
             Indices: Numba looks at each whether it is below 0, and counts from the end of the array if so, which takes
             the array's length. Kernels never mean that, so theirs are unsigned.
-Invariants  A part cannot be called from Python: behind its name is no machine code. An index below 0 is no index.
+            Aliases: what is written to one array might be read from another, for all that LLVM knows, and so it reads
+            again. It is told that no two arrays that a function is handed overlap.
+Invariants  A part cannot be called from Python: behind its name is no machine code. An index below 0 is no index. Two
+            arguments are the same array only where nobody writes to it.
 Departs     Libraries and lowering are Numba's own affair (as `_nrt` is, `kernels.py`); its version is pinned.
 """
 
@@ -61,6 +64,11 @@ class _KernelLowering(typed_passes.NativeLowering):  # type: ignore[misc]
     """Down to machine code."""
 
     _name = "kernel_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        """Lower the function."""
+        state.flags.noalias = True
+        return bool(super().run_pass(state))
 
     @property
     def lowering_class(self) -> type[_Lower]:

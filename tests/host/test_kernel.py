@@ -8,7 +8,9 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from numba.core.compiler_lock import global_compiler_lock
 
+from podcluster import kernels
 from podcluster.host import follow, kernel, merged
 from podcluster.host.machine import Machine
 from podcluster.host.page_runs import Allocator, PageSet, PageStack
@@ -16,6 +18,7 @@ from podcluster.host.page_sets import PageBooks
 from podcluster.host.shares import share
 from podcluster.host.state import new_host_state
 from podcluster.host.written import DATA, ZERO
+from podcluster.records import Int64Array
 
 MODULES = [
     importlib.import_module(f"podcluster.host.{name[:-3]}")
@@ -47,6 +50,35 @@ def test_kernels_do_not_count_references() -> None:
     # Without the option the runtime is there, so its absence below is the option's doing.
     assert "NRT_" in _call_sum({**options, "_nrt": True})
     assert not re.search(r"call[^\n]*@NRT_", _call_sum(kernel.OPTIONS))
+
+
+def _copy(values: Int64Array, other: Int64Array, k: int) -> int:
+    other[k] = values[k]
+    return int(values[k + 1])
+
+
+def _llvm(dispatcher: Any) -> str:
+    dispatcher.compile(kernel.signature(dispatcher.py_func))
+    return "".join(dispatcher.inspect_llvm().values())
+
+
+def test_indices_have_no_sign_and_arrays_do_not_overlap(tmp_path: Path) -> None:
+    """As Numba has it by itself, an index is compared with 0, and what was read is read again after a store."""
+    plain, ours = _llvm(numba.njit(**kernel.OPTIONS)(_copy)), _llvm(kernels.compile_kernel(_copy, tmp_path))
+    assert "icmp slt i64" in plain and "icmp slt i64" not in ours
+    entries = re.compile(r"ptr [^,]*noalias[^,]*%arg\.values\.4")
+    assert not entries.search(plain) and entries.search(ours)
+    values, other = np.arange(4, dtype=np.int64), np.zeros(4, np.int64)
+    assert kernels.compile_kernel(_copy, tmp_path)(values, other, 2) == 3 and other.tolist() == [0, 0, 2, 0]
+
+
+def test_parts_of_kernels_are_not_finished() -> None:
+    """Nobody can run them, and nothing of them is given to the engine."""
+    part = kernels.compile_routine(_copy)
+    part.compile(kernel.signature(_copy))  # type: ignore[attr-defined]
+    (found,) = part.overloads.values()  # type: ignore[attr-defined]
+    with global_compiler_lock:
+        assert found.library.get_pointer_to_function(found.fndesc.llvm_func_name) == 0
 
 
 def exercise() -> None:
