@@ -166,6 +166,7 @@ preparations = st.lists(
     hosts=st.tuples(st.booleans(), st.booleans()),
     rates=st.one_of(st.none(), st.tuples(per_s, per_s, st.integers(0, 3))),
     era=st.sampled_from(("today", "today", *ERAS)),
+    ring_slots=st.sampled_from((None, None, 1, 4)),
     preparation=preparations,
     operations=st.lists(
         st.one_of(
@@ -187,6 +188,7 @@ preparations = st.lists(
     hosts=(True, True),
     rates=None,
     era="today",
+    ring_slots=None,
     preparation=[],
     operations=[("touch", list(range(MAXMEM_BLOCKS * BLOCK))[::-1], False, DATA)],
 )
@@ -198,12 +200,17 @@ def test_any_range_equals_its_loop(
     hosts: tuple[bool, bool],
     rates: tuple[float, float, int] | None,
     era: str,
+    ring_slots: int | None,
     preparation: list[Step],
     operations: list[tuple[str, list[int], bool, int | None]],
 ) -> None:
-    """Any few ranges or lists after any preparation, in every era, on hosts that keep words and on those with bits."""
+    """Any few ranges or lists after any preparation, in every era, with recent lists so short that superpages come out
+    of them again, on hosts that keep words and on those with bits.
+    """
     scrub_on_free, words = hosts
-    trio = Trio(scrub_on_free=scrub_on_free, words=words, costs=COSTS if rates else None, era=era)
+    trio = Trio(
+        scrub_on_free=scrub_on_free, words=words, costs=COSTS if rates else None, era=era, ring_slots=ring_slots
+    )
     trio.build(shape, target, order=order, low_ram=low_ram, slack=100)
     if not words and era != "rfc2009":
         trio.prepare("set_scrub_pattern", DOM, target % 4 != 3)
