@@ -98,10 +98,11 @@ class Guest:
         self.end: End | None = None
         self._up_ns = NEVER  # since when its services are up, on whatever host
         self._lock = memory.lock
+        # Whether kernels make acts of different streams at the instants at which Xen lets them.
+        self._timed_in_kernels = memory.paces and memory.lock.timed
         self._demand = demand
         self._on_event = on_event
         self._fault = fault
-        self._dirties = cfg.dirty_all
         # An installer, when it is done.
         self.leaves_by_itself = cfg.install.installs and cfg.install.end != "stays"
         self._end_cause: Cause = "rebooted" if cfg.install.reboots else ""
@@ -134,22 +135,28 @@ class Guest:
             matters_from=self._release_matters_from,
             ahead=ahead,
         )
-        self._dirty = DirtyStream(memory, self.held, boot.write_pages_per_s, self.die)
         self._cache = CacheStream(memory, cfg.page_cache, self.die)
-        self._install = Stage(
-            INSTALL,
-            memory.lock,
-            merged.HOLDS,
-            write=lambda _, pages, at_ns: self._unpack(pages, at_ns),
-            died=lambda: memory.crashed,
-            on_death=self.die,
-            on_done=self._installed,
-            at_once=self.held.fits,
-            keeps=True,
-        )
+        # What most guests have not.
+        self._dirty: DirtyStream | None = None
+        self._install: Stage | None = None
+        if cfg.dirty_all:
+            self._dirty = DirtyStream(memory, self.held, boot.write_pages_per_s, self.die)
+        if boot.unpack_pages or self.leaves_by_itself:
+            self._install = Stage(
+                INSTALL,
+                memory.lock,
+                merged.HOLDS,
+                write=lambda _, pages, at_ns: self._unpack(pages, at_ns),
+                died=lambda: memory.crashed,
+                on_death=self.die,
+                on_done=self._installed,
+                at_once=self.held.fits,
+                keeps=True,
+            )
         self.calm = False  # until the end of its run nobody takes from the host's heap, or looks at it [BA-5]
         self._past_ns = 0  # up to then it may go on past looks at the host [GS-4]
-        self._streams: list[Stream] = [*self._sequence.streams, self._wants, self._dirty, self._install, self._cache]
+        others = (self._wants, self._dirty, self._install, self._cache)
+        self._streams: list[Stream] = [*self._sequence.streams, *(one for one in others if one is not None)]
         self._sequence.start(start_ns)
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -275,11 +282,6 @@ class Guest:
             alone = None
             first.run(max(self._before_others(first, last_ns), first.next_ns), single=False)
 
-    @property
-    def _timed_in_kernels(self) -> bool:
-        """Whether kernels make acts of different streams at the instants at which Xen lets them."""
-        return self.memory.paces and self._lock.timed
-
     def _before_others(self, first: Stream, last_ns: int) -> int:
         """The last instant up to which the stream whose turn it is may go on before another's.
 
@@ -390,7 +392,7 @@ class Guest:
         self.memory.unpack(state)
         self.held.unpack(state, at_ns)
         self._wants.resume(state.up_ns, at_ns)
-        if self._dirties:
+        if self._dirty is not None:
             self._dirty.start(at_ns)
         self._cache.start(at_ns)
 
@@ -408,9 +410,9 @@ class Guest:
         self.held.floor = boot.services_pages
         self._on_event(at_ns, "boot_done", f"up {(at_ns - self.boot_start_ns) / NS_PER_S:.3f} s after its build")
         self._wants.start(at_ns)
-        if self._dirties:
+        if self._dirty is not None:
             self._dirty.start(at_ns)
-        if boot.unpack_pages or self.leaves_by_itself:
+        if self._install is not None:
             self._install.start(Pace(at_ns, boot.install_ns, boot.unpack_pages))
         self._cache.start(at_ns)
         over = [one for one in self._sequence.streams if one.next_ns == NEVER]

@@ -68,7 +68,7 @@ class DemandStream:
         self._on_death = on_death
         self._on_release = on_release
         self._matters_from = matters_from
-        self._ahead = ahead
+        self._ahead = ahead and memory.paces
         self._window: DemandWindow | None = None  # once the guest is up
         self._curve: follow.Curve | None = None  # the same for kernels, as of the last call
         self._quiet = False  # pieces are being left out
@@ -150,8 +150,7 @@ class DemandStream:
 
     def relax(self) -> bool:
         """Plan the next act for when it matters to anybody [GD-4]; whether that is later than it was."""
-        ahead = self._ahead and self._memory.paces
-        if not ahead or self._quiet or self._looked or self._window is None or self.next_ns == NEVER:
+        if not self._ahead or self._quiet or self._looked or self._window is None or self.next_ns == NEVER:
             return False
         self._follow(-1)
         return self._quiet
