@@ -74,7 +74,11 @@ from podcluster.host.state import (
 from podcluster.host.takers import Taker
 from podcluster.records import Int64Array
 
+YOUNG = 5000  # objects that are new before the collector looks at them; a guest is some hundreds, most of which stay
+
 gc.freeze()  # the compiler is a hundred thousand objects that stay: no collection need go through them again
+if 0 < gc.get_threshold()[0] < YOUNG:
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 TOLD = 1024  # of each kind that a kernel puts down at once
 RUNS_LOGGED = 1 << 12

@@ -481,6 +481,7 @@ def _run(
     k = c[TURN]
     at = k * STREAM_FIELDS
     others = _others_next(p, k)
+    fit = 0  # so many more runs certainly fit in each of the books
     c[ACTS] = 0
     c[HOW] = ON_TIME
     while True:
@@ -504,11 +505,15 @@ def _run(
         if debt <= 0 and c[SERVED] >= 0 and kind != GIVES and kind != SCRUBBING:
             size = _with_others(c, b, p, k, size, max_share, floor_share)
         if kind != SCRUBBING or p[at + CONTENT] == PATTERN:
-            c[MORE] = _runs_of(c, b, p, at, size)
-            room = min(min(runs_fit(b.data), room_of(b.taken)), min(runs_fit(b.away), room_of(b.balloon)))
-            if c[MORE] > min(room, pieces.shape[0] // 2) or FREED_FIELDS * c[FREED] >= freed.shape[0]:
+            more = _runs_of(c, b, p, at, size)
+            if more > fit:
+                fit = min(min(runs_fit(b.data), room_of(b.taken)), min(runs_fit(b.away), room_of(b.balloon)))
+                fit = min(fit, pieces.shape[0] // 2)
+            if more > fit or FREED_FIELDS * c[FREED] >= freed.shape[0]:
+                c[MORE] = more
                 c[HOW] = BOOKS_FULL
                 return
+            fit -= more
         c[ACTS] += 1
         began = max(due, c[FREE])
         p[at + BEGAN] = began
