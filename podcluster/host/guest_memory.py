@@ -27,8 +27,7 @@ Departs     Which page of used or cache memory is freed is not modelled page by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -60,8 +59,7 @@ PROMISED: Final = 2  # kinds of gfn from here on are populate-on-demand entries 
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(NamedTuple):
     """How streams that were run together came out (merged.py)."""
 
     how: int
@@ -410,7 +408,8 @@ class GuestMemory:
         if how == DIED:
             self._crash()
         self._see(common[merged.OWNED], common[merged.ENTRIES], common[merged.DEBT])
-        self._watch()
+        if how in (DIED, CUT_SHORT):
+            self._watch()
         return Merged(how, turn, given, shares, held, floor)
 
     def _page_books(self) -> PageBooks:

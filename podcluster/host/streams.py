@@ -12,8 +12,7 @@ Invariants  [GS-1] the instant of every batch is a function of where its stream 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -67,8 +66,7 @@ class Joins(Stream, Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """`pages` pages spread evenly over `span_ns` from `start_ns` [GS-1]."""
 
     start_ns: int
@@ -279,6 +277,8 @@ class Runs:
 
     def place(self, page: int) -> tuple[int, int, int, int]:
         """Among all strips: the one that page number `page` is in, pages of it before that, their end; pages of all."""
+        if not self.pages:
+            return self._at, 0, self._at, 0
         runs = len(self._runs)
         k = int(self._ends.searchsorted(page, "right")) if page else 0
         before = int(self._ends[k - 1]) if k else 0
