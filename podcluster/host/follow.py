@@ -16,12 +16,10 @@ import numpy.typing as npt
 
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.layout import Arrays, fields
-from podcluster.host.merged import muldiv
-from podcluster.host.page_sets import PAGES, PageBooks, runs_fit, set_add
-from podcluster.host.page_stacks import draw, push, room_of, runs_of
-from podcluster.host.ranges import write_range
+from podcluster.host.merged import muldiv, take_fresh
+from podcluster.host.page_sets import PAGES, PageBooks, runs_fit
+from podcluster.host.page_stacks import room_of, runs_of
 from podcluster.host.state import DomainState, HostState
-from podcluster.host.written import DATA
 
 NEVER = 1 << 62
 NS = 1_000_000_000
@@ -198,20 +196,7 @@ def _fresh_for(s: Ints, d: Ints, b: PageBooks, pages: int) -> int:
 @routine
 def _write_fresh(h: HostState, g: DomainState, s: Ints, d: Ints, b: PageBooks, pieces: Ints, pages: int) -> int:
     """Take pages of the pool and write them; pages done, fewer only if the guest died."""
-    n = draw(b.pool, pages, pieces, 0)
-    for k in range(n):
-        push(b.taken, pieces[2 * k], pieces[2 * k + 1], True)
-    wrote = 0
-    for k in range(n):
-        first = pieces[2 * k]
-        count = pieces[2 * k + 1]
-        done = count
-        if not s[INERT]:
-            done = write_range(h, g, first + count - 1, count, -1, DATA)
-        set_add(b.data, first + count - done, done)
-        wrote += done
-        if done < count:
-            break
+    wrote = take_fresh(h, g, b, s[INERT] != 0, pages, pieces)
     s[ENTRIES] = g.rec[0].entry_count
     if d[MAY_SKIP] and s[ENTRIES] == 0:
         s[INERT] = 1

@@ -354,23 +354,35 @@ def _write_strips(
 
 
 @routine
+def take_fresh(h: HostState, g: DomainState, b: PageBooks, inert: bool, pages: int, pieces: Ints) -> int:
+    """Take pages that nobody has written yet and write data to them, unless that changes nothing [G12]; pages written,
+    fewer only if the guest died in the next.
+    """
+    n = draw(b.pool, pages, pieces, 0)
+    for k in range(n):
+        push(b.taken, pieces[2 * k], pieces[2 * k + 1], True)
+    wrote = 0
+    for k in range(n):
+        first = pieces[2 * k]
+        count = pieces[2 * k + 1]
+        done = count
+        if not inert:
+            done = write_range(h, g, first + count - 1, count, -1, DATA)
+        set_add(b.data, first + count - done, done)
+        wrote += done
+        if done < count:
+            break
+    return int(wrote)
+
+
+@routine
 def _occupy(h: HostState, g: DomainState, b: PageBooks, c: Ints, pages: int, pieces: Ints) -> bool:
     """Take pages into use, and write data to those never written; whether the guest lives."""
     fresh = int(pages - (b.taken[PAGES] - _in_use(c)))
     if fresh <= 0:
         return True
-    n = draw(b.pool, fresh, pieces, 0)
-    for k in range(n):
-        push(b.taken, pieces[2 * k], pieces[2 * k + 1], True)
-    for k in range(n):
-        first = pieces[2 * k]
-        count = pieces[2 * k + 1]
-        done = count
-        if not c[INERT]:
-            done = write_range(h, g, first + count - 1, count, -1, DATA)
-        set_add(b.data, first + count - done, done)
-        if done < count:
-            return False
+    if take_fresh(h, g, b, c[INERT] != 0, fresh, pieces) < fresh:
+        return False
     _count_entries(g, c)
     _watch(c, b)
     return True
@@ -455,28 +467,6 @@ def run_merged(
 
     A batch of the balloon that was cut short is no longer in the stacks, and in no set: its pages are in `pieces`.
     """
-    _run(h, g, b, c, p, strips, pieces, out, freed, max_share, floor_share)
-    r = g.rec[0]
-    c[OWNED] = r.tot_pages
-    c[ENTRIES] = r.entry_count
-    c[DEBT] = r.entry_count - r.cache_count
-
-
-@routine
-def _run(
-    h: HostState,
-    g: DomainState,
-    b: PageBooks,
-    c: Ints,
-    p: Ints,
-    strips: Ints,
-    pieces: Ints,
-    out: Ints,
-    freed: Ints,
-    max_share: float,
-    floor_share: float,
-) -> None:
-    """`run_merged`, up to what it says of the domain."""
     r = g.rec[0]
     k = c[TURN]
     at = k * STREAM_FIELDS
@@ -493,15 +483,15 @@ def _run(
         kind = p[at + KIND]
         due = p[at + NEXT]
         if p[at + OVER] or (c[ACTS] and _ready(p, c, at) > c[LAST]) or due >= NEVER:
-            return
+            break
         size = _size(c, b, p, at, max_share, floor_share)
         if size < 0:
             c[HOW] = PLAIN_NEXT
-            return
+            break
         debt = r.entry_count - r.cache_count
         if kind == GIVES and debt < size and not (c[CALM] and debt <= 0):
             c[HOW] = HEAP_NEXT
-            return
+            break
         if debt <= 0 and c[SERVED] >= 0 and kind != GIVES and kind != SCRUBBING:
             size = _with_others(c, b, p, k, size, max_share, floor_share)
         if kind != SCRUBBING or p[at + CONTENT] == PATTERN:
@@ -512,7 +502,7 @@ def _run(
             if more > fit or FREED_FIELDS * c[FREED] >= freed.shape[0]:
                 c[MORE] = more
                 c[HOW] = BOOKS_FULL
-                return
+                break
             fit -= more
         c[ACTS] += 1
         began = max(due, c[FREE])
@@ -538,7 +528,7 @@ def _run(
         if how != ON_TIME:
             c[HOW] = how
             p[at + NEXT] = max(began, _due(p, at, p[at + DONE]))
-            return
+            break
         if end != began:
             p[at + ANCHOR] += end - due
             p[at + LATE] += end - due
@@ -557,3 +547,6 @@ def _run(
                 p[at + NEXT] = NEVER
         elif done == p[at + UPTO]:
             p[at + OVER] = 1
+    c[OWNED] = r.tot_pages
+    c[ENTRIES] = r.entry_count
+    c[DEBT] = r.entry_count - r.cache_count
