@@ -27,8 +27,9 @@ from podcluster.host import follow
 from podcluster.host.demand_window import DemandWindow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
+from podcluster.host.layout import for_kernels
 from podcluster.host.streams import BATCH_PAGES, NEVER
-from podcluster.records import Demand, Int64Array
+from podcluster.records import Demand
 from podcluster.units import NS_PER_S
 
 AGAIN: Final = (follow.BOOKS_FULL, follow.LISTS_FULL)
@@ -62,7 +63,7 @@ class DemandStream:
         self._lock = memory.lock
         self._held = held
         self._demand = demand
-        self._t, self._w = _writable(demand.t_ns), _writable(demand.pages)
+        self._t, self._w = for_kernels(demand.t_ns), for_kernels(demand.pages)
         self._hold_ns = hold_ns
         self._pages_per_s = pages_per_s
         self._on_death = on_death
@@ -280,9 +281,3 @@ class DemandStream:
             self._growth = self._grown
             due_ns = self._until_ns
         self.next_ns = max(now_ns, due_ns)
-
-
-def _writable(values: Int64Array) -> Int64Array:
-    """The same in an array of the one kind that kernels are compiled for."""
-    fits = values.dtype == np.int64 and values.flags.c_contiguous and values.flags.writeable
-    return values if fits else np.array(values, np.int64)

@@ -56,6 +56,14 @@ def _address(array: npt.NDArray[Any]) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(plain))  # type: ignore[arg-type]  # numpy's arrays are buffers
 
 
+def for_kernels(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The same in an array of the one kind that kernels are compiled for: one that may be written, which those that Ray
+    hands over may not. (`np.require` takes many times as long to see that it is one.)
+    """
+    fits = values.dtype == np.int64 and values.flags.c_contiguous and values.flags.writeable
+    return values if fits else np.array(values, np.int64)
+
+
 class Arrays:
     """Named arrays, C-ordered, behind one address. Subclasses say which by `FIELDS` and annotate them."""
 

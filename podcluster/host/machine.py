@@ -37,6 +37,7 @@ from podcluster.host import (
     turns,
 )
 from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
+from podcluster.host.layout import for_kernels
 from podcluster.host.packed import packed_arrays, unpacked_arrays
 from podcluster.host.page_sets import PageBooks
 from podcluster.host.reservation import DONE
@@ -944,8 +945,7 @@ def _signed(value: int) -> int:
 
 def _array(gfns: Iterable[int]) -> Gfns:
     if isinstance(gfns, np.ndarray):
-        # Kernels are compiled for arrays that may be written; those that Ray hands over may not.
-        return np.require(gfns, np.int64, ("C", "W"))
+        return for_kernels(gfns)
     return np.array(list(gfns), np.int64)
 
 

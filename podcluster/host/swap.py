@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from podcluster.host.layout import for_kernels
 from podcluster.host.stretches import cut_spans
 from podcluster.records import Demand, Int64Array
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
@@ -127,7 +128,7 @@ class Thrashing:
         """
         if not self._per_page:
             return 0.0
-        t = np.require(demand.t_ns, np.int64, ["C", "W"])  # the one kind that kernels are compiled for
+        t = for_kernels(demand.t_ns)
         room = spans.size + len(t) + busy.size
         instants, at = np.empty(room, np.int64), np.empty(room, np.int64)
         in_memory, most = np.empty(room), np.empty(room)
