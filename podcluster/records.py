@@ -714,11 +714,6 @@ class RowBlock(Sequence[Any]):
         return cls(np.array(listed, dtype=np.int64).reshape(-1, len(names)).T.copy())
 
     @classmethod
-    def by_name(cls, columns: Mapping[str, Int64Array]) -> Self:
-        """These columns, one for each field."""
-        return cls(np.array([columns[name] for name in cls.NAMES], dtype=np.int64))
-
-    @classmethod
     def join(cls, blocks: Iterable[Self]) -> Self:
         """Their rows, one block after another."""
         columns = [block.columns for block in blocks]

@@ -24,9 +24,7 @@ from podcluster.io.results import ParquetSink
 from podcluster.records import Row, RowBlock, Workload
 
 TELEMETRY_S: Final = 300
-RATE_ROWS: Final = (
-    4_000_000  # samples that are kept to be written on their own: of more the memory would be most of a run's
-)
+RATE_ROWS: Final = 4_000_000  # samples that are kept, to be written on their own: all would be half a GB
 
 
 class Samples:

@@ -66,11 +66,10 @@ def placed_peak(
 def by_instant(blocks: Sequence[Block]) -> Block:
     """The samples of hosts or their machines, given in host_id order, in order of time and host."""
     kind = type(blocks[0])
-    pieces = [_instants_apart(block) for block in blocks]
-    times = [piece[0, :, 0] for piece in pieces if piece is not None]
-    if len(times) == len(blocks) and all(np.array_equal(one, times[0]) for one in times[1:]):
-        whole = np.concatenate([piece for piece in pieces if piece is not None], axis=2)
-        return kind(whole.reshape(len(kind.NAMES), -1))
+    apart = [piece for piece in map(_instants_apart, blocks) if piece is not None]
+    times = [piece[kind.NAMES.index("t_ns"), :, 0] for piece in apart]
+    if len(apart) == len(blocks) and all(np.array_equal(one, times[0]) for one in times[1:]):
+        return kind(np.concatenate(apart, axis=2).reshape(len(kind.NAMES), -1))
     joined = kind.join(blocks)
     # `take` leaves each column in one piece, as it is written; an index of the second axis would put rows together.
     return kind(np.take(joined.columns, np.argsort(joined.column("t_ns"), kind="stable"), axis=1))

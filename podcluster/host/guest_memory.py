@@ -113,7 +113,7 @@ class GuestMemory:
         self._away = PageSet(end)  # ballooned gfns
         self._balloon = PageStack()  # the same, in order
         self._arrays: PageBooks | None = None  # of all of these, as of the last call of a kernel
-        pool = _without(layout.ram, (*self.firmware, *self.image))
+        pool = [gap for run in layout.ram for gap in reserved.gaps(*run)]
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
         # Of memory in blocks, about so many runs are in each at some time.
         for one in (self._nonzero, self._away, self._balloon, self._allocator.taken):
@@ -450,7 +450,7 @@ class GuestMemory:
         return content == DATA or (content == PATTERN and not self.pattern_is_zero)
 
     def follow(
-        self, s: Sequence[int], d: list[int], curve: follow.Curve, pages_per_s: float
+        self, s: Sequence[int], d: Sequence[int], curve: follow.Curve, pages_per_s: float
     ) -> tuple[list[int], follow.Told]:
         """Follow a demand in a kernel (follow.py): its books afterwards, and what it has told."""
         allocator = self._allocator
@@ -638,16 +638,3 @@ def _clip(ram: Iterable[Run], low: int, high: int) -> tuple[Run, ...]:
         if a < b:
             parts.append((a, b - a))
     return tuple(parts)
-
-
-def _without(ram: Iterable[Run], taken: Sequence[Run]) -> list[Run]:
-    """RAM but for `taken` runs of it; all ascend."""
-    parts = []
-    for first, count in ram:
-        at, end = first, first + count
-        for start, pages in taken:
-            if at <= start < end:
-                parts.append((at, start - at))
-                at = start + pages
-        parts.append((at, end - at))
-    return [part for part in parts if part[1]]

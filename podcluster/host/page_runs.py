@@ -53,6 +53,11 @@ def _larger(array: Int64Array, size: int) -> Int64Array:
     return larger
 
 
+def _own_rows(blocks: int) -> int:
+    """Where, in a set of so many blocks, the rows begin that no two of them share."""
+    return page_sets.TABLE + (blocks + 1) // 2 + page_sets.ROW_WORDS * (page_sets.FULL + 1)
+
+
 class PageSet:
     """A set of gfns; `pages` is their number."""
 
@@ -63,12 +68,10 @@ class PageSet:
         self._make(-(-end // SUPERPAGE_PAGES), FEWEST_ROWS)
 
     def _make(self, blocks: int, rows: int) -> None:
-        rows = page_sets.FULL + 1 + min(rows, blocks)
-        first_row = page_sets.TABLE + (blocks + 1) // 2
-        full = first_row + page_sets.ROW_WORDS * page_sets.FULL
-        self.array = np.empty(first_row + page_sets.ROW_WORDS * rows, np.int64)
-        self.array[:full] = 0
-        self.array[full : full + page_sets.ROW_WORDS] = -1
+        own, words = _own_rows(blocks), page_sets.ROW_WORDS
+        self.array = np.empty(own + words * min(rows, blocks), np.int64)
+        self.array[: own - words] = 0
+        self.array[own - words : own] = -1  # the row of a full block is the last that they share
         self.array[page_sets.BLOCKS] = blocks
         self.array[page_sets.TOP_ROW] = page_sets.FULL + 1
 
@@ -81,18 +84,21 @@ class PageSet:
         """See to it that so many more runs fit in."""
         array = self.array
         blocks, used = int(array[page_sets.BLOCKS]), int(array[page_sets.USED])
-        shared = page_sets.TABLE + (blocks + 1) // 2 + page_sets.ROW_WORDS * (page_sets.FULL + 1)
-        rows = (len(array) - shared) // page_sets.ROW_WORDS
+        own = _own_rows(blocks)
+        rows = (len(array) - own) // page_sets.ROW_WORDS
         if rows < min(used + 2 * more, blocks):
             rows = min(max(used + 2 * more, 4 * rows), blocks)
-            self.array = _larger(array, shared + page_sets.ROW_WORDS * rows)
+            self.array = _larger(array, own + page_sets.ROW_WORDS * rows)
 
     def _reach_to(self, end: int) -> None:
         """See to it that gfns below `end` can be in it."""
         if end > SUPERPAGE_PAGES * int(self.array[page_sets.BLOCKS]):
-            runs = self._ends()
-            self._make(-(-end // SUPERPAGE_PAGES), 2 * len(runs) + FEWEST_ROWS)
-            page_sets.add_runs(self.array, runs.reshape(-1))
+            self._fill(-(-end // SUPERPAGE_PAGES), self._ends())
+
+    def _fill(self, blocks: int, runs: Int64Array) -> None:
+        """Be of so many blocks, and hold these runs, as `_ends` has them."""
+        self._make(blocks, 2 * len(runs) + FEWEST_ROWS)
+        page_sets.add_runs(self.array, runs.reshape(-1))
 
     def add(self, first: int, count: int) -> int:
         """Put a run in; how many of its pages were not there."""
@@ -130,9 +136,7 @@ class PageSet:
 
     def __setstate__(self, state: tuple[PackedPairs, int]) -> None:
         packed, blocks = state
-        runs = unpacked_pairs(packed)
-        self._make(blocks, 2 * len(runs) + FEWEST_ROWS)
-        page_sets.add_runs(self.array, runs.reshape(-1))
+        self._fill(blocks, unpacked_pairs(packed))
 
 
 NOTHING: Final = PageSet()  # nobody adds to it
