@@ -177,6 +177,8 @@ class Guest:
         """When what its services and applications hold may change next: page cache may grow before."""
         if self.end is not None:
             return self.end.at_ns
+        if self._first() is self._wants:
+            self._wants.relax()
         return min(self._ready_ns(one) for one in self._streams if one is not self._cache)
 
     @property
@@ -220,13 +222,6 @@ class Guest:
                 found, found_due_ns, found_ready_ns = one, due_ns, ready_ns
         return found
 
-    def _relaxed_first(self) -> Stream:
-        """The same; demand only where it matters to anybody [GD-4], which is not asked while others come first."""
-        first = self._first()
-        if first is self._wants and self._wants.relax():
-            first = self._first()
-        return first
-
     def _settled_first(self) -> Stream:
         """The same, what comes before it made good, so that it finds the guest as it is then [GD-4]."""
         return self._settled(self._first())
@@ -241,7 +236,6 @@ class Guest:
         """Do the next thing only."""
         first = self._settled_first()
         first.run(first.next_ns, single=True)
-        self._relaxed_first()
 
     def run(self, last_ns: int, *, past_ns: int = 0, grid_ns: int = NEVER, calm: bool = False) -> None:
         """Do everything that begins up to and including `last_ns`; stop before what may touch the host's heap, and at
@@ -268,10 +262,13 @@ class Guest:
     def _run(self, before_looks_ns: int) -> None:
         alone: Stream | None = None  # whose next act comes to more than pages
         while self.end is None:
-            first = self._relaxed_first()
+            first = self._first()
             last_ns = max(before_looks_ns, self._past_ns) if self._is_told(first) else before_looks_ns
             if self._ready_ns(first) > last_ns:
                 return
+            # Only now: until it is demand's turn others may change what would be left out.
+            if first is self._wants and self._wants.relax():
+                continue
             if self._settled(first).touches_heap():
                 return
             if self._timed_in_kernels and first is not alone and isinstance(first, MERGED):
@@ -356,7 +353,6 @@ class Guest:
         first = self._first()
         assert isinstance(first, Balloon)
         first.took(one)
-        self._relaxed_first()
 
     def die(self, at_ns: int) -> None:
         """An access found no page (P6)."""
