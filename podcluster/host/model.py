@@ -22,8 +22,9 @@ Coalescing  Why it is exact. Every populate is served from the domain's own cach
             what was owned and free meanwhile is added up by their instants. Deflations of several balloons, with
             nothing of anybody else in between, are one call that keeps their order (turns.py). Within a guest, batches
             of one stream that no other stream's instant parts are one range operation, which leaves the state that the
-            page-by-page loop leaves. Commands do touch the heap, so they are barriers; so are samples, which must see
-            every guest at one instant.
+            page-by-page loop leaves. Commands do touch the heap, so they are barriers, but that a guest that touches
+            nothing of the host goes past the start of another domain, which looks at nothing of any guest; so are
+            samples, which must see every guest at one instant.
 Departs     A balloon hypercall takes no time but what `host.costs` says.
 """
 
@@ -119,6 +120,7 @@ class HostModel:
         self._coalesce = host.check != "step" if coalesce is None else coalesce
         self._takes_by_turns = host.era != RFC2009 and host.scrub_on_free
         self._now_ns = 0
+        self._unminded_ns = 0  # before then all that the cluster asks for in this call is to start domains
         self._view: HostView | None = None
         self._machine = machine(host, spec.ram_pages)
         self._own = OwnMemory(self._machine, spec, host, host.dom0_floor_mib(controller))
@@ -206,9 +208,14 @@ class HostModel:
                 f"[HM-4] now < at <= until violated: host {self._spec.host_id}, {start_ns}..{until_ns} ns"
             )
         # A stable sort keeps the order given among commands of one instant.
-        for command in sorted(commands, key=lambda one: one.at_ns):
+        ordered = sorted(commands, key=lambda one: one.at_ns)
+        others = iter([command.at_ns for command in ordered if not isinstance(command, StartDomain)])
+        self._unminded_ns = next(others, until_ns + 1)
+        for command in ordered:
             self._run_to(command.at_ns)
             self._carry_out(command)
+            if not isinstance(command, StartDomain):
+                self._unminded_ns = next(others, until_ns + 1)
         self._run_to(until_ns + 1)
         self._now_ns = until_ns
         self._audit.end_epoch()
@@ -304,7 +311,7 @@ class HostModel:
             if calm_ns >= at_ns:
                 guest.run(calm_ns, calm=True, grid_ns=self._recorder.grid_ns)
             elif runs and not touches_heap:
-                guest.run(before_ns - 1, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns)
+                guest.run(self._before_others(before_ns), past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns)
             else:
                 guest.step()
             if resident.domain.short_of_tables:
@@ -335,6 +342,14 @@ class HostModel:
         self._recorder.acted(resident)
         self._audit.acted(resident.domain.domid)
         self._agenda.put_guest(resident)
+
+    def _before_others(self, before_ns: int) -> int:
+        """The last instant up to which a guest may be run ahead, as long as it leaves the heap alone: past starts of
+        other domains, which look at nothing but the heap.
+        """
+        if self._control is not None or self._agenda.has_own or self._migrations.due_ns < NEVER:
+            return before_ns - 1
+        return max(before_ns, min(self._unminded_ns, self._recorder.next_look_ns)) - 1
 
     def _calm_until(self, resident: Resident, before_ns: int) -> int:
         """The last instant before `before_ns` up to which nobody but this guest takes from the heap, or looks at it;
