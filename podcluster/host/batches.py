@@ -14,6 +14,7 @@ import numpy.typing as npt
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.ranges import give_back_range, write_range
 from podcluster.host.state import DomainState, HostState
+from podcluster.host.whole_blocks import scrub_and_give_back
 from podcluster.host.written import ZERO
 
 # How `balloon_runs` ended.
@@ -61,6 +62,12 @@ def hand_over(
     step = 1 if ascending else -1
     if ascending:
         _sort(pieces, n)
+    if scrub and n == 1:
+        first = pieces[0] if ascending else pieces[0] + pieces[1] - 1
+        if scrub_and_give_back(h, g, first, pieces[1], step):
+            out[B_ZEROED] += pieces[1]
+            out[B_GIVEN] += pieces[1]
+            return ALL_GIVEN
     if scrub:
         for k in range(n):
             first = pieces[2 * k] if ascending else pieces[2 * k] + pieces[2 * k + 1] - 1

@@ -55,6 +55,7 @@ KERNEL_SOURCES = (
     "reservation.py",
     "teardown.py",
     "waves.py",
+    "whole_blocks.py",
     "ranges.py",
     "page_sets.py",
     "page_stacks.py",

@@ -6,9 +6,8 @@ Symbols     E entry_count   C cache_count   D = E - C debt
 Time        [G6] as page by page, and hypercall_ns for the whole of a balloon's range or list.
 Why exact   Between two populates all writes of a guest commute: they set bits that only a reclaim reads, and only a
             populate reclaims. So writes are put down in masks, all those before a populate before it. Populates of
-            4 KiB go in stretches (waves.py). One of 2 MiB without debt reclaims nothing (P6 step 3) and cannot run
-            dry (C >= E > 0): a stretch of them is a run off the cache list. Giving back stretches is cut where the
-            rule changes: where the debt is paid (P12 `steal`), and at the first page of a block that might be taken
+            4 KiB go in stretches (waves.py), those of 2 MiB as in whole_blocks.py. Giving back stretches is cut where
+            the rule changes: where the debt is paid (P12 `steal`), and at the first page of a block that might be taken
             back whole (P12 step 5), which goes the ordinary way.
             Without debt RAM goes to the host a stretch at a time: which frames are free is all there is to the heap.
             Pages that come back take the next single frames, and those lead upwards through one free block.
@@ -30,15 +29,13 @@ from podcluster.host.contents import (
 from podcluster.host.frames import run_release
 from podcluster.host.heap import ALL, U0, U1, heap_take_few, span_mask
 from podcluster.host.kernel import kernel, outline, routine
-from podcluster.host.lists import list_drop, list_head, list_head_signed, list_pop, list_push
+from podcluster.host.lists import list_drop, list_head, list_head_signed
 from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import allocating_lookup, demand_populate
-from podcluster.host.reclaim import look_at_page
 from podcluster.host.reservation import DONE, decrease_extent, populate
-from podcluster.host.rows import frame_of, frame_run, next_page, page_bit, row_count, row_is
+from podcluster.host.rows import frame_of, frame_run, next_page, page_bit, row_count
 from podcluster.host.state import (
     ANY,
-    BASE,
     BLOCK_PAGES,
     DETAIL,
     EMPTY,
@@ -55,18 +52,15 @@ from podcluster.host.state import (
     RAM,
     RAM_ABOVE_TARGET,
     RAM_ROW,
-    RECENT_ALWAYS,
     RECENT_IN_DEBT,
-    RING_EMPTY,
-    RING_SUPER,
     SINGLE,
-    SUPER,
     TABLE,
     ZEROS,
     DomainState,
     HostState,
 )
 from podcluster.host.waves import populate_stretch
+from podcluster.host.whole_blocks import populate_in_debt, populate_supers, populates_are_plain
 from podcluster.host.written import DATA, PATTERN, ZERO
 
 
@@ -102,129 +96,6 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, conte
         i += span
 
 
-@routine
-def _populates_are_plain(h: HostState, g: DomainState) -> bool:
-    """Whether populates from here on take from the cache and do nothing else, as long as there is no debt."""
-    r = g.rec[0]
-    hr = h.rec[0]
-    if hr.recent == RECENT_ALWAYS or hr.early_sweeps:
-        return False
-    return bool(r.entry_count <= r.cache_count and r.odd_cached == 0)
-
-
-@routine
-def _populate_supers(h: HostState, g: DomainState, b: int, blocks: int, step: int, content: int) -> int:
-    """Populate up to `blocks` whole `pod` entries of 2 MiB from block `b` on, without debt; how many it did."""
-    r = g.rec[0]
-    done = 0
-    idx = r.mrp_idx
-    records = h.rec[0].recent >= RECENT_IN_DEBT
-    offset = 0 if step > 0 else BLOCK_PAGES - 1
-    contents = ONES if content != ZERO else ZEROS
-    pattern = ONES if content == PATTERN else ZEROS
-    while done < blocks and g.lists[SUPER, L_LENGTH] > 0:
-        first = list_head(h, g, SUPER)
-        signed = list_head_signed(h, g, SUPER)
-        direction = 1 if signed > 0 else -1
-        run = min(abs(signed), blocks - done)
-        used = 0
-        while used < run and g.blk[b, KIND] == POD and g.gib[b >> 9] == G_TABLE and int(g.blk[b, PATTERNED]) == ZEROS:
-            g.blk[b, KIND] = RAM
-            g.blk[b, BASE] = (first + direction * used) << 9
-            g.blk[b, RAM_ROW] = ONES
-            g.blk[b, POD_ROW] = ZEROS
-            g.blk[b, HEAD] = contents
-            g.blk[b, ANY] = contents
-            g.blk[b, PATTERNED] = pattern
-            if records:
-                g.ring[idx] = (b << 9) | RING_SUPER
-                idx = (idx + 1) & (g.ring.shape[0] - 1)
-            used += 1
-            b += step
-        if used == 0:
-            break
-        list_drop(h, g, SUPER, used)
-        done += used
-        top = b - 1 if step > 0 else b + used
-        r.max_guest = max(r.max_guest, (top << 9) + offset)
-        if used < run:
-            break
-    r.mrp_idx = idx
-    r.cache_count -= done * BLOCK_PAGES
-    r.entry_count -= done * BLOCK_PAGES
-    r.populated_2m += done
-    r.now_ns += done * h.rec[0].populate_2m_ns
-    r.table_generation += 1
-    return done
-
-
-@routine
-def _populate_in_debt(h: HostState, g: DomainState, gfn: int) -> bool:
-    """Populate the `pod` entry of 2 MiB at `gfn` where P8 looks at one record, and at nothing, at a page, at what the
-    guest has given back since, at a whole block of data, or takes back a whole block of zeroes; whether it did.
-    """
-    r = g.rec[0]
-    hr = h.rec[0]
-    if hr.recent != RECENT_IN_DEBT or hr.early_sweeps or hr.blind_checks or hr.fixed_tables or r.sp_2m == 0:
-        return False
-    if r.odd_cached or r.conflicts or r.scrub_pattern or r.cache_count == 0 or r.entry_count <= r.cache_count:
-        return False
-    b = gfn >> 9
-    if int(g.blk[b, PATTERNED]) != ZEROS:
-        return False
-    record = int(g.ring[r.mrp_idx])
-    old = (record & ~RING_SUPER) >> 9
-    looks_ns = 0
-    back = False
-    if record != RING_EMPTY and record & RING_SUPER == 0:
-        if g.lists[SUPER, L_LENGTH] == 0:
-            return False
-        look_at_page(h, g, record)
-    elif record != RING_EMPTY:
-        kind = int(g.blk[old, KIND])
-        looks_ns = (1 + BLOCK_PAGES) * hr.look_ns
-        if kind == RAM:
-            if g.gib[old >> 9] != G_TABLE or int(g.blk[old, ODD]) != ZEROS or int(g.blk[old, PATTERNED]) != ZEROS:
-                return False
-            head = int(g.blk[old, HEAD])
-            back = head == ZEROS and int(g.blk[old, ANY]) == ZEROS and hr.words == 0
-            if back:
-                looks_ns = hr.look_ns + BLOCK_PAGES * hr.check_nonzero_ns
-                looks_ns += hr.check_zero_ns + (BLOCK_PAGES - 1) * hr.zero_4k_ns
-                looks_ns += 0 if hr.keeps_contents else BLOCK_PAGES * hr.zero_4k_ns
-            elif head == ONES or row_is(h, head, ALL):
-                looks_ns += (1 + BLOCK_PAGES) * hr.check_nonzero_ns
-            else:
-                return False
-        elif kind != EMPTY and (kind != TABLE or int(g.blk[old, RAM_ROW]) != ZEROS):
-            return False
-    if not back and g.lists[SUPER, L_LENGTH] == 0:
-        return False
-    r.now_ns += looks_ns
-    if back:  # P9
-        list_push(h, g, SUPER, int(g.blk[old, BASE]) >> 9, 1, 1)
-        g.blk[old, KIND] = POD
-        g.blk[old, BASE] = 0
-        g.blk[old, RAM_ROW] = ZEROS
-        g.blk[old, POD_ROW] = ONES
-        r.reclaimed_2m += 1
-        r.table_generation += 1
-    else:
-        r.cache_count -= BLOCK_PAGES
-        r.entry_count -= BLOCK_PAGES
-    g.blk[b, KIND] = RAM
-    g.blk[b, BASE] = list_pop(h, g, SUPER) << 9
-    g.blk[b, RAM_ROW] = ONES
-    g.blk[b, POD_ROW] = ZEROS
-    g.ring[r.mrp_idx] = (b << 9) | RING_SUPER
-    r.mrp_idx = (r.mrp_idx + 1) & (g.ring.shape[0] - 1)
-    r.max_guest = max(r.max_guest, gfn)
-    r.populated_2m += 1
-    r.now_ns += hr.populate_2m_ns
-    r.table_generation += 1
-    return True
-
-
 @outline
 def write_range(h: HostState, g: DomainState, first: int, count: int, step: int, content: int) -> int:
     """Write whole pages from `first` on; pages done, fewer than `count` only where the domain is dead."""
@@ -246,15 +117,15 @@ def write_range(h: HostState, g: DomainState, first: int, count: int, step: int,
         if kind == POD:
             slot = np.int64(g.gib[b >> 9])
             whole = here == BLOCK_PAGES and slot == G_TABLE and r.sp_2m != 0 and h.rec[0].words == 0
-            if whole and _populates_are_plain(h, g):
-                blocks = _populate_supers(h, g, b, (count - done) // BLOCK_PAGES, step, content)
+            if whole and populates_are_plain(h, g):
+                blocks = populate_supers(h, g, b, (count - done) // BLOCK_PAGES, step, content)
                 if blocks > 0:
                     done += blocks * BLOCK_PAGES
                     continue
             if faulted != done:
                 faulted = done
                 r.entry_ns = r.now_ns
-            if slot == G_TABLE and _populate_in_debt(h, g, gfn):
+            if slot == G_TABLE and populate_in_debt(h, g, gfn):
                 kind = RAM
             elif demand_populate(h, g, gfn, 18 if slot == G_POD else 9) == 0:
                 return done
@@ -361,7 +232,7 @@ def touch_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], conten
     while k < gfns.shape[0]:
         if r.crashed or r.dying:
             return k
-        if content == DATA and h.rec[0].words == 0 and _populates_are_plain(h, g):
+        if content == DATA and h.rec[0].words == 0 and populates_are_plain(h, g):
             used = _populate_listed(h, g, gfns, k)
             if used:
                 k += used

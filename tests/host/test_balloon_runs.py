@@ -58,6 +58,44 @@ def test_any_batches_equal_the_page_loop(
         pair.audit()
 
 
+whole = st.lists(
+    st.tuples(st.integers(0, BLOCKS - 1), st.sampled_from(((0, BLOCK), (0, BLOCK), (0, BLOCK), (5, BLOCK - 5)))),
+    min_size=1,
+    max_size=BLOCKS,
+    unique_by=lambda one: one[0],
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.sampled_from(SHAPES),
+    target=st.sampled_from((BLOCK, BLOCK + 30, 2 * BLOCK, 3 * BLOCK)),
+    before=st.lists(
+        st.tuples(st.integers(0, BLOCKS * BLOCK - 1), st.sampled_from((1, 40, BLOCK)), st.sampled_from((ZERO, DATA))),
+        max_size=4,
+    ),
+    calls=st.lists(st.tuples(whole, st.sampled_from((512, 512, 700)), st.booleans()), min_size=1, max_size=3),
+)
+def test_whole_blocks_equal_the_page_loop(
+    shape: dict[str, Any],
+    target: int,
+    before: list[tuple[int, int, int]],
+    calls: list[tuple[list[tuple[int, tuple[int, int]]], int, bool]],
+) -> None:
+    """Batches of 2 MiB that are scrubbed, whatever the recent list holds, as long as the debt lasts and beyond."""
+    pair = Pair(2 * BLOCKS * BLOCK, words=False, costs={**COSTS, "hypercall_ns": 997})
+    pair.create(DOM, maxmem_pages=BLOCKS * BLOCK, max_pages=target, **shape)
+    pair.call("set_pod_target", DOM, target)
+    pair.call("mark_pod_seq", DOM, 0, BLOCKS, 9)
+    for first, count, content in before:
+        pair.call("touch_range", DOM, first, min(count, BLOCKS * BLOCK - first), content=content)
+    for blocks, batch, ascending in calls:
+        given_runs = [(BLOCK * at + skip, count) for at, (skip, count) in blocks]
+        pair.call("balloon_runs", DOM, given_runs, batch_pages=batch, ascending=ascending, scrub=True)
+        pair.compare()
+        pair.audit()
+
+
 def guest(target: int, pages: int = 4 * BLOCK) -> Machine:
     machine = Machine(8 * BLOCK)
     machine.create(DOM, maxmem_pages=pages, max_pages=target)
