@@ -19,7 +19,7 @@ Invariants  [BA-1] batch k after an anchor happens at anchor + k batch / rate, i
                    full that is (A2.7).
             [BA-5] a batch of a guest without debt that inflates gives to the heap and takes nothing, whatever the
                    order: it, too, may be done out of turn, where nobody takes from the heap or looks at it before
-                   (`calm`).
+                   (`calm_ns`).
 Departs     The rate is the driver's own and does not suffer from the guest's other work, but time in Xen makes it later
             (LK-2).
 """
@@ -105,8 +105,8 @@ class BalloonOwner(Protocol):
         """Something of it is on swap, so that each batch matters to it singly."""
 
     @property
-    def calm(self) -> bool:
-        """Until the end of its run nobody takes from the host's heap or looks at it [BA-5]."""
+    def calm_ns(self) -> int:
+        """Up to then nobody takes from the host's heap or looks at it [BA-5]."""
 
     def barrier_panic_ns(self, cancelled_ns: int, progress_ns: int) -> int:
         """When the barrier gives up on a driver that was cancelled and made no progress since (C1.8)."""
@@ -251,7 +251,7 @@ class Balloon:
         if self._phase != WORK:
             return False
         need, debt = self.need, self._memory.debt
-        if need > 0 and debt <= 0 and self._owner.calm:
+        if need > 0 and debt <= 0 and self._lock.ready_ns(self.next_ns) <= self._owner.calm_ns:
             return False
         return need < 0 or debt < min(need, self._batch_pages, self._reach)
 

@@ -153,7 +153,7 @@ class Guest:
                 at_once=self.held.fits,
                 keeps=True,
             )
-        self.calm = False  # until the end of its run nobody takes from the host's heap, or looks at it [BA-5]
+        self.calm_ns = 0  # up to then nobody takes from the host's heap, or looks at it [BA-5]
         self._past_ns = 0  # up to then it may go on past looks at the host [GS-4]
         others = (self._wants, self._dirty, self._install, self._cache)
         self._streams: list[Stream] = [*self._sequence.streams, *(one for one in others if one is not None)]
@@ -237,15 +237,15 @@ class Guest:
         first = self._settled_first()
         first.run(first.next_ns, single=True)
 
-    def run(self, last_ns: int, *, past_ns: int = 0, grid_ns: int = NEVER, calm: bool = False) -> None:
+    def run(self, last_ns: int, *, past_ns: int = 0, grid_ns: int = NEVER, calm_ns: int = 0) -> None:
         """Do everything that begins up to and including `last_ns`; stop before what may touch the host's heap, and at
         the guest's end. The host is looked at at multiples of `grid_ns`; up to `past_ns` do what those looks see
-        nothing of, or are told of [GS-4]. `calm`: its balloon may give to the heap, for nobody takes from it or looks
-        at it until `last_ns` [BA-5].
+        nothing of, or are told of [GS-4]. Up to `calm_ns` its balloon may give to the heap, for nobody takes from it or
+        looks at it [BA-5].
         """
-        self.calm, self._past_ns, self._wants.grid_ns = calm, past_ns, grid_ns
+        self.calm_ns, self._past_ns, self._wants.grid_ns = calm_ns, past_ns, grid_ns
         self._run(last_ns)
-        self.calm = False
+        self.calm_ns = 0
 
     @property
     def goes_past(self) -> bool:
@@ -316,8 +316,8 @@ class Guest:
                     last_ns = min(last_ns, one.next_ns - 1)
         held, cache = self.held, self._cache
         found = self.memory.run_merged(
-            shares, turn, last_ns, calm=self.calm, strips=self._sequence.strips, held=held.held, floor=held.floor,
-            max_share=cache.max_share, floor_share=cache.floor_share,
+            shares, turn, last_ns, calm_ns=self.calm_ns, going=self._sequence.going, strips=self._sequence.strips,
+            held=held.held, floor=held.floor, max_share=cache.max_share, floor_share=cache.floor_share,
         )  # fmt: skip
         held.held, held.floor = found.held, found.floor
         cut = found.how in (DIED, CUT_SHORT)

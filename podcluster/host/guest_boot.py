@@ -177,7 +177,13 @@ class BootSequence:
         )
         self._descriptors = [
             self._stage(
-                DESCRIPTORS, merged.KERNEL, self._write_descriptors, self._descriptors_done, self._has_room, vcpu=vcpu
+                DESCRIPTORS,
+                merged.KERNEL,
+                self._write_descriptors,
+                self._descriptors_done,
+                self._has_room,
+                followed=merged.BY_ALL,
+                vcpu=vcpu,
             )
             for vcpu in range(len(self._late_pages))
         ]
@@ -188,13 +194,14 @@ class BootSequence:
                 self._scrub(runs),
                 self._scrubber_done,
                 strips=runs,
+                followed=merged.BY_ALL if self._scrubs_first else merged.BY_NOTHING,
                 vcpu=vcpu % vcpus,
                 interrupts=not self._scrubs_first,
             )
             for vcpu, runs in enumerate(self._scrubbed)
         ]
         self._services = self._stage(SERVICES, merged.HOLDS, self._write_services, on_done, held.fits)
-        self._busy = 0  # stages that the next one waits for
+        self.going = 0  # stages that have to end before the next begins
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_strips": None}
@@ -227,6 +234,7 @@ class BootSequence:
         *,
         strips: Runs | None = None,
         on_late: Callable[[int], None] = lambda _: None,
+        followed: int = merged.AT_ONCE,
         vcpu: int = 0,
         interrupts: bool = True,
     ) -> Stage:
@@ -242,6 +250,7 @@ class BootSequence:
             at_once=at_once,
             strips=strips,
             content=self._content if rank == SCRUBBER else DATA,
+            followed=followed,
             vcpu=vcpu,
             interrupts=interrupts,
         )
@@ -284,19 +293,19 @@ class BootSequence:
     def _kernel_done(self, at_ns: int) -> None:
         self._kernel_done_ns = at_ns
         if self._descriptors:
-            self._busy = len(self._descriptors)
+            self.going = len(self._descriptors)
             self.unhindered_ns += self._start_together(self._descriptors, self._late_pages, at_ns)
         else:
             self._scrub_first(at_ns)
 
     def _descriptors_done(self, at_ns: int) -> None:
-        self._busy -= 1
-        if not self._busy:
+        self.going -= 1
+        if not self.going:
             self._scrub_first(at_ns)
 
     def _scrub_first(self, at_ns: int) -> None:
         if self._scrubs_first:
-            self._busy = len(self._scrubbers)
+            self.going = len(self._scrubbers)
             start_ns = self._boot.scrub_start_ns
             self.unhindered_ns += start_ns + self._start_scrubbers(at_ns + start_ns)
         else:
@@ -316,8 +325,8 @@ class BootSequence:
 
     def _scrubber_done(self, at_ns: int) -> None:
         if self._scrubs_first:
-            self._busy -= 1
-            if not self._busy:
+            self.going -= 1
+            if not self.going:
                 self._kernel_up(at_ns)
 
     def _kernel_up(self, at_ns: int) -> None:

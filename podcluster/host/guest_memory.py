@@ -363,23 +363,25 @@ class GuestMemory:
         turn: int,
         last_ns: int,
         *,
-        calm: bool,
+        calm_ns: int,
+        going: int,
         strips: Int64Array,
         held: int,
         floor: int,
         max_share: float,
         floor_share: float,
     ) -> Merged:
-        """Run streams together (merged.py), number `turn` of them first; how it came out. `calm`: what is given where
-        nothing is owed may go to the host. `held` and `floor` of it are pages as of held.py, `max_share` and
-        `floor_share` page cache's.
+        """Run streams together (merged.py), number `turn` of them first; how it came out. Up to `calm_ns` what is given
+        where nothing is owed may go to the host. `held` and `floor` are pages as of held.py, `max_share` and
+        `floor_share` page cache's; `going` stages have to end before what follows them begins.
         """
         lock, allocator = self.lock, self._allocator
         paid_ns = -1 if self.debt_paid_ns is None else self.debt_paid_ns
         common = [
-            lock.free_ns, 0, last_ns, turn, 0, 0, 0, 0, calm, 0, 0, self.may_skip, self.inert, self.resident,
+            lock.free_ns, 0, last_ns, turn, 0, 0, 0, 0, calm_ns, 0, 0, self.may_skip, self.inert, self.resident,
             self.cache, self.kernel_allocated, held, floor, self.ram_pages, self.kernel_pages, self._extra_pages,
             self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, lock.served_ns, paid_ns, 0, 0, 0,
+            going,
         ]  # fmt: skip
         streams = [number for one in shares for number in one]
         while True:

@@ -37,8 +37,8 @@ UPTO = 4  # pages of a stage
 DONE = 5  # pages done, counted in whole batches
 NEXT = 6  # when the next batch is due; in the end, when it is or could be
 LATE = 7  # ns that it was held up, added up
-BEGAN = 8  # when its latest batch began
-OVER = 9  # it has come to its end; NEXT says when that is
+BEGAN = 8  # when its latest batch began; or when it ended, and nothing followed
+OVER = 9  # it has come to its end; NEXT says when that is, or NEVER once it has
 KIND = 10
 CONTENT = 11  # what a stage writes to its strips
 VCPU = 12
@@ -57,7 +57,13 @@ LEAST = 23  # so many available at least, or the batch may fail
 EXACT = 24  # or as many as it needs
 UNTIL = 25  # batches that are due later are not its own to make (fault.py)
 PART = 26  # pages of its latest batch
-STREAM_FIELDS = 27
+FOLLOWED = 27  # what its end leads to
+STREAM_FIELDS = 28
+
+# What follows the end of a stream: something at once; or once all of its kind have ended; or nothing.
+AT_ONCE = 0
+BY_ALL = 1
+BY_NOTHING = 2
 
 # Kinds of streams, by what their pages are.
 WRITES = 0  # a stage: its strips
@@ -77,7 +83,7 @@ HOW = 4
 GIVEN = 5  # pages of the last batch that Xen took, where it did not take all
 PIECES = 6  # pairs in `pieces` then
 ZEROED = 7  # pages of that batch that were zeroed
-CALM = 8  # what is given where nothing is owed may go to the host [BA-5]
+CALM = 8  # up to then what is given where nothing is owed may go to the host [BA-5]
 FREED = 9  # entries of `freed`
 ACTS = 10  # batches made
 SKIPS = 11  # a guest without entries may be skipped, and is
@@ -99,7 +105,8 @@ PAID = 26  # when the debt was first seen to be 0; -1: not yet
 MORE = 27  # so many more runs there must be room for in each of the books
 ENTRIES = 28  # entry_count afterwards,
 DEBT = 29  # and what is owed
-COMMON = 30
+GOING = 30  # streams followed BY_ALL that have not ended
+COMMON = 31
 
 # How a call ended, beside DIED, CUT_SHORT and HEAP_NEXT of batches.py: the next batch is larger than the debt, and not
 # CALM.
@@ -449,6 +456,19 @@ def _give(
     return int(how)
 
 
+@routine
+def _ends_quietly(p: Ints, c: Ints, at: int) -> bool:
+    """Whether nothing follows the end of the stream at `at` yet; then it is put down."""
+    followed = p[at + FOLLOWED]
+    if followed == AT_ONCE or (followed == BY_ALL and c[GOING] == 1):
+        return False
+    if followed == BY_ALL:
+        c[GOING] -= 1
+    p[at + BEGAN] = p[at + NEXT]
+    p[at + NEXT] = NEVER
+    return True
+
+
 @kernel
 def run_merged(
     h: HostState,
@@ -482,14 +502,18 @@ def run_merged(
         c[TURN] = k
         kind = p[at + KIND]
         due = p[at + NEXT]
-        if p[at + OVER] or (c[ACTS] and _ready(p, c, at) > c[LAST]) or due >= NEVER:
+        if due >= NEVER or (c[ACTS] and _ready(p, c, at) > c[LAST]):
+            break
+        if p[at + OVER]:
+            if _ends_quietly(p, c, at):
+                continue
             break
         size = _size(c, b, p, at, max_share, floor_share)
         if size < 0:
             c[HOW] = PLAIN_NEXT
             break
         debt = r.entry_count - r.cache_count
-        if kind == GIVES and debt < size and not (c[CALM] and debt <= 0):
+        if kind == GIVES and debt < size and (debt > 0 or max(due, c[FREE]) > c[CALM]):
             c[HOW] = HEAP_NEXT
             break
         if debt <= 0 and c[SERVED] >= 0 and kind != GIVES and kind != SCRUBBING:

@@ -308,10 +308,9 @@ class HostModel:
             touches_heap = calm_ns < at_ns and guest.next_touches_heap
             balloons = resident.domain.short_of_tables and guest.balloons_next
             shown = self._attention.shown(resident)
-            if calm_ns >= at_ns:
-                guest.run(calm_ns, calm=True, grid_ns=self._recorder.grid_ns)
-            elif runs and not touches_heap:
-                guest.run(self._before_others(before_ns), past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns)
+            if runs and not touches_heap:
+                last_ns, grid_ns = self._before_others(before_ns), self._recorder.grid_ns
+                guest.run(last_ns, past_ns=past_ns - 1, grid_ns=grid_ns, calm_ns=calm_ns)
             else:
                 guest.step()
             if resident.domain.short_of_tables:

@@ -6,7 +6,7 @@ Units       Pages of 4 KiB; ns of simulated time.
 
 from __future__ import annotations
 
-from podcluster.host.merged import NEVER
+from podcluster.host.merged import AT_ONCE, NEVER
 from podcluster.host.written import DATA
 
 Share = list[int]
@@ -35,11 +35,12 @@ def share(
     least: int = 0,
     exact: bool = False,
     until_ns: int = NEVER,
+    followed: int = AT_ONCE,
 ) -> Share:
     """The fields of a stream that is `done` pages along. `strips`: the next, pages of it that are done, the end, pages
     of all.
     """
     return [
         anchor_ns, num, den, batch, upto, done, next_ns, 0, -1, 0, kind, content, vcpu, interrupts, *strips, keeps,
-        goal, scrubs, upwards, kept, least, exact, until_ns, 0,
+        goal, scrubs, upwards, kept, least, exact, until_ns, 0, followed,
     ]  # fmt: skip

@@ -124,13 +124,14 @@ class Stage:
         strips: Runs | None = None,
         content: int = DATA,
         keeps: bool = False,
+        followed: int = merged.AT_ONCE,
         vcpu: int = 0,
         interrupts: bool = True,
     ) -> None:
         """`write(first page number, pages, instant)` returns pages done; `on_late(ns)`: Xen has held it up;
         `at_once(pages)`: whether so many can be one write of many batches. It runs on `vcpu`, its interrupts enabled or
         not. As merged.py knows it: its `kind`, the `strips` to which it writes `content` before it takes pages into
-        use, and whether it `keeps` these.
+        use, whether it `keeps` these, and what its end is `followed` by.
         """
         self.rank = rank
         self.next_ns = NEVER
@@ -147,6 +148,7 @@ class Stage:
         self._strips = strips or NO_RUNS
         self._content = content
         self._keeps = keeps
+        self._followed = followed
         self._pace = Pace(0, 0, 0)
         self._done = 0
         self._begun = False  # its first batch is made, or about to be
@@ -203,7 +205,7 @@ class Stage:
         return share(
             self._kind, anchor_ns=pace.start_ns, num=pace.span_ns, den=pace.pages, batch=BATCH_PAGES, upto=pace.pages,
             done=done, next_ns=self.next_ns, content=self._content, vcpu=self._vcpu, interrupts=self._interrupts,
-            strips=self._strips.place(done), keeps=self._keeps,
+            strips=self._strips.place(done), keeps=self._keeps, followed=self._followed,
         )  # fmt: skip
 
     def leave(self, fields: Sequence[int], how: int, given: int) -> None:
@@ -216,6 +218,8 @@ class Stage:
             self._pace = self._pace.later(late_ns)
             self._on_late(late_ns)
         self._done, self.next_ns = fields[merged.DONE], fields[merged.NEXT]
+        if self.next_ns == NEVER:
+            self._on_done(fields[merged.BEGAN])
 
 
 def count_instants(instant: Callable[[int], int], first: int, last_ns: int) -> int:

@@ -71,8 +71,8 @@ class Owner:
         return False
 
     @property
-    def calm(self) -> bool:
-        return False
+    def calm_ns(self) -> int:
+        return 0
 
     @property
     def may_page_out(self) -> bool:
