@@ -106,14 +106,14 @@ class GuestMemory:
         self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
         self.firmware = _clip(layout.ram, 0, FIRMWARE_END)
         self.image = _clip(layout.ram, KERNEL_GFN, KERNEL_GFN + image_pages)
-        reserved = PageSet(max((first + count for first, count in (*self.firmware, *self.image)), default=0))
-        for first, count in (*self.firmware, *self.image):
-            reserved.add(first, count)
-        self._reserved = reserved
+        kept = (*self.firmware, *self.image)
+        self._reserved = PageSet(max((first + count for first, count in kept), default=0))
+        for run in kept:
+            self._reserved.add(*run)
         self._away = PageSet(end)  # ballooned gfns
         self._balloon = PageStack()  # the same, in order
         self._arrays: PageBooks | None = None  # of all of these, as of the last call of a kernel
-        pool = [gap for run in layout.ram for gap in reserved.gaps(*run)]
+        pool = _without(layout.ram, kept)
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
         # Of memory in blocks, about so many runs are in each at some time.
         for one in (self._nonzero, self._away, self._balloon, self._allocator.taken):
@@ -122,7 +122,7 @@ class GuestMemory:
         self.descriptor_pages = descriptor_pages
         to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)
         # Never given back, spoken for from the start whether written yet or not.
-        self.kernel_pages = reserved.pages + to_allocate
+        self.kernel_pages = self._reserved.pages + to_allocate
         self.kernel_allocated = 0
         self.ballooned_pages = 0  # as of the last refresh
         self.resident = 0
@@ -630,6 +630,21 @@ class GuestMemory:
         """
         counters = self._machine.counters(self._domid)
         return NO_EXTENT.format(self._domid, done, asked) if counters.tot_pages < counters.max_pages else ""
+
+
+def _without(ram: Iterable[Run], kept: Iterable[Run]) -> list[Run]:
+    """RAM less runs of it that are kept, all ascending."""
+    left = []
+    for first, count in ram:
+        end = first + count
+        for begin, pages in kept:
+            if first < begin + pages and begin < end:
+                if first < begin:
+                    left.append((first, begin - first))
+                first = begin + pages
+        if first < end:
+            left.append((first, end - first))
+    return left
 
 
 def _clip(ram: Iterable[Run], low: int, high: int) -> tuple[Run, ...]:
