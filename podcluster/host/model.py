@@ -302,15 +302,14 @@ class HostModel:
                 self._lifecycle.end_by_itself(resident)
                 continue
             runs = self._coalesce and not resident.domain.short_of_tables
-            if runs and self._takes_by_turns and guest.takes and self._take_in_turns(before_ns):
+            if runs and self._takes_by_turns and guest.takes and self._take_in_turns(before_ns, past_ns):
                 continue
-            calm_ns = self._calm_until(resident, before_ns) if runs and self._cfg.era != RFC2009 else 0
+            calm_ns = self._calm_until(resident, before_ns, past_ns) if runs and self._cfg.era != RFC2009 else 0
             touches_heap = calm_ns < at_ns and guest.next_touches_heap
             balloons = resident.domain.short_of_tables and guest.balloons_next
             shown = self._attention.shown(resident)
             if runs and not touches_heap:
-                last_ns, grid_ns = self._before_others(before_ns), self._recorder.grid_ns
-                guest.run(last_ns, past_ns=past_ns - 1, grid_ns=grid_ns, calm_ns=calm_ns)
+                self._run(resident, before_ns, past_ns, calm_ns)
             else:
                 guest.step()
             if resident.domain.short_of_tables:
@@ -342,15 +341,25 @@ class HostModel:
         self._audit.acted(resident.domain.domid)
         self._agenda.put_guest(resident)
 
-    def _before_others(self, before_ns: int) -> int:
-        """The last instant up to which a guest may be run ahead, as long as it leaves the heap alone: past starts of
-        other domains, which look at nothing but the heap.
+    def _run(self, resident: Resident, before_ns: int, past_ns: int, calm_ns: int = 0) -> None:
+        """Run a guest ahead up to `before_ns`, as long as it leaves the heap alone: past starts of other domains, too,
+        which look at nothing but the heap.
         """
-        if self._control is not None or self._agenda.has_own or self._migrations.due_ns < NEVER:
-            return before_ns - 1
-        return max(before_ns, min(self._unminded_ns, self._recorder.next_look_ns)) - 1
+        last_ns = before_ns - 1
+        if self._control is None and not self._agenda.has_own and self._migrations.due_ns == NEVER:
+            last_ns = max(last_ns, min(self._unminded_ns, self._recorder.next_look_ns) - 1)
+        resident.guest.run(last_ns, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns, calm_ns=calm_ns)
 
-    def _calm_until(self, resident: Resident, before_ns: int) -> int:
+    def _clear_way(self, resident: Resident, before_ns: int, past_ns: int) -> None:
+        """Run a guest ahead that is in the way of others' turns at the heap though its next act leaves that alone."""
+        guest = resident.guest
+        at_ns = guest.next_ns
+        if at_ns < before_ns and not resident.domain.short_of_tables and not guest.next_touches_heap:
+            shown = self._attention.shown(resident)
+            self._run(resident, before_ns, past_ns)
+            self._acted(at_ns, resident, shown, heap=False)
+
+    def _calm_until(self, resident: Resident, before_ns: int, past_ns: int) -> int:
         """The last instant before `before_ns` up to which nobody but this guest takes from the heap, or looks at it;
         0 where its balloon does not give to the heap anyway.
         """
@@ -358,17 +367,25 @@ class HostModel:
         memory = resident.memory
         if balloon is None or not balloon.inflates or memory.debt > 0 or memory.debt_paid_ns is None:
             return 0
-        others = (one.takes_ns for one in self._residents.running.values() if one is not resident)
-        return min(before_ns, self._agenda.next_own_ns, min(others, default=NEVER)) - 1
+        calm_ns = min(before_ns, self._agenda.next_own_ns)
+        for one in self._residents.running.values():
+            if one is not resident and one.takes_ns < calm_ns:
+                self._clear_way(one, before_ns, past_ns)
+                calm_ns = min(calm_ns, one.takes_ns)
+        return calm_ns - 1
 
-    def _take_in_turns(self, before_ns: int) -> bool:
+    def _take_in_turns(self, before_ns: int, past_ns: int) -> bool:
         """Let all balloons whose next act takes from the heap go on doing so, in order of time, up to the first act of
         anybody else that may touch it, or look at it, before `before_ns`; whether the first did.
         """
         last_ns = min(before_ns, self._agenda.next_own_ns) - 1
         able = []
         for one in self._residents.running.values():
-            if one.guest.takes and not one.domain.short_of_tables:
+            takes = one.guest.takes
+            if not takes and one.guest.next_ns <= last_ns:
+                self._clear_way(one, before_ns, past_ns)
+                takes = one.guest.takes
+            if takes and not one.domain.short_of_tables:
                 able.append(one)
             else:
                 last_ns = min(last_ns, one.guest.next_ns - 1)
