@@ -56,6 +56,7 @@ from podcluster.host.takers import Taker
 from podcluster.records import Cause, Demand, EventKind, Fate, GuestState
 from podcluster.units import NS_PER_S
 
+NOTHING_MORE: Final = -1  # an instant before all
 MERGED: Final = (Stage, Balloon, FillStream)
 """Streams whose batches may be made together."""
 
@@ -232,9 +233,13 @@ class Guest:
             self._wants.settle(at_ns if first.rank > self._wants.rank else at_ns - 1)
         return first
 
-    def step(self) -> None:
-        """Do the next thing only."""
+    def step(self, *, plainly: bool = True) -> None:
+        """Do the next thing only, whatever it touches; if not `plainly`, as the first of many that a kernel makes."""
         first = self._settled_first()
+        if not plainly and self._timed_in_kernels and isinstance(first, Balloon):
+            share = first.join(first=True)
+            if share is not None and self._merge(first, share, NOTHING_MORE, touches_heap=True) is None:
+                return
         first.run(first.next_ns, single=True)
 
     def run(self, last_ns: int, *, past_ns: int = 0, grid_ns: int = NEVER, calm_ns: int = 0) -> None:
@@ -293,9 +298,9 @@ class Guest:
                 last_ns = min(last_ns, other.next_ns - before)
         return last_ns
 
-    def _merge(self, first: Joins, share: Share, last_ns: int) -> Stream | None:
+    def _merge(self, first: Joins, share: Share, last_ns: int, *, touches_heap: bool = False) -> Stream | None:
         """Run batches of all streams whose turn comes by `last_ns`, `first`'s first, before anybody else's turn; who of
-        them is next with an act that has to be made by itself.
+        them is next with an act that has to be made by itself. `touches_heap`: the first may, for it is its turn at it.
         """
         members: list[Joins] = []
         shares: list[Share] = []
@@ -316,8 +321,9 @@ class Guest:
                     last_ns = min(last_ns, one.next_ns - 1)
         held, cache = self.held, self._cache
         found = self.memory.run_merged(
-            shares, turn, last_ns, calm_ns=self.calm_ns, going=self._sequence.going, strips=self._sequence.strips,
-            held=held.held, floor=held.floor, max_share=cache.max_share, floor_share=cache.floor_share,
+            shares, turn, last_ns, calm_ns=self.calm_ns, touches_heap=touches_heap, going=self._sequence.going,
+            strips=self._sequence.strips, held=held.held, floor=held.floor,
+            max_share=cache.max_share, floor_share=cache.floor_share,
         )  # fmt: skip
         held.held, held.floor = found.held, found.floor
         cut = found.how in (DIED, CUT_SHORT)

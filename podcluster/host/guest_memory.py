@@ -364,6 +364,7 @@ class GuestMemory:
         last_ns: int,
         *,
         calm_ns: int,
+        touches_heap: bool,
         going: int,
         strips: Int64Array,
         held: int,
@@ -372,8 +373,9 @@ class GuestMemory:
         floor_share: float,
     ) -> Merged:
         """Run streams together (merged.py), number `turn` of them first; how it came out. Up to `calm_ns` what is given
-        where nothing is owed may go to the host. `held` and `floor` are pages as of held.py, `max_share` and
-        `floor_share` page cache's; `going` stages have to end before what follows them begins.
+        where nothing is owed may go to the host, and what the first batch gives may in any case if it `touches_heap`.
+        `going` stages have to end before what follows them begins. `held` and `floor` are pages as of held.py,
+        `max_share` and `floor_share` page cache's.
         """
         lock, allocator = self.lock, self._allocator
         paid_ns = -1 if self.debt_paid_ns is None else self.debt_paid_ns
@@ -381,7 +383,7 @@ class GuestMemory:
             lock.free_ns, 0, last_ns, turn, 0, 0, 0, 0, calm_ns, 0, 0, self.may_skip, self.inert, self.resident,
             self.cache, self.kernel_allocated, held, floor, self.ram_pages, self.kernel_pages, self._extra_pages,
             self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, lock.served_ns, paid_ns, 0, 0, 0,
-            going,
+            going, touches_heap,
         ]  # fmt: skip
         streams = [number for one in shares for number in one]
         while True:

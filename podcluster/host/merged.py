@@ -106,10 +106,11 @@ MORE = 27  # so many more runs there must be room for in each of the books
 ENTRIES = 28  # entry_count afterwards,
 DEBT = 29  # and what is owed
 GOING = 30  # streams followed BY_ALL that have not ended
-COMMON = 31
+HEAP = 31  # the first batch may touch the host's heap: it is its turn
+COMMON = 32
 
-# How a call ended, beside DIED, CUT_SHORT and HEAP_NEXT of batches.py: the next batch is larger than the debt, and not
-# CALM.
+# How a call ended, beside DIED, CUT_SHORT and HEAP_NEXT of batches.py: the next batch is larger than the debt, and
+# neither within the CALM nor one that may.
 ON_TIME = ALL_GIVEN  # all that begins by LAST is done, or a stream has come to its end
 PLAIN_NEXT = 4  # the next batch comes to more than pages
 BOOKS_FULL = 5  # there must be more room in `b` or in `pieces`, or `freed` is full
@@ -514,8 +515,9 @@ def run_merged(
             break
         debt = r.entry_count - r.cache_count
         if kind == GIVES and debt < size and (debt > 0 or max(due, c[FREE]) > c[CALM]):
-            c[HOW] = HEAP_NEXT
-            break
+            if c[ACTS] or not c[HEAP]:
+                c[HOW] = HEAP_NEXT
+                break
         if debt <= 0 and c[SERVED] >= 0 and kind != GIVES and kind != SCRUBBING:
             size = _with_others(c, b, p, k, size, max_share, floor_share)
         if kind != SCRUBBING or p[at + CONTENT] == PATTERN:

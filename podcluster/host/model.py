@@ -311,7 +311,7 @@ class HostModel:
             if runs and not touches_heap:
                 self._run(resident, before_ns, past_ns, calm_ns)
             else:
-                guest.step()
+                guest.step(plainly=not runs)
             if resident.domain.short_of_tables:
                 self._check_tables(resident, at_ns, balloons=balloons)
             freed, resident.memory.freed = resident.memory.freed, []
