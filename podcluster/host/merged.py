@@ -19,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from podcluster.host.batches import ALL_GIVEN, B_GIVEN, B_ZEROED, DIED, HEAP_NEXT, hand_over
+from podcluster.host.heap import ALL
 from podcluster.host.kernel import kernel, routine
 from podcluster.host.page_sets import PAGES, PageBooks, free_reach, runs_fit, set_add, set_remove
-from podcluster.host.page_stacks import draw, draw_spare, push, room_of, runs_of
+from podcluster.host.page_stacks import FIRST, RUNS, draw, draw_spare, push, room_of, runs_of
 from podcluster.host.ranges import write_range
-from podcluster.host.state import BLOCK_PAGES, DomainState, HostState
+from podcluster.host.rows import next_page
+from podcluster.host.state import BLOCK_PAGES, POD_ROW, DomainState, HostState
 from podcluster.host.written import DATA, PATTERN
 
 Ints = npt.NDArray[np.int64]
@@ -297,6 +299,54 @@ def _with_others(c: Ints, b: PageBooks, p: Ints, k: int, size: int, max_share: f
 
 
 @routine
+def _promised_on_top(h: HostState, g: DomainState, b: PageBooks, pages: int) -> int:
+    """How many of the topmost `pages` pages of the pool are promises, before the first that is not."""
+    found = 0
+    run = FIRST + 2 * b.pool[RUNS] - 2
+    while found < pages and run >= FIRST:
+        gfn = b.pool[run] + b.pool[run + 1] - 1
+        while found < pages and gfn >= b.pool[run]:
+            block = gfn >> 9
+            low = max(b.pool[run], block << 9)
+            end = next_page(h, int(g.blk[block, POD_ROW]), gfn & 511, (low & 511) - 1, -1, ALL)
+            found += (gfn & 511) - end
+            gfn = (block << 9) + end
+            if gfn >= low:
+                return int(min(found, pages))
+        run -= 2
+    return int(min(found, pages))
+
+
+@routine
+def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints, k: int, size: int) -> int:
+    """How many batches of the balloon, the next and those after it, are alike and come before anybody else's turn; the
+    last of them is made by itself, and says when the lock is free.
+
+    All that they give back are promises, within what is owed: Xen takes the same time for each, and nothing but these
+    pages changes. So each is due as much later.
+    """
+    at = k * STREAM_FIELDS
+    batch = p[at + BATCH]
+    if size < batch or p[at + NEXT] < c[FREE] or p[at + UPWARDS] or (p[at + SCRUBS] and not c[INERT]):
+        return 1
+    if h.rec[0].whole_extents or b.taken[PAGES] > _in_use(c):
+        return 1
+    most = min(p[at + GOAL] - b.away[PAGES] - 1, g.rec[0].entry_count - g.rec[0].cache_count)
+    most = min(most, _room(c, b) - c[RESIDENT] - p[at + KEPT] - p[at + LEAST] + batch)
+    ns = h.rec[0].hypercall_ns + batch * h.rec[0].look_ns
+    last = min(min(c[LAST], p[at + UNTIL]), _others_next(p, k) - 1)
+    low = np.int64(1)
+    high = min(most, _free(c, b)) // batch
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _due(p, at, p[at + DONE] + (middle - 1) * batch) + (middle - 1) * ns <= last:
+            low = middle
+        else:
+            high = middle - 1
+    return int(max(min(low, _promised_on_top(h, g, b, low * batch) // batch), 1)) if low > 2 else 1
+
+
+@routine
 def _runs_of(c: Ints, b: PageBooks, p: Ints, at: int, size: int) -> int:
     """How many more runs there may be in any of the books after a batch of so many pages."""
     if p[at + KIND] == SCRUBBING:  # what lies between is of no other block than they
@@ -518,7 +568,11 @@ def run_merged(
             if c[ACTS] or not c[HEAP]:
                 c[HOW] = HEAP_NEXT
                 break
-        if debt <= 0 and c[SERVED] >= 0 and kind != GIVES and kind != SCRUBBING:
+        batches = 1
+        if kind == GIVES:
+            batches = max(1, _given_together(h, g, c, b, p, k, size) - 1)
+            size *= batches
+        elif debt <= 0 and c[SERVED] >= 0 and kind != SCRUBBING:
             size = _with_others(c, b, p, k, size, max_share, floor_share)
         if kind != SCRUBBING or p[at + CONTENT] == PATTERN:
             more = _runs_of(c, b, p, at, size)
@@ -541,6 +595,7 @@ def run_merged(
         if kind == GIVES:
             owned = r.tot_pages
             how = _give(h, g, b, c, p, at, size, pieces, out)
+            r.now_ns += (batches - 1) * h.rec[0].hypercall_ns
             if r.tot_pages < owned:
                 freed[FREED_FIELDS * c[FREED]] = began
                 freed[FREED_FIELDS * c[FREED] + 1] = owned - r.tot_pages
