@@ -130,7 +130,8 @@ class GuestMemory:
         self.crashed = False
         self.oom: dict[str, int] = {}  # what Xen logged at its death
         self.refusal = ""  # what it logged when the host last had fewer pages than asked
-        self.freed: list[tuple[int, int]] = []  # (when, pages) of what went to the host, until it is taken down
+        # Of what went to the host, until it is taken down: (when the last did, pages, pages times when added up).
+        self.freed: list[tuple[int, int, int]] = []
         # (a look at the host, entries that it and all after it find) since this was last taken down.
         self.entries_seen: list[tuple[int, int]] = []
         self.nonzero_peak = self._extra_pages
@@ -383,19 +384,20 @@ class GuestMemory:
             lock.free_ns, 0, last_ns, turn, 0, 0, 0, 0, calm_ns, 0, 0, self.may_skip, self.inert, self.resident,
             self.cache, self.kernel_allocated, held, floor, self.ram_pages, self.kernel_pages, self._extra_pages,
             self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, lock.served_ns, paid_ns, 0, 0, 0,
-            going, touches_heap,
+            going, touches_heap, 0, 0, 0,
         ]  # fmt: skip
         streams = [number for one in shares for number in one]
         while True:
-            common, streams, freed, pieces = self._machine.run_merged(
+            common, streams, pieces = self._machine.run_merged(
                 self._domid, self._page_books(), common, streams, strips,
                 max(allocator.run_count, common[merged.MORE]) + 4, max_share, floor_share,
             )  # fmt: skip
-            if freed:
-                self.freed += zip(freed[::2], freed[1::2], strict=True)
+            if pages := common[merged.FREED]:
+                moment = common[merged.FREED_MOMENT] + pages * common[merged.FREED_FROM]
+                self.freed.append((common[merged.FREED_LAST], pages, moment))
             if common[merged.HOW] != merged.BOOKS_FULL:
                 break
-            common[merged.FREED] = 0
+            common[merged.FREED] = common[merged.FREED_MOMENT] = 0
             for one in (self._nonzero, self._away, self._balloon, allocator.taken):
                 one.make_room(common[merged.MORE])
         lock.held(common[merged.FREE], common[merged.LOCKED])
@@ -533,7 +535,7 @@ class GuestMemory:
         owned = self.owned
         self.refresh()
         if self.owned < owned:
-            self.freed.append((at_ns, owned - self.owned))
+            self.freed.append((at_ns, owned - self.owned, (owned - self.owned) * at_ns))
         self._watch()
         return sum(count for _, count in given), complete
 

@@ -195,13 +195,12 @@ class Machine:
     def _make_scratch(self) -> None:
         """Room for what kernels have to tell; nothing in it outlives a call."""
         self._told = follow.Told(**{name: np.empty(width * TOLD, np.int64) for name, width in follow.WIDTHS.items()})
-        self._freed = np.empty(merged.FREED_FIELDS * RUNS_LOGGED, np.int64)
         self._out = np.empty(batches.B_FIELDS, np.int64)
         self._pieces = np.empty(0, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         """What makes it the machine that it is: no scratch, no arrays to be used again, no hashes worked out."""
-        passing = {"_told", "_freed", "_out", "_pieces", "_h", "_domains"}
+        passing = {"_told", "_out", "_pieces", "_h", "_domains"}
         kept = {name: value for name, value in vars(self).items() if name not in passing}
         arrays = packed_arrays(self._h, self._domains)
         return {**kept, "arrays": arrays, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
@@ -540,23 +539,16 @@ class Machine:
         room: int,
         max_share: float,
         floor_share: float,
-    ) -> tuple[list[int], list[int], list[int], list[int]]:
-        """`merged.run_merged`, with room for so many pieces: what is common, the streams, what went to the host, and
-        the pieces of a batch that was cut short, afterwards.
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`merged.run_merged`, with room for so many pieces: what is common, the streams, and the pieces of a batch
+        that was cut short, afterwards.
         """
         pieces = self._room_for(room)
         c, p = np.array(common, np.int64), np.array(streams, np.int64)
-        merged.run_merged(
-            self._h, self._changed(dom), books, c, p, strips, pieces, self._out, self._freed, max_share, floor_share
-        )
+        merged.run_merged(self._h, self._changed(dom), books, c, p, strips, pieces, self._out, max_share, floor_share)
         numbers: list[int] = c.tolist()
-        freed, cut = merged.FREED_FIELDS * numbers[merged.FREED], 2 * numbers[merged.PIECES]
-        return (
-            numbers,
-            p.tolist(),
-            self._freed[:freed].tolist() if freed else [],
-            pieces[:cut].tolist() if numbers[merged.HOW] in (batches.DIED, batches.CUT_SHORT) else [],
-        )
+        cut = numbers[merged.HOW] in (batches.DIED, batches.CUT_SHORT)
+        return numbers, p.tolist(), pieces[: 2 * numbers[merged.PIECES]].tolist() if cut else []
 
     def follow_demand(
         self,
@@ -889,7 +881,7 @@ class Machine:
         domains = (*self._domains.values(), *(g for spare in self._spare.values() for g in spare))
         tables = sum(g.blk[: int(g.rec["blocks"][0])].nbytes for g in domains)
         told: list[Int64Array] = [getattr(self._told, name) for name in follow.WIDTHS]
-        scratch = sum(one.nbytes for one in (*told, self._freed, self._out, self._pieces))
+        scratch = sum(one.nbytes for one in (*told, self._out, self._pieces))
         return pools + free + frames + tables + scratch
 
     def let_go(self) -> None:

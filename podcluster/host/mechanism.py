@@ -126,9 +126,9 @@ class Mechanism(Protocol):
         room: int,
         max_share: float,
         floor_share: float,
-    ) -> tuple[list[int], list[int], list[int], list[int]]:
-        """`merged.run_merged`, with room for so many pieces: what is common, the streams, what went to the host, and
-        the pieces of a batch that was cut short, afterwards. Only where it `paces`.
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`merged.run_merged`, with room for so many pieces: what is common, the streams, and the pieces of a batch
+        that was cut short, afterwards. Only where it `paces`.
         """
 
     def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> list[tuple[int, int]]:

@@ -86,7 +86,7 @@ GIVEN = 5  # pages of the last batch that Xen took, where it did not take all
 PIECES = 6  # pairs in `pieces` then
 ZEROED = 7  # pages of that batch that were zeroed
 CALM = 8  # up to then what is given where nothing is owed may go to the host [BA-5]
-FREED = 9  # entries of `freed`
+FREED = 9  # pages that went to the host
 ACTS = 10  # batches made
 SKIPS = 11  # a guest without entries may be skipped, and is
 INERT = 12
@@ -109,16 +109,20 @@ ENTRIES = 28  # entry_count afterwards,
 DEBT = 29  # and what is owed
 GOING = 30  # streams followed BY_ALL that have not ended
 HEAP = 31  # the first batch may touch the host's heap: it is its turn
-COMMON = 32
+FREED_FROM = 32  # of what went to the host: when the first did,
+FREED_LAST = 33  # and the last;
+FREED_MOMENT = 34  # pages times ns since the first, added up
+COMMON = 35
 
 # How a call ended, beside DIED, CUT_SHORT and HEAP_NEXT of batches.py: the next batch is larger than the debt, and
 # neither within the CALM nor one that may.
 ON_TIME = ALL_GIVEN  # all that begins by LAST is done, or a stream has come to its end
 PLAIN_NEXT = 4  # the next batch comes to more than pages
-BOOKS_FULL = 5  # there must be more room in `b` or in `pieces`, or `freed` is full
+BOOKS_FULL = 5  # there must be more room in `b` or in `pieces`, or another sum of what went to the host
 
 NEVER = 1 << 62
-FREED_FIELDS = 2  # (when, pages) of what went to the host
+FREED_NS = 1 << 40  # so long at most from the first page that went to the host to the last, ...
+FREED_MOST = 1 << 61  # ... and no more than that and a batch adds up, in one call
 
 
 @routine
@@ -520,6 +524,22 @@ def _ends_quietly(p: Ints, c: Ints, at: int) -> bool:
     return True
 
 
+@routine
+def _note_freed(c: Ints, pages: int, at: int) -> None:
+    """So many pages have gone to the host."""
+    if c[FREED] == 0:
+        c[FREED_FROM] = at
+    c[FREED] += pages
+    c[FREED_LAST] = at
+    c[FREED_MOMENT] += pages * (at - c[FREED_FROM])
+
+
+@routine
+def _is_freed_full(c: Ints, at: int) -> bool:
+    """Whether what goes to the host from here on has to be another sum."""
+    return bool(c[FREED] > 0 and (c[FREED_MOMENT] > FREED_MOST or at - c[FREED_FROM] > FREED_NS))
+
+
 @kernel
 def run_merged(
     h: HostState,
@@ -530,7 +550,6 @@ def run_merged(
     strips: Ints,
     pieces: Ints,
     out: Ints,
-    freed: Ints,
     max_share: float,
     floor_share: float,
 ) -> None:
@@ -579,7 +598,7 @@ def run_merged(
             if more > fit:
                 fit = min(min(runs_fit(b.data), room_of(b.taken)), min(runs_fit(b.away), room_of(b.balloon)))
                 fit = min(fit, pieces.shape[0] // 2)
-            if more > fit or FREED_FIELDS * c[FREED] >= freed.shape[0]:
+            if more > fit or (kind == GIVES and _is_freed_full(c, max(due, c[FREE]))):
                 c[MORE] = more
                 c[HOW] = BOOKS_FULL
                 break
@@ -597,9 +616,7 @@ def run_merged(
             how = _give(h, g, b, c, p, at, size, pieces, out)
             r.now_ns += (batches - 1) * h.rec[0].hypercall_ns
             if r.tot_pages < owned:
-                freed[FREED_FIELDS * c[FREED]] = began
-                freed[FREED_FIELDS * c[FREED] + 1] = owned - r.tot_pages
-                c[FREED] += 1
+                _note_freed(c, owned - r.tot_pages, began)
         elif not _take(h, g, b, c, p, at, size, strips, pieces):
             how = DIED
         end = r.now_ns

@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from operator import mul
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -178,26 +177,26 @@ class Recorder:
         self._machines_change()
         self.free_changed(at_ns)
 
-    def freed(self, resident: Resident, freed: Sequence[tuple[int, int]]) -> None:
-        """A balloon has given pages to the host: (when, pages). Others may have given some of theirs before though they
-        are told of later, between which nobody takes any [BA-5]: what is owned only falls there, what is free rises.
+    def freed(self, resident: Resident, freed: Iterable[tuple[int, int, int]]) -> None:
+        """A balloon has given pages to the host, as `GuestMemory.freed`. Others may have given some of theirs before
+        though they are told of later, between which nobody takes any [BA-5]: what is owned only falls there, what is
+        free rises.
         """
         domid = resident.domain.domid
-        pages = self._moved(freed, 1) if freed else 0
+        pages = 0
+        for last_ns, some, moment in freed:
+            self._moved(last_ns, some, moment)
+            pages += some
         self.owned_of[domid] -= pages
         self._machines_change()
         if resident.moved:
             self._moved_pages += pages
         self._low_memory.crossed(self._machine.free_pages)  # none, where there is more than before
 
-    def _moved(self, log: Sequence[tuple[int, int]], sign: int) -> int:
-        """Pages have gone to the host, or (`sign` -1) from it: (when, pages), in order; how many in all."""
-        instants, counts = zip(*log, strict=True)
-        pages: int = sum(counts)
-        moment: int = sum(map(mul, instants, counts))
-        self._free.shift(instants[-1], sign * pages, sign * moment)
-        self.owned.shift(instants[-1], -sign * pages, -sign * moment)
-        return pages
+    def _moved(self, last_ns: int, pages: int, moment: int) -> None:
+        """Pages have gone to the host, or, below 0, from it: the last then, and each times when, added up."""
+        self._free.shift(last_ns, pages, moment)
+        self.owned.shift(last_ns, -pages, -moment)
 
     @property
     def alarm_pages(self) -> int:
@@ -207,7 +206,7 @@ class Recorder:
     def took(self, log: Sequence[tuple[int, int]], got: Iterable[tuple[Resident, int]]) -> None:
         """Balloons have taken pages from the host, above its alarm: (when, pages), in order, and how many each got."""
         self._agenda.reach(log[0][0])
-        self._moved(log, -1)
+        self._moved(log[-1][0], -sum(pages for _, pages in log), -sum(at_ns * pages for at_ns, pages in log))
         self._agenda.reach(log[-1][0])
         for resident, pages in got:
             self.owned_of[resident.domain.domid] += pages
