@@ -142,6 +142,11 @@ WIDTHS = {"short": 4, "busy": 2, "kills": 1, "seen": 2}
 """How many numbers each of these is."""
 
 
+def room_for(count: int) -> Told:
+    """Room for so many of each."""
+    return Told(**{name: np.empty(width * count, np.int64) for name, width in WIDTHS.items()})
+
+
 # -- what is held ------------------------------------------------------------------------------------------------------
 
 
@@ -166,11 +171,16 @@ def _settle(s: Ints, d: Ints, short: Ints, at: int) -> None:
 
 
 @routine
-def _request(s: Ints, d: Ints, busy: Ints, pages_per_s: float, pages: int, at: int) -> None:
-    """`SwapDevice.request`."""
+def _service_ns(d: Ints, pages_per_s: float, pages: int) -> int:
+    """`SwapDevice.service_ns`."""
+    return int(-(-pages // d[CLUSTER]) * d[LATENCY] + np.int64(np.rint(pages * NS / pages_per_s)))
+
+
+@routine
+def _serve(s: Ints, busy: Ints, takes: int, at: int) -> None:
+    """Have the swap device do what takes it so long."""
     start = max(at, s[DEVICE_FREE])
-    requests = -(-pages // d[CLUSTER])
-    s[DEVICE_FREE] = start + requests * d[LATENCY] + np.int64(np.rint(pages * NS / pages_per_s))
+    s[DEVICE_FREE] = start + takes
     if s[BUSY_TO] != start or s[BUSY_FROM] < 0:
         if s[BUSY_FROM] >= 0:
             busy[2 * s[BUSY]] = s[BUSY_FROM]
@@ -178,6 +188,12 @@ def _request(s: Ints, d: Ints, busy: Ints, pages_per_s: float, pages: int, at: i
             s[BUSY] += 1
         s[BUSY_FROM] = start
     s[BUSY_TO] = s[DEVICE_FREE]
+
+
+@routine
+def _request(s: Ints, d: Ints, busy: Ints, pages_per_s: float, pages: int, at: int) -> None:
+    """`SwapDevice.request`."""
+    _serve(s, busy, _service_ns(d, pages_per_s, pages), at)
 
 
 @routine
@@ -431,6 +447,67 @@ def _batched_by(s: Ints, d: Ints, td: Ints, wd: Ints, most: int, last: int, late
     return int(min(low * BATCH, most))
 
 
+@routine
+def _count_out(s: Ints, d: Ints, busy: Ints, td: Ints, wd: Ints) -> int:
+    """How many batches from the next one on go to swap as they are due: no page is available, swap has room for them,
+    and nothing holds them up. None where the guest has yet to come to W as it was at the last sample.
+    """
+    k = s[K]
+    if s[RESIDENT] != d[ROOM] or (d[TIMED] and s[FREE] > s[NEXT]):
+        return 0
+    if k + 1 < td.shape[0] and wd[k + 1] > wd[k] and s[BASE] + 1 + s[GROWN] <= wd[k]:
+        return 0
+    fit = min(s[GROWTH] - s[GROWN], d[ROOM] + d[SWAP] - s[HELD]) // BATCH
+    fit = min(fit, busy.shape[0] // 2 - s[BUSY] - FULL_MARGIN)
+    if fit <= 0:
+        return 0
+    return int((_batched_by(s, d, td, wd, s[GROWN] + fit * BATCH, d[LAST], 0) - s[GROWN]) // BATCH)
+
+
+@routine
+def _send_out(s: Ints, d: Ints, short: Ints, busy: Ints, td: Ints, wd: Ints, rate: float, batches: int) -> int:
+    """Make so many of these batches, each a request of its own; when the last one is made.
+
+    What they are due at (`_due`) are two quotients, which go on from batch to batch by the same, and by what is left.
+    """
+    k = s[K]
+    page = s[GROWN]
+    speed = d[PAGES_PER_S]
+    reached = _reached(s, d, page)
+    reached_left = page * NS % speed
+    rises = k + 1 < td.shape[0] and wd[k + 1] > wd[k]
+    span = int(td[k + 1] - td[k]) if rises else 0
+    rise = int(wd[k + 1] - wd[k]) if rises else 1
+    below = int(wd[k] - s[BASE] - 1 - page)  # above what W was there, below 0
+    wanted = muldiv(below, span, rise)
+    wanted_left = below * span - wanted * rise
+    wanted_step = muldiv(-BATCH, span, rise)
+    wanted_step_left = -BATCH * span - wanted_step * rise
+    takes = _service_ns(d, rate, BATCH)
+    at = s[NEXT]
+    pages = batches * BATCH
+    s[GROWN] += pages
+    s[HELD] += pages
+    s[OUT_PAGES] += pages
+    s[SWAPPED_PEAK] = max(s[SWAPPED_PEAK], s[HELD] - s[RESIDENT])
+    _settle(s, d, short, at)
+    _serve(s, busy, takes, at)
+    for _ in range(batches - 1):
+        reached += BATCH * NS // speed
+        reached_left += BATCH * NS % speed
+        if reached_left >= speed:
+            reached += 1
+            reached_left -= speed
+        wanted += wanted_step
+        wanted_left += wanted_step_left
+        if wanted_left >= rise:
+            wanted += 1
+            wanted_left -= rise
+        at = max(at, max(reached, td[k] - wanted))
+        _serve(s, busy, takes, at)
+    return int(at)
+
+
 # -- pieces left out ---------------------------------------------------------------------------------------------------
 
 
@@ -638,6 +715,16 @@ def follow_demand(
         began = max(now, s[FREE]) if d[TIMED] else now
         if s[ACTS] and s[FAULTS] and began > d[LAST]:
             return
+        out = _count_out(s, d, busy, td, wd)
+        if out:
+            s[ACTS] += 1
+            began = _send_out(s, d, short, busy, td, wd, rate, out)
+            if d[TIMED]:
+                r.now_ns = began
+            _next_batch(s, d, td, wd, began)
+            if s[CACHE] == cache:
+                _look_ahead(s, d, b, t, w, high, lags)
+            continue
         upto = _next_pages(g, s, d, b, td, wd)
         first = s[GROWN]
         pages = upto - first

@@ -81,7 +81,8 @@ gc.freeze()  # the compiler is a hundred thousand objects that stay: no collecti
 if 0 < gc.get_threshold()[0] < YOUNG:
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
-TOLD = 1024  # of each kind that a kernel puts down at once
+TOLD = 1 << 10  # of each kind that a kernel puts down at once, at first
+TOLD_MOST = 1 << 14
 RUNS_LOGGED = 1 << 12
 PIECES = 1 << 15  # that several balloons take in one call
 WORD_MASK = (1 << 64) - 1
@@ -194,7 +195,7 @@ class Machine:
 
     def _make_scratch(self) -> None:
         """Room for what kernels have to tell; nothing in it outlives a call."""
-        self._told = follow.Told(**{name: np.empty(width * TOLD, np.int64) for name, width in follow.WIDTHS.items()})
+        self._told = follow.room_for(TOLD)
         self._out = np.empty(batches.B_FIELDS, np.int64)
         self._pieces = np.empty(0, np.int64)
 
@@ -567,7 +568,10 @@ class Machine:
         follow.follow_demand(
             self._h, self._changed(dom), books, numbers, np.array(d, np.int64), curve, pieces, told, float(pages_per_s)
         )
-        return numbers.tolist(), told
+        after = numbers.tolist()
+        if after[follow.HOW] == follow.LISTS_FULL:
+            self._told = follow.room_for(min(4 * len(told.kills), TOLD_MOST))
+        return after, told
 
     def _room_for(self, pieces: int) -> Int64Array:
         """Scratch for so many pairs, and more."""

@@ -94,6 +94,30 @@ def test_quiet_pieces_may_be_left_out(
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("latency_us", [0, 7, 900])
+def test_thousands_of_batches_go_to_swap_as_they_would_one_by_one(latency_us: int) -> None:
+    """GD-2, SW-1: rises that the guest keeps up with, a jump that it does not, and more than swap has room for, cut in
+    the middle; more stretches of work than there is room for at once.
+    """
+    demand = curve((0, 20), (30, 30), (100, 3000), (130, 100), (131, 2900.7), (170, 3100), (200, 40), (333, 9000))
+    swap = {"mib": 4096, "latency_us": latency_us, "mib_per_s": 700}
+    seen = []
+    for together in (False, True):
+        rig = Rig("linux_no_driver", 64, 64, demand, hold_ns=0, swap=swap)
+        looks = []
+        for cut in (50, 77.7, 131.2, 250, 400):
+            if together:
+                rig.run_to(cut)
+            else:
+                while rig.guest.end is None and rig.guest.next_ns <= s_to_ns(cut):
+                    rig.guest.step()
+            looks.append(rig.guest.stats(s_to_ns(cut) + 1))
+        held = rig.guest.held
+        seen.append((looks, held.totals(s_to_ns(400)), held.kills, held.swapped_peak))
+    assert seen[0] == seen[1]
+    assert seen[0][1].out_pages > 2000 * 512
+
+
 @pytest.mark.parametrize("hold_s", [-1, 0, 3600])
 def test_a_month_of_samples_is_a_few_acts(hold_s: int) -> None:
     """G3, G4: 8,640 samples that stay below what was once in use, and a few that do not."""
