@@ -19,11 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from podcluster.config import SwapConfig
 from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.stretches import time_in
 from podcluster.host.swap import Rows, SwapDevice, Thrashing
 from podcluster.records import Demand, GuestState
 from podcluster.units import PAGES_PER_MIB, s_to_ns
@@ -255,11 +254,9 @@ class HeldBooks:
         self._settle(end_ns)
         if self._device.latest is None and self._open is None and not len(self._short.all):
             return NO_SWAP
-        busy, spans = self._device.busy, self._short.all
-        if self._open is not None:
-            spans = np.vstack((spans, (*self._open[1:], self._open[0], end_ns)))
-        begun = busy[busy[:, 0] < end_ns]
-        waited_ns = int((np.minimum(begun[:, 1], end_ns) - begun[:, 0]).sum())
+        busy = self._device.busy
+        spans = self._short.and_then((*self._open[1:], self._open[0], end_ns) if self._open is not None else None)
+        waited_ns = time_in(busy.reshape(-1), end_ns)
         lost_ns = self._thrashing.lost_ns(self._demand, spans, busy)
         misses = round(lost_ns / self._device.miss_ns) if lost_ns else 0
         return SwapTotals(waited_ns + round(lost_ns), self._in_pages + misses, self._out_pages + misses)

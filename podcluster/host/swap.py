@@ -24,8 +24,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from podcluster.host import stretches
 from podcluster.host.layout import for_kernels
-from podcluster.host.stretches import cut_spans
 from podcluster.records import Demand, Int64Array
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 
@@ -60,6 +60,14 @@ class Rows:
     def all(self) -> Int64Array:
         """int64[rows, width]; what follows may move them elsewhere."""
         return self._room[: self._count]
+
+    def and_then(self, row: Sequence[int] | None) -> Int64Array:
+        """All rows and one more, which is not put down."""
+        if row is None:
+            return self.all
+        self._make_room(1)
+        self._room[self._count] = row
+        return self._room[: self._count + 1]
 
     def _make_room(self, more: int) -> None:
         if self._count + more > len(self._room):
@@ -98,8 +106,8 @@ class SwapDevice:
 
     @property
     def busy(self) -> Int64Array:
-        """When it had something to do: int64[stretches, 2], [from, to) in ns, apart and in order."""
-        return self.earlier.all if self.latest is None else np.vstack((self.earlier.all, self.latest))
+        """When it had something to do: int64[stretches, 2], [from, to) in ns, apart and in order; until it has more."""
+        return self.earlier.and_then(self.latest)
 
     def pages_within(self, at_ns: int, within_ns: int) -> int:
         """Pages that it can move in this time, after all that was asked before, in full clusters."""
@@ -128,31 +136,13 @@ class Thrashing:
         """
         if not self._per_page:
             return 0.0
-        t = for_kernels(demand.t_ns)
+        t, w = for_kernels(demand.t_ns), for_kernels(demand.pages)
         room = spans.size + len(t) + busy.size
-        instants, at = np.empty(room, np.int64), np.empty(room, np.int64)
-        in_memory, most = np.empty(room), np.empty(room)
-        pieces = cut_spans(spans.reshape(-1), t, busy.reshape(-1), instants, at, in_memory, most)
+        cut, logs = np.empty(stretches.PIECE_FIELDS * room), np.empty(2 * room)
+        pieces = stretches.cut_spans(spans.reshape(-1), t, w, busy.reshape(-1), self._per_page, cut, logs)
         if not pieces:
             return 0.0
-        begins, ends = at[:pieces], at[:pieces] + 1
-        instants = instants[: ends[-1] + 1]
-        wanted = np.interp(instants.astype(np.float64), t.astype(np.float64), demand.pages.astype(np.float64))
-        share = self._mean_share(wanted[begins], wanted[ends], in_memory[:pieces], most[:pieces])
-        return float((share * (instants[ends] - instants[begins])).sum())
-
-    def _mean_share(self, left: Floats, right: Floats, in_memory: Floats, most: Floats) -> Floats:
-        """Mean of x / (1 + x) along the line from each W on the left to that on the right, by its integral over W."""
-        k = self._per_page
-        top = k * (most - in_memory) / (1 + k * (most - in_memory))
-
-        def at(wanted: Floats) -> tuple[Floats, Floats]:
-            out = np.clip(wanted, in_memory, most) - in_memory
-            return k * out / (1 + k * out), out - np.log1p(k * out) / k + top * np.maximum(0.0, wanted - most)
-
-        (share_left, integral_left), (share_right, integral_right) = at(left), at(right)
-        rise = right - left
-        mean: Floats = (share_right + share_left) / 2
-        steep = np.abs(rise) >= 1  # or the difference below is all rounding
-        np.divide(integral_right - integral_left, rise, out=mean, where=steep)
-        return mean
+        logs, lost = logs[: 2 * pieces], np.empty(pieces)
+        np.log1p(logs, out=logs)
+        stretches.weigh(cut, logs, self._per_page, lost)
+        return float(lost.sum())
