@@ -40,16 +40,14 @@ class DemandWindow:
             self.t, self.lags = np.array(instants, np.int64), np.empty(0, np.int64)
             self.w = self.h = np.full(len(instants), demand.pages[-1])
             return
-        self.t = np.concatenate((np.array([start_ns], np.int64), demand.t_ns[after:]))
+        self.t = _from(demand.t_ns, after, start_ns)
         if hold_ns > 0:
-            leaving = self.t + hold_ns
-            self.t = np.union1d(self.t, leaving)
-        if hold_ns > 0:
+            self.t = np.union1d(self.t, self.t + hold_ns)
             self.w = values_at(demand, self.t)
         else:  # the samples themselves
-            self.w = np.concatenate((np.array([demand.at(start_ns)], np.int64), demand.pages[after:]))
+            self.w = _from(demand.pages, after, demand.at(start_ns))
         self.h = self._most(demand, start_ns, hold_ns)
-        self.lags = np.flatnonzero(np.diff(self.w) > np.diff(self.t) * (pages_per_s / NS_PER_S))
+        self.lags = _faster(self.t, self.w, pages_per_s / NS_PER_S)
 
     def _most(self, demand: Demand, start_ns: int, hold_ns: int) -> Int64Array:
         if hold_ns <= 0:
@@ -65,6 +63,21 @@ class DemandWindow:
     def piece(self, at_ns: int) -> int:
         """Number of the piece that `at_ns` is in: from its first instant to before the next."""
         return int(np.searchsorted(self.t, at_ns, side="right")) - 1
+
+
+def _from(samples: Int64Array, after: int, first: int) -> Int64Array:
+    """`first`, and the samples from number `after` on; there is one before."""
+    found = samples[after - 1 :].copy()
+    found[0] = first
+    return found
+
+
+def _faster(t: Int64Array, w: Int64Array, pages_per_ns: float) -> Int64Array:
+    """Pieces in which W grows by more than that."""
+    spans, rises = t[1:] - t[:-1], w[1:] - w[:-1]
+    if int(rises.max()) <= int(spans.min()) * pages_per_ns:  # as it is mostly
+        return np.empty(0, np.int64)
+    return np.flatnonzero(rises > spans * pages_per_ns)
 
 
 def values_at(demand: Demand, instants: Int64Array) -> Int64Array:
