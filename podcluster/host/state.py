@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from podcluster.host.layout import Arrays, fields
 
+HUGE_BYTES = 1 << 21  # of a huge page
 SMALL_BYTES = 1 << 20  # an array that may as well be there as a whole
 
 BLOCK_PAGES = 512
@@ -293,9 +294,12 @@ class DomainState(Arrays):
     grants: npt.NDArray[np.int64]  # gfns that another domain maps by a grant, as many as `rec.grants` says
 
 
-def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeroes of `shape` that cost no memory until they are written, in pages of 4 KiB and never in huge ones; of small
+def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike, *, stacked: bool = False) -> npt.NDArray[Any]:
+    """Zeroes of `shape` that cost no memory until they are written, in pages of 4 KiB and not in huge ones; of small
     arrays most is written, and memory that others had costs less to clear than the system takes to give some.
+
+    `stacked`: it is written from its beginning on, so that huge ones beyond the first HUGE_BYTES no more than double
+    what it costs; the system takes many times as long to give the same memory in small ones.
     """
     kind = np.dtype(dtype)
     count = math.prod(shape)
@@ -305,7 +309,12 @@ def sparse_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[An
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype=kind, count=count).reshape(shape)
+    zeroes = np.frombuffer(memory, dtype=kind, count=count)
+    if stacked and hasattr(mmap, "MADV_HUGEPAGE"):
+        huge = HUGE_BYTES + -zeroes.ctypes.data % HUGE_BYTES
+        if huge + HUGE_BYTES <= size:
+            memory.madvise(mmap.MADV_HUGEPAGE, huge)
+    return zeroes.reshape(shape)
 
 
 def bitmap_levels(blocks: int) -> tuple[int, int, int, int]:
@@ -338,7 +347,7 @@ def new_host_state(frames: int, *, scrub_on_free: bool, words: bool, gfn_blocks:
         heap_masks=sparse_zeros((blocks,), np.int32),
         attr=sparse_zeros((frames,), np.int64),
         row=sparse_zeros((row_capacity(gfn_blocks), 8), np.uint64),
-        detail=sparse_zeros((detail_capacity(gfn_blocks), BLOCK_PAGES), np.int32),
+        detail=sparse_zeros((detail_capacity(gfn_blocks), BLOCK_PAGES), np.int32, stacked=True),
         # Every segment holds at least one frame of this host; a list wastes parts of two chunks at most.
         chunk=sparse_zeros((frames // CHUNK_SEGMENTS + 8 * 4096, CHUNK_FIELDS), np.int32),
         page_words=sparse_zeros((frames if words else 1,), np.int64),
@@ -359,8 +368,8 @@ def detail_capacity(gfn_blocks: int) -> int:
 
 
 def grown(array: npt.NDArray[Any], length: int, used: int) -> npt.NDArray[Any]:
-    """`array` made `length` long with its first `used` entries kept."""
-    larger = sparse_zeros((length, *array.shape[1:]), array.dtype)
+    """`array`, which is written from its beginning on, made `length` long with its first `used` entries kept."""
+    larger = sparse_zeros((length, *array.shape[1:]), array.dtype, stacked=True)
     larger[:used] = array[:used]
     return larger
 
