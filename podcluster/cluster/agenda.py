@@ -189,6 +189,15 @@ class Agenda:
         """When the next item is due."""
         return self._queue[0][0] if self._queue else NEVER
 
+    def peek(self, last_ns: int) -> Iterator[Item]:
+        """What is due up to and including `last_ns`, and stays; in no order."""
+        todo = [0]
+        while todo:
+            place = todo.pop()
+            if place < len(self._queue) and self._queue[place][0] <= last_ns:
+                yield self._queue[place][-1]
+                todo += (2 * place + 1, 2 * place + 2)  # nobody in a heap is due before who is above
+
     def until(self, last_ns: int) -> Iterator[tuple[int, Item]]:
         """Take out what is due up to and including `last_ns`, with its instant [AG-1]."""
         while self._queue and self._queue[0][0] <= last_ns:

@@ -7,7 +7,8 @@ Units       Simulated time in ns; time-outs in seconds of wall time.
 Invariants  [CL-2] a shard that dies is made again of its specs, of its hosts as they were last packed, and of the log
                    of what it was sent since, and the run goes on to the same bytes.
             [CL-3] every message carries (run, shard, epoch, attempt) and its reply repeats it. A shard has one message
-                   to answer at a time; a reply to any other is late, or there twice, and is ignored.
+                   to answer at a time; a reply to any other is late, or there twice, and is ignored. What it may do
+                   ahead it is told, and does not answer; whether it heard of it, and did it, changes nothing.
 Rules       A shard is given up, and with it the run, once it has died MOST_DEATHS times in one epoch: what kills it
             will go on to. No answer in time is a death: who cannot be reached cannot be told from who is dead.
 """
@@ -22,6 +23,7 @@ from logging import getLogger
 from os import getpid
 from typing import Any, Final, NamedTuple, Protocol
 
+from podcluster.cluster.ahead import Ahead
 from podcluster.cluster.pool import (
     NOTHING_PACKED,
     CommandsByHost,
@@ -80,9 +82,12 @@ class Transport(Protocol):
     def send(self, tag: Tag, message: Message) -> None:
         """Let the server of `tag.shard` work on `message` after all that it was sent before."""
 
+    def tell(self, tag: Tag, message: Message) -> None:
+        """As `send`, but nobody waits for an answer."""
+
     def receive(self, timeout_s: float) -> list[tuple[Tag, Any]]:
-        """Wait until all that is outstanding has arrived, `timeout_s` at most; what is there: replies, Deaths and
-        Failures, in any order.
+        """Wait until something has arrived, `timeout_s` at most; what is there: replies, Deaths and Failures, in any
+        order.
         """
 
     def renew(self, shard: int) -> None:
@@ -96,6 +101,7 @@ class ShardServer:
         self._shard: HostShard | None = None
         self._epoch = 0  # the latest step
         self._reports: list[HostReport] = []  # of it
+        self._error: Exception | None = None  # that came up while nobody waited
 
     def pid(self) -> int:
         """Process id of the server."""
@@ -114,7 +120,7 @@ class ShardServer:
         """Begin a shard, and forget the one before."""
         if self._shard is not None:
             self._shard.clear()
-        self._shard = HostShard(plan, make, packing)
+        self._shard, self._error = HostShard(plan, make, packing), None
         return tag, None
 
     def add(self, tag: Tag, specs: Sequence[HostSpec], packed: Packed) -> tuple[Tag, None]:
@@ -140,6 +146,18 @@ class ShardServer:
             self._epoch = tag.epoch
         return tag, self._reports
 
+    def go_ahead(self, tag: Tag, ahead: Ahead) -> None:
+        """After a step, take the next one where that can be done already [EP-7]. Who does not hear of it loses nothing
+        but time, and what goes wrong is said when the step is asked for.
+        """
+        shard = self._begun(tag)
+        if self._epoch != tag.epoch:
+            return
+        try:
+            shard.go_ahead(ahead.until_ns, [one.host_id for one in self._reports if ahead.frees(one.view)])
+        except Exception as error:
+            self._error = error
+
     def pack(self, tag: Tag, host_ids: Sequence[int]) -> tuple[Tag, dict[int, bytes]]:
         """These hosts as bytes."""
         return tag, self._begun(tag).pack(host_ids)
@@ -147,6 +165,8 @@ class ShardServer:
     def _begun(self, tag: Tag) -> HostShard:
         if self._shard is None:
             raise InvariantError(f"[CL-3] a shard is begun before it is asked anything violated: {tag}")
+        if self._error is not None:
+            raise self._error
         return self._shard
 
 
@@ -192,6 +212,7 @@ class Exchange:
         self._clock = clock
         self._epoch = 0  # that has begun
         self._whole = 0  # that every shard has answered
+        self._ahead: Ahead | None = None  # what is known of the step after the one that is asked for
         self._shards = [_Shard(index, hand) for index, hand in enumerate(hands)]
         self._ask({shard.index: None for shard in self._shards})
 
@@ -200,8 +221,8 @@ class Exchange:
         """How many there are."""
         return len(self._shards)
 
-    def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
-        """Step every shard: one message and one reply each. Reports in no order."""
+    def advance(self, until_ns: int, commands: CommandsByHost, ahead: Ahead | None = None) -> list[HostReport]:
+        """Step every shard: one message and one reply each. Reports in no order. Who has replied goes ahead."""
         steps = [
             Step(until_ns, {spec.host_id: commands[spec.host_id] for spec in shard.specs if spec.host_id in commands})
             for shard in self._shards
@@ -209,7 +230,9 @@ class Exchange:
         self._epoch += 1
         for shard in self._shards:
             shard.attempt = shard.deaths = shard.silences = 0
+        self._ahead = ahead
         replies = self._ask({index: Message("advance", step, self._timeout_s) for index, step in enumerate(steps)})
+        self._ahead = None
         for shard, step in zip(self._shards, steps, strict=True):
             shard.log.append(step)
         self._whole = self._epoch
@@ -221,7 +244,8 @@ class Exchange:
         for first in range(0, longest, PACKED_AT_ONCE):
             chunks = {shard.index: shard.specs[first : first + PACKED_AT_ONCE] for shard in self._shards}
             asked: dict[int, Message | None] = {
-                index: Message("pack", ([spec.host_id for spec in chunk],), self._timeout_s)
+                # Twice the time: it may be going ahead.
+                index: Message("pack", ([spec.host_id for spec in chunk],), 2 * self._timeout_s)
                 for index, chunk in chunks.items()
                 if chunk
             }
@@ -274,6 +298,8 @@ class Exchange:
         shard.attempt += 1
         shard.deadline_s = self._clock() + message.timeout_s
         self._transport.send(shard.tag, message)
+        if self._ahead is not None and message is shard.request:
+            self._transport.tell(shard.tag, Message("go_ahead", (self._ahead,), self._timeout_s))
 
     def _making(self, shard: _Shard) -> list[Message]:
         """What makes a shard, up to its last whole step [CL-2]."""

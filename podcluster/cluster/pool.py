@@ -7,7 +7,8 @@ Memory      Hosts for which a shard has no room are packed, each between its tur
 Units       Simulated time in ns.
 Invariants  [CL-1] replies are folded in host_id order, whichever shard they came from and whenever.
             [CL-2] a shard is a function of its specs, its plan and the commands it was sent: rebuilt and sent them
-                   again, or made of its packed hosts and sent those since, it is the same.
+                   again, or made of its packed hosts and sent those since, it is the same; so it is whichever hosts
+                   took a step early.
 Departs     nowhere.
 """
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from podcluster.cluster.ahead import Ahead
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.records import Command, HostReport, HostSpec, HostView
@@ -149,6 +151,7 @@ class HostShard:
         self._bytes: dict[int, int] = {}  # what each of these takes, ...
         self._all_bytes = 0  # ... and all of them
         self._packed: dict[int, Kept] = {}  # the others
+        self._early: dict[int, HostReport] = {}  # of the next step, which these hosts have taken already
         self.host_ids: list[int] = []  # in order
 
     def add(self, specs: Iterable[HostSpec], packed: Packed = NOTHING_PACKED) -> None:
@@ -156,7 +159,10 @@ class HostShard:
         for spec in sorted(specs, key=lambda spec: spec.host_id):
             self.host_ids.append(spec.host_id)
             if spec.host_id in packed:
-                self._keep(spec.host_id, self._packing.unpack(of_bytes(packed[spec.host_id])), None)
+                small, early = of_bytes(packed[spec.host_id])
+                self._keep(spec.host_id, self._packing.unpack(small), None)
+                if early is not None:
+                    self._early[spec.host_id] = early
             else:
                 self._keep(spec.host_id, self._make(spec, self._plan), None)
 
@@ -164,15 +170,22 @@ class HostShard:
         """Step every host to `until_ns`; reports in host_id order."""
         return [self._step(host_id, until_ns, commands.get(host_id, ())) for host_id in self.host_ids]
 
+    def go_ahead(self, until_ns: int, host_ids: Iterable[int]) -> None:
+        """Let these hosts take the next step before the others, and keep what they report until that is asked for. Who
+        has taken it stays there.
+        """
+        for host_id in host_ids:
+            self._early[host_id] = self._step(host_id, until_ns, ())
+
     def pack(self, host_ids: Iterable[int]) -> dict[int, bytes]:
-        """These hosts as bytes."""
-        return {host_id: to_bytes(self._small(host_id)) for host_id in host_ids}
+        """These hosts as bytes, with what they have reported early."""
+        return {host_id: to_bytes((self._small(host_id), self._early.get(host_id))) for host_id in host_ids}
 
     def clear(self) -> None:
         """Free the hosts' arrays now: guests and their streams point at each other, and a collector that counts objects
         does not see how large these are.
         """
-        for kept in (self._resident, self._bytes, self._packed, self.host_ids):
+        for kept in (self._resident, self._bytes, self._packed, self._early, self.host_ids):
             kept.clear()
         self._all_bytes = 0
         gc.collect()
@@ -183,6 +196,14 @@ class HostShard:
         return list(self._resident)
 
     def _step(self, host_id: int, until_ns: int, commands: Sequence[Command]) -> HostReport:
+        early = self._early.pop(host_id, None)
+        if early is not None:
+            if commands or early.now_ns != until_ns:
+                raise InvariantError(
+                    f"[EP-7] a step that was taken early is as it was said to be violated: host {host_id} went to "
+                    f"{early.now_ns} ns, is to go to {until_ns} ns with {len(commands)} commands"
+                )
+            return early
         host = self._resident.get(host_id)
         if host is None:
             kept = self._packed[host_id]
@@ -238,8 +259,10 @@ class Pool(Protocol):
     def actors(self) -> int:
         """Actors that hold the hosts; 0 in this process."""
 
-    def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
-        """Step every host to `until_ns`; reports of all hosts in host_id order [CL-1]."""
+    def advance(self, until_ns: int, commands: CommandsByHost, ahead: Ahead | None = None) -> list[HostReport]:
+        """Step every host to `until_ns`; reports of all hosts in host_id order [CL-1]. `ahead` is what is known of the
+        step after it, which hosts that it leaves free may take at once [EP-7].
+        """
 
     def close(self) -> None:
         """Let go of the hosts."""
@@ -249,7 +272,9 @@ class PackingPool(Pool, Protocol):
     """A pool whose hosts can be kept."""
 
     def pack(self) -> Iterator[tuple[int, bytes]]:
-        """Every host as bytes, with its host_id, as it is after the last step; in no order."""
+        """Every host as bytes, with its host_id, as it is after the last step, or after the next with its report of
+        that; in no order.
+        """
 
     def rely_on(self, packed: Packed) -> None:
         """What `pack` gave is kept here: hosts that are lost later are made of it."""
@@ -272,8 +297,8 @@ class InlinePool:
         self._shard = HostShard(plan, make, packing)
         self._shard.add(specs, packed)
 
-    def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
-        """Step every host to `until_ns`."""
+    def advance(self, until_ns: int, commands: CommandsByHost, ahead: Ahead | None = None) -> list[HostReport]:
+        """Step every host to `until_ns`; there is nobody to wait for."""
         return self._shard.advance(until_ns, commands)
 
     def pack(self) -> Iterator[tuple[int, bytes]]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import podcluster
+from podcluster.cluster.ahead import Ahead
 from podcluster.cluster.exchange import Death, Exchange, Failure, Message, ShardServer, Tag
 from podcluster.cluster.plan import actor_count, cores
 from podcluster.cluster.pool import (
@@ -237,11 +238,15 @@ class _RayTransport:
         actor = self._engine.actors[tag.shard]
         self._sent[getattr(actor, message.method).remote(tag, *message.arguments)] = tag
 
+    def tell(self, tag: Tag, message: Message) -> None:
+        actor = self._engine.actors[tag.shard]
+        getattr(actor, message.method).options(num_returns=0).remote(tag, *message.arguments)
+
     def receive(self, timeout_s: float) -> list[tuple[Tag, Any]]:
         import ray
 
-        refs = list(self._sent)
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
+        # One at a time: what the first has to say is read while the others compute.
+        ready, _ = ray.wait(list(self._sent), timeout=timeout_s)
         return [self._answer(ref) for ref in ready]
 
     def renew(self, shard: int) -> None:
@@ -288,9 +293,9 @@ class RayPool:
         self._hosts = hosts
         self.actors = exchange.shards
 
-    def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
-        """Step every shard to `until_ns`: one message and one reply per actor."""
-        return fold(self._open().advance(until_ns, commands), self._hosts, until_ns)
+    def advance(self, until_ns: int, commands: CommandsByHost, ahead: Ahead | None = None) -> list[HostReport]:
+        """Step every shard to `until_ns`: one message and one reply per actor, and a word on the step after it."""
+        return fold(self._open().advance(until_ns, commands, ahead), self._hosts, until_ns)
 
     def pack(self) -> Iterator[tuple[int, bytes]]:
         """A few hosts of each actor at a time."""

@@ -7,7 +7,8 @@ Why         A driver is a function of its plan and of what the hosts report. Giv
             kept.
 Units       Simulated time in ns; wall time in seconds.
 Invariants  [CK-1] what is kept, and when, changes no row: packing a host leaves it as it is.
-            [CK-2] what a store holds are the reports of all steps up to one, and the hosts as they were after it.
+            [CK-2] what a store holds are the reports of all steps up to one, and the hosts as they were after it, or
+                   after the next, each with its report of that [EP-7].
 Form        Of a host that has nothing to say at the end of a step but the time, nothing is kept.
 """
 
@@ -20,6 +21,7 @@ from dataclasses import replace
 from logging import getLogger
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
+from podcluster.cluster.ahead import Ahead
 from podcluster.cluster.pool import CommandsByHost, Packed, PackingPool
 from podcluster.errors import InvariantError
 from podcluster.records import HostReport, HostView
@@ -48,7 +50,7 @@ class Store(Protocol):
         """These steps, in order."""
 
     def packed(self) -> Packed:
-        """The hosts as they were after them."""
+        """The hosts as they were after them [CK-2]."""
 
     def save(self, told: Sequence[Told], packed: Iterable[tuple[int, bytes]]) -> None:
         """Keep these further steps, and the hosts in place of what was kept of them; all of it or nothing."""
@@ -91,7 +93,7 @@ class KeptPool:
         """Actors that hold the hosts; 0 where none was needed any more."""
         return 0 if self._pool is None else self._pool.actors
 
-    def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
+    def advance(self, until_ns: int, commands: CommandsByHost, ahead: Ahead | None = None) -> list[HostReport]:
         """Say what the hosts said, or let them step."""
         self._steps += 1
         if self._steps <= self._known_steps:
@@ -106,7 +108,7 @@ class KeptPool:
         if self._pool is None:
             self._begin()
         assert self._pool is not None
-        reports = self._pool.advance(until_ns, commands)
+        reports = self._pool.advance(until_ns, commands, ahead)
         if self._every_s < math.inf:
             self._unsaved.append(self._memory.news(until_ns, reports))
             if self._clock() >= self._due_s:

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from podcluster.cluster.agenda import (
-    NEVER,
     Agenda,
     Answered,
     Arrival,
@@ -42,6 +41,7 @@ from podcluster.cluster.agenda import (
     Rescue,
     Warmed,
 )
+from podcluster.cluster.ahead import Ahead, of_next
 from podcluster.cluster.failures import priority_of
 from podcluster.cluster.ledger import Ledger, check_attempts, rejection, run_row
 from podcluster.cluster.moves import Moves
@@ -100,10 +100,9 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
     driver = Driver(plan, workload, policy, sink)
     now_ns, steps = 0, 0
     while now_ns < end_ns:
-        due_ns = now_ns + 1 if driver.awaits else min(driver.agenda.due_ns, end_ns)
-        until_ns = min(_until(now_ns, due_ns, plan.epoch_ns, end_ns, len(plan.specs)), driver.look_after(now_ns))
+        until_ns = driver.step_end(now_ns)
         commands = driver.commands(now_ns, until_ns)
-        driver.take(pool.advance(until_ns, commands), until_ns)
+        driver.take(pool.advance(until_ns, commands, driver.ahead(until_ns)), until_ns)
         now_ns = until_ns
         steps += 1
         progress.update(now_ns, driver.ledger.running, driver.ledger.fates)
@@ -157,19 +156,31 @@ class Driver:
         if plan.warmup_ns:
             self.agenda.add(plan.warmup_ns, Warmed())
 
-    @property
-    def awaits(self) -> bool:
-        """Something may come of the next epoch that nobody knows yet: then it is a step of its own [EP-1].
+    def step_end(self, now_ns: int) -> int:
+        """The end of the step that begins at `now_ns`.
 
-        A host may report of a domain on its way; and where views have an age, starts after a failure look at reports of
-        instants that are not known beforehand [EP-6].
+        Where something may come of the next epoch that nobody knows yet, it is a step of its own [EP-1]: a host may
+        report of a domain on its way; and where views have an age, starts after a failure look at reports of instants
+        that are not known beforehand [EP-6].
         """
-        return self._scheduler.expects or (self._troubled and self._plan.view_age_ns > 0)
+        awaits = self._scheduler.expects or (self._troubled and self._plan.view_age_ns > 0)
+        end_ns = self._plan.duration_ns
+        due_ns = now_ns + 1 if awaits else min(self.agenda.due_ns, end_ns)
+        until_ns = _until(now_ns, due_ns, self._plan.epoch_ns, end_ns, len(self._plan.specs))
+        at = bisect_right(self._looks, now_ns)  # the next instant of which reports will be wanted [EP-6]
+        return min(until_ns, self._looks[at]) if at < len(self._looks) else until_ns
 
-    def look_after(self, now_ns: int) -> int:
-        """The next instant of which reports will be wanted [EP-6]."""
-        at = bisect_right(self._looks, now_ns)
-        return self._looks[at] if at < len(self._looks) else NEVER
+    def ahead(self, now_ns: int) -> Ahead | None:
+        """What is known of the step that begins at `now_ns`, of which all that is due up to then is done [EP-7].
+
+        Only where hosts fail and domains move do reports bring anything up that is due; and at the end all are told.
+        """
+        if self._troubled or now_ns == self._plan.duration_ns:
+            return None
+        until_ns = self.step_end(now_ns)
+        if until_ns == self._plan.duration_ns:
+            return None
+        return of_next(self.agenda.peek(until_ns), until_ns, self._where.host_of, self._plan.need_pages)
 
     def audit(self) -> None:
         """Check what is known of the hosts, at the end."""

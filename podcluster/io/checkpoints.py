@@ -4,7 +4,7 @@ Layout      `<folder>/.checkpoint/`: `told-000001`, `told-000002`, ... with what
             `hosts-000002`, the hosts as they were after the last of these.
 Form        A file is its content, then a line of JSON that says of which run it is and what is in it, the length of
             that line (8 bytes), the SHA-256 of all this, and MAGIC.
-Invariants  [CK-2] the reports of all steps up to one, and the hosts as they were after it.
+Invariants  [CK-2] the reports of all steps up to one, and the hosts as a pool packs them after it.
             [CK-3] a file is written aside, brought to the disk and renamed: under its name it is whole. Which run it is
                    of is looked at before anything else in it.
 """

@@ -14,6 +14,7 @@ import pytest
 
 from podcluster import rng
 from podcluster.cluster import exchange as exchange_module
+from podcluster.cluster.ahead import Ahead
 from podcluster.cluster.exchange import MOST_DEATHS, Death, Exchange, Failure, Message, ShardServer, Tag
 from podcluster.cluster.pool import CommandsByHost, InlinePool, MakeHost, Packing, deal
 from podcluster.cluster.ray_pool import RayPool
@@ -83,6 +84,17 @@ class Carrier:
         if kind == "twice":
             self._arrive(float(self.draw.uniform(2.0, 50.0)), *answer)
 
+    def tell(self, tag: Tag, message: Message) -> None:
+        """Let the server work at once, if it hears of it, and lives."""
+        server, kind = self.servers[tag.shard], self._draw()
+        if server is None or kind == "silent":
+            return
+        if kind in ("dies_before", "dies_after"):
+            self.servers[tag.shard] = None
+        if kind != "dies_before":
+            getattr(server, message.method)(tag, *pickle.loads(pickle.dumps(message.arguments)))
+            self.seen["told"] += 1
+
     def receive(self, timeout_s: float) -> list[tuple[Tag, Any]]:
         """What arrives next, if it does in time."""
         until_s = self.now_s + timeout_s
@@ -123,9 +135,9 @@ class KeepingPool(RayPool):
         super().__init__(exchange, hosts)
         self.steps = 0
 
-    def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
+    def advance(self, until_ns: int, commands: CommandsByHost, ahead: Ahead | None = None) -> list[HostReport]:
         """Step, and keep."""
-        reports = super().advance(until_ns, commands)
+        reports = super().advance(until_ns, commands, ahead)
         self.steps += 1
         if self.steps % 7 == 0:
             packed = dict(self.pack())
@@ -173,6 +185,7 @@ def test_trouble_changes_no_row(
     assert physics(sink) == expected
     wanted = {name for name, share in vars(trouble).items() if share}
     assert not wanted or any(carrier.seen[name] for name in wanted), "nothing ever went wrong"
+    assert carrier.seen["told"] > 20, "nobody ever went ahead"
     if trouble.twice:
         assert max(carrier.arrived.values()) == 2
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from podcluster.cluster.agenda import Evacuation, Failure
+from podcluster.cluster.ahead import Ahead
 from podcluster.cluster.orders import Order
 from podcluster.cluster.pool import NOTHING_PACKED, CommandsByHost, InlinePool, Packed, Packing
 from podcluster.cluster.resume import KeptPool, Memory, Told
@@ -61,12 +62,12 @@ class MortalPool(InlinePool):
 
     left = 10**9
 
-    def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
+    def advance(self, until_ns: int, commands: CommandsByHost, ahead: Ahead | None = None) -> list[HostReport]:
         """One step nearer."""
         self.left -= 1
         if self.left < 0:
             raise CutError
-        return super().advance(until_ns, commands)
+        return super().advance(until_ns, commands, ahead)
 
 
 class Ticks:
