@@ -47,6 +47,9 @@ from podcluster.records import HostReport, HostSpec
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES: Final = 256 * 1024**2  # messages are small; Ray's default is 30 % of the machine's memory
+# Larger messages go by the object store, through Ray's node manager, which costs several times what they are worth from
+# process to process. Ray's own 100 kB is a few samples of some hosts.
+DIRECT_BYTES: Final = 4 * 1024**2
 ACTOR_CPUS: Final = 0.001
 GET_S: Final = 60.0  # for a reply that is said to be there
 WARN_ACTORS_PER_CORE: Final = 4
@@ -85,6 +88,7 @@ def start_ray(address: str) -> bool:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES if local else None,
+            _system_config={"max_direct_call_object_size": DIRECT_BYTES} if local else None,
         )
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
         if local:

@@ -1,0 +1,45 @@
+"""Is what is sent to a host the same when it arrives, in as few bytes as it may take?"""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from podcluster.records import Demand
+from podcluster.units import NS_PER_S
+
+GRID = np.arange(1000, dtype=np.int64) * 300 * NS_PER_S
+DRAWN = np.random.default_rng(1).integers(0, 1 << 31, 1000)
+
+
+@pytest.mark.parametrize(
+    ("t_ns", "pages", "most_bytes"),
+    [
+        (GRID, DRAWN, 4_300),
+        (GRID[:1], DRAWN[:1], 400),
+        (GRID[:2], DRAWN[:2], 400),
+        (GRID, DRAWN, 8_400),  # with one of 2^31
+        (GRID, np.full(1000, 1 << 40), 8_400),
+        (np.append(GRID[:-1], GRID[-1] + 1), DRAWN, 12_500),
+        (np.array([0, 5, 7], np.int64), DRAWN[:3], 400),
+    ],
+)
+def test_a_demand_arrives_as_it_was_sent(t_ns: np.ndarray, pages: np.ndarray, most_bytes: int) -> None:
+    """To the nanosecond and the page, in arrays that kernels take as they are."""
+    pages = pages.copy()
+    if most_bytes == 8_400:
+        pages[0] = 1 << 31
+    sent = pickle.dumps(Demand(t_ns, pages), pickle.HIGHEST_PROTOCOL)
+    assert len(sent) <= most_bytes
+    found = pickle.loads(sent)
+    for got, wanted in ((found.t_ns, t_ns), (found.pages, pages)):
+        assert got.dtype == np.int64 and got.flags.writeable and got.flags.c_contiguous
+        assert np.array_equal(got, wanted)
+
+
+def test_instants_that_many_share_are_there_once() -> None:
+    """Machines of one grid need not each have it."""
+    first, second = (pickle.loads(pickle.dumps(Demand(GRID.copy(), DRAWN))) for _ in range(2))
+    assert first.t_ns is second.t_ns and first.pages is not second.pages
