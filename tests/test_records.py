@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
-from podcluster.records import Demand
+from podcluster.records import Demand, EventRow, HostReport, HostView, MachineRequest
 from podcluster.units import NS_PER_S
 
 GRID = np.arange(1000, dtype=np.int64) * 300 * NS_PER_S
@@ -43,3 +44,15 @@ def test_instants_that_many_share_are_there_once() -> None:
     """Machines of one grid need not each have it."""
     first, second = (pickle.loads(pickle.dumps(Demand(GRID.copy(), DRAWN))) for _ in range(2))
     assert first.t_ns is second.t_ns and first.pages is not second.pages
+
+
+def test_what_hosts_say_arrives_as_it_was_said() -> None:
+    """Every field of a view in its place, and rows in a report."""
+    view = HostView(*range(15))
+    report = HostReport(3, 10, view, events=(EventRow(1, 2, 3, 4, "place", "text"),), stayed=(5,))
+    assert pickle.loads(pickle.dumps(report, pickle.HIGHEST_PROTOCOL)) == report
+    request = MachineRequest(1, 2, "m", "linux", 3, 4, 5, 6, None, Demand.flat(7), hold_ns=8)
+    found = pickle.loads(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
+    names = [one.name for one in fields(MachineRequest) if one.name != "demand"]
+    assert [getattr(found, name) for name in names] == [getattr(request, name) for name in names]
+    assert found.demand.at(0) == 7
