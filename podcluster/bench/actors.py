@@ -2,7 +2,7 @@
 
 What        `two_actor_share`: by how much two actors are faster than one, as a share of by how much two processes that
             each simulate the whole of it alone do more than one of them does. What the machine itself does not give
-            two processes (shared caches, other people's work) is in both.
+            two processes (shared caches, other people's work) is in both: they are measured in turns.
 Units       Seconds of wall time, hosts being built before; medians.
 """
 
@@ -54,19 +54,23 @@ def on_actors_s(engine: RayEngine, actors: int, config: Config, workload: Worklo
 
 def two_actor_share(config: Config, workload: Workload, repeat: int) -> dict[str, Any]:
     """`two_actor_share`, and the two speed-ups that it is made of."""
-    with warm(2, begin, config) as pool:
-        one, two = ([together_s(pool, count) for _ in range(repeat)] for count in (1, 2))
-    independent = 2 * statistics.median(one) / statistics.median(two)
+    alone_s: dict[int, list[float]] = {1: [], 2: []}  # by how many processes, ...
+    actors_s: dict[int, list[float]] = {1: [], 2: []}  # ... and by how many actors
     engine = RayEngine("local")
     try:
         on_actors_s(engine, 2, config, workload)  # warm up
-        one, two = ([on_actors_s(engine, count, config, workload) for _ in range(repeat)] for count in (1, 2))
+        with warm(2, begin, config) as pool:
+            for _ in range(repeat):
+                for count in (1, 2):
+                    alone_s[count].append(together_s(pool, count))
+                    actors_s[count].append(on_actors_s(engine, count, config, workload))
     finally:
         engine.close()
-    actors = statistics.median(one) / statistics.median(two)
+    independent = 2 * statistics.median(alone_s[1]) / statistics.median(alone_s[2])
+    actors = statistics.median(actors_s[1]) / statistics.median(actors_s[2])
     return {
         "two_actor_share": actors / independent,
         "two_actor_speedup": actors,
         "two_process_speedup": independent,
-        "actor_seconds": {"1": statistics.median(one), "2": statistics.median(two)},
+        "actor_seconds": {str(count): statistics.median(seconds) for count, seconds in actors_s.items()},
     }
