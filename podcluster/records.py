@@ -760,6 +760,9 @@ class RowBlock(Sequence[Any]):
         columns = [block.columns for block in blocks]
         return cls(np.concatenate(columns, axis=1) if columns else np.zeros((len(cls.NAMES), 0), dtype=np.int64))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.columns,)  # as `_Sent`
+
     def column(self, name: str) -> Int64Array:
         """One column, int64[rows]."""
         found: Int64Array = self.columns[self.NAMES.index(name)]

@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from podcluster.records import Demand, EventRow, HostReport, HostView, MachineRequest
+from podcluster.records import Demand, EventRow, HostReport, HostView, MachineRequest, SampleBlock
 from podcluster.units import NS_PER_S
 
 GRID = np.arange(1000, dtype=np.int64) * 300 * NS_PER_S
@@ -49,7 +49,8 @@ def test_instants_that_many_share_are_there_once() -> None:
 def test_what_hosts_say_arrives_as_it_was_said() -> None:
     """Every field of a view in its place, and rows in a report."""
     view = HostView(*range(15))
-    report = HostReport(3, 10, view, events=(EventRow(1, 2, 3, 4, "place", "text"),), stayed=(5,))
+    samples = SampleBlock(np.arange(2 * len(SampleBlock.NAMES), dtype=np.int64).reshape(-1, 2))
+    report = HostReport(3, 10, view, samples=samples, events=(EventRow(1, 2, 3, 4, "place", "text"),), stayed=(5,))
     assert pickle.loads(pickle.dumps(report, pickle.HIGHEST_PROTOCOL)) == report
     request = MachineRequest(1, 2, "m", "linux", 3, 4, 5, 6, None, Demand.flat(7), hold_ns=8)
     found = pickle.loads(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
