@@ -596,15 +596,15 @@ class Machine:
         p = np.array([number for one in takers for number in one.fields], np.int64)
         taken = np.empty(turns.TAKEN_FIELDS * PIECES, np.int64)
         log = np.empty(turns.LOG_FIELDS * RUNS_LOGGED, np.int64)
-        out = np.empty(2, np.int64)
+        out = self._out
         last_ns = min(one.until_ns for one in takers)
         turns.take_in_turns(self._h, p, np.array(runs, np.int64), last_ns, least_pages, taken, log, out)
-        pieces, batches_done = out.tolist()
         for k, (dom, one) in enumerate(zip(doms, takers, strict=True)):
             one.fields = p[k * turns.TAKER_FIELDS : (k + 1) * turns.TAKER_FIELDS].tolist()
             if one.pages:
-                turns.map_taken(self._h, self._changed(dom), k, taken, pieces)
-        return [(at_ns, pages) for at_ns, pages in log[: turns.LOG_FIELDS * batches_done].reshape(-1, 2).tolist()]
+                turns.map_taken(self._h, self._changed(dom), taken, one.fields[turns.FIRST_PIECE])
+        logged = turns.LOG_FIELDS * int(out[0])
+        return [(at_ns, pages) for at_ns, pages in log[:logged].reshape(-1, 2).tolist()]
 
     # ---- references, flags, broken frames ---------------------------------------------------------------------------
 

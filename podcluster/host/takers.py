@@ -50,5 +50,6 @@ def taker(
     runs: Sequence[int],
 ) -> Taker:
     """One that is `done` pages along since its anchor, and asks for `need`."""
-    fields = [next_ns, free_ns, anchor_ns, done, pages_per_s, batch, need, most, *[0] * 8]
+    results = [0] * (turns.TAKER_FIELDS - turns.RUN)
+    fields = [next_ns, free_ns, anchor_ns, done, pages_per_s, batch, need, most, *results]
     return Taker(fields, runs, until_ns)

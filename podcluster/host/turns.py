@@ -5,7 +5,7 @@ What        `take_in_turns`: the frames that batches of several balloons get, in
 Units       Pages of 4 KiB; ns of simulated time.
 Symbols     taker   a balloon that deflates: its fields below, and its runs (first gfn, pages), each from its top page
                     down
-            taken   (taker, top gfn, lowest frame, pages): gfns downwards on frames upwards
+            taken   (top gfn, lowest frame, pages, where the taker's next is, 0 none): gfns downwards on frames upwards
 Invariants  [BA-1], [LK-1] and [LK-2] for each taker; a hypercall a run, as by itself.
 Why exact   It is the loop over batches. Which frames come next depends on the order in which they are taken and not on
             who takes them, and the tables of domains have nothing in common: so those may follow one by one.
@@ -40,7 +40,9 @@ FIRST = 12  # ... which began then ...
 BEGAN = 13  # ... and last then
 HELD = 14  # ns that its lock was held
 LATE = 15  # ns that it was held up
-TAKER_FIELDS = 16
+FIRST_PIECE = 16  # where what it got begins among `taken`; 0 nothing
+LAST_PIECE = 17
+TAKER_FIELDS = 18
 
 TAKEN_FIELDS = 4
 LOG_FIELDS = 2  # (when, pages) of each batch
@@ -66,7 +68,7 @@ def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, take
     many of `taken` and `log` there are. It ends early where one of them is full.
     """
     hr = h.rec[0]
-    pieces = 0
+    pieces = 1  # number 0 is no piece
     batches = 0
     while LOG_FIELDS * batches < log.shape[0]:
         k = _whose_turn(p)
@@ -96,10 +98,15 @@ def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, take
             while here > 0:
                 got = heap_take_few(h, min(here, (gfn & 511) + 1))
                 to = TAKEN_FIELDS * pieces
-                taken[to] = k
-                taken[to + 1] = gfn
-                taken[to + 2] = got >> 10
-                taken[to + 3] = got & 1023
+                taken[to] = gfn
+                taken[to + 1] = got >> 10
+                taken[to + 2] = got & 1023
+                taken[to + 3] = 0
+                if p[at + FIRST_PIECE]:
+                    taken[TAKEN_FIELDS * p[at + LAST_PIECE] + 3] = pieces
+                else:
+                    p[at + FIRST_PIECE] = pieces
+                p[at + LAST_PIECE] = pieces
                 pieces += 1
                 gfn -= got & 1023
                 here -= got & 1023
@@ -121,14 +128,14 @@ def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, take
         log[LOG_FIELDS * batches] = began
         log[LOG_FIELDS * batches + 1] = asked
         batches += 1
-    out[0] = pieces
-    out[1] = batches
+    out[0] = batches
 
 
 @kernel
-def map_taken(h: HostState, g: DomainState, k: int, taken: Ints, pieces: int) -> None:
-    """Map what taker `k` got of the first `pieces` of `taken` as RAM."""
+def map_taken(h: HostState, g: DomainState, taken: Ints, piece: int) -> None:
+    """Map what a taker got, from this piece of `taken` on, as RAM."""
     g.rec[0].generation += 1
-    for i in range(0, TAKEN_FIELDS * pieces, TAKEN_FIELDS):
-        if taken[i] == k:
-            fill_holes(h, g, taken[i + 1], taken[i + 3], -1, taken[i + 2])
+    while piece:
+        i = TAKEN_FIELDS * piece
+        fill_holes(h, g, taken[i], taken[i + 2], -1, taken[i + 1])
+        piece = taken[i + 3]
