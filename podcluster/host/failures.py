@@ -33,7 +33,8 @@ KINDS: Final[dict[Fate, EventKind]] = {
 def death(fate: Fate, cause: Cause, domid: int, oom_line: str, pool_pages: int) -> tuple[EventKind, str]:
     """The kind of event and its text for a domain that Xen or its own kernel ended."""
     if fate == "pod_oom_by_other":
-        return KINDS[fate], f"{oom_line}; {CRASHED_BY.format(domid, oom_line.rpartition('dom')[2].rstrip(')'))}"
+        # By dom0: no other domain touches a guest's pages here. Xen's first version may print no line before it (R1).
+        return KINDS[fate], "; ".join(filter(None, (oom_line, CRASHED_BY.format(domid, 0))))
     if fate == "ept_violation":
         return KINDS[fate], EPT_VIOLATION.format(domid, pool_pages)
     return KINDS[fate], oom_line or PANICS.get(cause, cause)

@@ -3,7 +3,8 @@
 What        `HostAudit`: after every step, at the ends of epochs, or at the end only.
 Units       Pages of 4 KiB; ns of simulated time.
 Invariants  [HM-2] sum of tot_pages + paging pools + what Xen and dom0 have + room kept for who is to come + free = RAM.
-            [HM-3] debt >= 0 from the end of the build of every domain.
+            [HM-3] debt >= 0 from the end of the build of every domain, but for those that Xen's first version may leave
+                   a surplus in the cache of (R10).
             Those of each domain's pages are the machine's (`audit.py`).
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from podcluster.config import HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.agenda import Agenda
+from podcluster.host.eras import RFC2009
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.own import OwnMemory
 from podcluster.host.recorder import Recorder
@@ -39,6 +41,7 @@ class HostAudit:
         """`host.check` says when to look."""
         self._spec = spec
         self._check = host.check
+        self._leaves_surplus = host.era == RFC2009
         self._seed = seed
         self._machine = machine
         self._own = own
@@ -91,6 +94,8 @@ class HostAudit:
                 f"[HM-2] owned {owned} + pools {pools} + set aside {aside} + free {free} "
                 f"== RAM {self._spec.ram_pages} violated {self._place(0)}"
             )
+        if self._leaves_surplus:
+            return
         for domid, resident in self._residents.running.items():
             if resident.memory.debt < 0:
                 raise InvariantError(f"[HM-3] debt >= 0 violated: {resident.memory.debt} {self._place(domid)}")

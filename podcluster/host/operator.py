@@ -98,7 +98,7 @@ def beyond(look: HostLook) -> list[str]:
     lines = []
     for one in look.domains:
         debt = one.entry_count - one.cache_count
-        what = "none: safe whatever it touches" if not debt else f"{debt} pages that its balloon must still give back"
+        what = "none: safe whatever it touches" if debt <= 0 else f"{debt} pages that its balloon must still give back"
         target_mib, most_mib = pages_to_mib(one.target_pages), pages_to_mib(one.static_max_pages)
         lines.append(f"{one.name}: target {target_mib} of {most_mib} MiB, debt {what}")
     return lines

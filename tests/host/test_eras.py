@@ -5,6 +5,7 @@ import pytest
 from podcluster.config import ERAS
 from podcluster.errors import InvariantError
 from podcluster.host.eras import RING_SLOTS, SWITCHES
+from podcluster.host.failures import death
 from podcluster.host.machine import Machine
 from podcluster.host.written import DATA, ZERO
 from tests.host.pair import Pair
@@ -192,3 +193,10 @@ def test_without_debt_only_2015_reclaims(era: str, reclaimed: int) -> None:
     pair.call("touch_range", 1, 2 * BLOCK, BLOCK, content=DATA)
     assert pair.slow.counters(1).reclaimed_2m == reclaimed
     checked(pair)
+
+
+@pytest.mark.parametrize("line", ["p2m_pod_demand_populate: Out of populate-on-demand memory!", ""])
+def test_who_crashed_a_guest_is_said_beside_any_line(line: str) -> None:
+    """R1, R6: rfc2009 prints no numbers, nor whose access it was, and nothing at all where a table was in the way."""
+    _, text = death("pod_oom_by_other", "debt", 7, line, 0)
+    assert text == f"{line}; Domain 7 reported crashed by domain 0".removeprefix("; ")

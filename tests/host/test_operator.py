@@ -71,8 +71,9 @@ def test_only_the_q_key_shows_the_debt() -> None:
         "(XEN)     PoD entries=522208 cachesize=260064",
     ]
     assert "262144 pages that its balloon must still give back" in beyond(HOST)[0]
-    paid = replace(HOST, domains=(replace(B1, entry_count=5, cache_count=5),))
-    assert "debt none" in beyond(paid)[0]
+    for cached in (5, 6):  # the surplus that Xen's first version may leave is no debt (R10)
+        paid = replace(HOST, domains=(replace(B1, entry_count=5, cache_count=cached),))
+        assert "debt none" in beyond(paid)[0]
     for lines in (xl_list(HOST), xentop(HOST), xl_info(HOST)):
         assert not any("522208" in line or "262144" in line for line in lines)
 

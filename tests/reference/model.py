@@ -616,6 +616,8 @@ class ReferenceMachine:
     @staticmethod
     def oom_line(oom: Mapping[str, int]) -> str:
         """The line the hypervisor prints when a guest runs out of PoD memory."""
+        if "tot" not in oom:  # R6: the message names no numbers
+            return "p2m_pod_demand_populate: Out of populate-on-demand memory!"
         return (
             f"p2m_pod_demand_populate: Dom{oom['dom']} out of PoD memory! "
             f"(tot={oom['tot']} ents={oom['ents']} dom{oom['curr']})"
