@@ -4,7 +4,9 @@ What        A package with kernels keeps a list of its sources and a registry; t
             arrays with Numba and names the folder in which their machine code is kept.
 Cache       Numba looks only at the file of the kernel it is about to load: after an edit of a *callee* in another
             file the callers would silently keep the old code. The folder is therefore named by a hash of every kernel
-            source and of the versions of Numba and Python, so no stale code can be met.
+            source and of the versions of Numba and Python, so no stale code can be met. That says all there is to say,
+            so Numba's own key, the path of the source, is left out: what one copy of podcluster has compiled, another
+            with the same sources finds.
 Options     `_nrt=False` takes Numba's runtime out of a kernel: no allocation and no reference counting. Counting is
             an atomic operation per array and call and made the same code 20 to 30 times slower. The option is private
             to Numba, which is why its version is pinned; `tests/host/test_kernel.py` notices when it stops working.
@@ -15,7 +17,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
@@ -23,6 +26,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba import types
+from numba.core import caching
 from numba.core import config as numba_config
 
 from podcluster import kernel_code
@@ -60,28 +64,41 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podcluster" / "kernels"
 
 
+class KernelLocator(caching.UserProvidedCacheLocator):  # type: ignore[misc]  # Numba is untyped
+    """Where Numba keeps machine code in the folder that it is given."""
+
+    @classmethod
+    def get_suitable_cache_subpath(cls, py_file: str) -> str:
+        """By the name of the package, not the path to it."""
+        return Path(py_file).parent.name
+
+
+@contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    """Have what is made meanwhile keep its machine code in `folder`: Numba reads both settings when it is made."""
+    before = numba_config.CACHE_DIR, numba_config.CACHE_LOCATOR_CLASSES
+    numba_config.CACHE_DIR = str(folder)
+    numba_config.CACHE_LOCATOR_CLASSES = f"{KernelLocator.__module__}.{KernelLocator.__qualname__}"
+    try:
+        yield
+    finally:
+        numba_config.CACHE_DIR, numba_config.CACHE_LOCATOR_CLASSES = before
+
+
 def compile_kernel(function: Function, folder: Path) -> Function:
     """Compile `function`, which Python and other kernels call; its machine code is kept in `folder`."""
-    before = numba_config.CACHE_DIR
-    numba_config.CACHE_DIR = str(folder)  # read when the dispatcher is made, here and now
-    try:
+    with _kept_in(folder):
         return _compiled(function, {**OPTIONS, "cache": True, "pipeline_class": KernelCompiler})
-    finally:
-        numba_config.CACHE_DIR = before
 
 
 def compile_outline(function: Function, folder: Path, name: str) -> Function:
     """Compile `function`, which only kernels call, by itself: their machine code calls it under `name` instead of
     taking it in, so that what many kernels share is translated once. Its machine code is kept in `folder`.
     """
-    before = numba_config.CACHE_DIR
-    numba_config.CACHE_DIR = str(folder)
-    try:
+    with _kept_in(folder):
         returns = SCALARS[function.__annotations__["return"]]
         kind = returns(*signature(function))
         compiled = numba.cfunc(kind, cache=True, pipeline_class=KernelCompiler, **OPTIONS)(function)
-    finally:
-        numba_config.CACHE_DIR = before
     OUTLINES.append(compiled)  # as long as it is there, so is its machine code
     llvm.add_symbol(name, compiled.address)
     return cast(Function, types.ExternalFunction(name, kind))

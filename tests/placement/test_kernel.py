@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,32 @@ def test_every_kernel_is_compiled_once_and_as_annotated() -> None:
     assert {name.split(":")[1] for name in kernel.KERNELS} == {"change", "choose", "fill"}
     overloads = {name: getattr(value, "overloads", {}) for name, value in vars(search).items()}
     assert {name: list(found) for name, found in overloads.items() if len(found) > 1} == {}
+
+
+def test_another_copy_finds_what_one_has_compiled(tmp_path: Path) -> None:
+    """The same sources at another path, modified at another time, with the same cache: nothing is compiled there."""
+    kernel.compile_all()
+    package = Path(kernels.__file__).parent
+    shutil.copytree(package, tmp_path / "copy" / "podcluster", ignore=shutil.ignore_patterns("__pycache__"))
+    for source in (tmp_path / "copy").rglob("*.py"):
+        os.utime(source, (1_000_000, 1_000_000))
+    script = (
+        "from podcluster.placement import kernel, search\n"
+        "from podcluster.kernels import signature\n"
+        "assert kernel.is_compiled()\n"
+        "for one in kernel.KERNELS.values():\n"
+        "    one.compile(signature(one.py_func))\n"
+        "    print(sum(one.stats.cache_hits.values()), sum(one.stats.cache_misses.values()))\n"
+        "print(search.__file__)\n"
+    )
+    environment = {
+        **os.environ, "PYTHONPATH": str(tmp_path / "copy"), "PODCLUSTER_KERNEL_CACHE": str(kernels.cache_root())
+    }  # fmt: skip
+    run = [sys.executable, "-c", script]
+    said = subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    assert said.splitlines() == ["1 0"] * len(kernel.KERNELS) + [
+        str(tmp_path / "copy" / "podcluster" / "placement" / "search.py")
+    ]
 
 
 def test_only_caches_of_the_same_kind_are_pruned(tmp_path: Path) -> None:
