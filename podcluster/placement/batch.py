@@ -81,7 +81,7 @@ def place_batch(policy: Policy, batch: Batch, index: HostIndex) -> list[int | Re
     answers = []
     for first in range(0, len(batch), PART):
         part = batch[first : first + PART]
-        positions, most, policy.cursor = index.fill(part, policy.cursor)
+        positions, most, policy.cursor = index.fill(part, policy.cursor, policy.terms)
         found: list[int | Rejected] = host_ids[positions].tolist()
         for k in np.flatnonzero(positions < 0).tolist():
             found[k] = index.rejection(part.ask(k), int(most[k]))

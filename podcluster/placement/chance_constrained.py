@@ -11,45 +11,35 @@ Departs     [PLACE-1] holds as well. Forecasts come with the requests (docs/mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from math import sqrt
 
-import numpy as np
-from numpy.typing import NDArray
-
-from podcluster.placement.index import HostIndex
+from podcluster.placement import weigh
+from podcluster.placement.index import Terms
 from podcluster.placement.rules import Rules
-from podcluster.placement.weighed import Numbers, Weighed
-from podcluster.records import Ask, HostView, Int64Array
+from podcluster.placement.weighed import Weighed
+from podcluster.records import Ask, HostView
 from podcluster.units import PAGES_PER_MIB
 
 
 class ChanceConstrained(Weighed):
     """Pack by demand, with a margin of `z` standard deviations."""
 
+    search_kind = weigh.CHANCE_CONSTRAINED
+
     def __init__(self, rules: Rules | None = None, z: float = 2.33) -> None:
         super().__init__(rules)
-        self._z = z
+        self.terms = Terms(z=z)
 
-    def margin(self, ask: Ask, usable: Any, overhead: Any, mean: Any, var: Any) -> Any:
-        """What would be left beyond the quantile of demand [pages]: a number, or an array of them."""
-        quantile = (mean + ask.mean_pages) + self._z * PAGES_PER_MIB * np.sqrt(var + ask.var_mib2)
-        return (usable - overhead - ask.overhead_pages) - quantile
+    def margin(self, ask: Ask, view: HostView) -> float:
+        """What would be left beyond the quantile of demand [pages]."""
+        sd_mib = sqrt(view.var_mib2 + ask.var_mib2)
+        quantile = (view.mean_pages + ask.mean_pages) + self.terms.z * PAGES_PER_MIB * sd_mib
+        return (view.usable_pages - view.overhead_pages - ask.overhead_pages) - quantile
 
     def bears(self, ask: Ask, view: HostView) -> bool:
         """[PLACE-6]."""
-        return bool(self.cost(ask, view)[0] >= 0)
-
-    def bear(self, ask: Ask, index: HostIndex, positions: Int64Array) -> NDArray[np.bool_]:
-        """The same of many."""
-        return np.asarray(self.costs(ask, index, positions)[0] >= 0)
+        return self.margin(ask, view) >= 0
 
     def cost(self, ask: Ask, view: HostView) -> tuple[float, ...]:
         """The tightest first."""
-        margin = self.margin(ask, view.usable_pages, view.overhead_pages, view.mean_pages, view.var_mib2)
-        return (float(margin),)
-
-    def costs(self, ask: Ask, index: HostIndex, positions: Int64Array) -> Sequence[Numbers]:
-        """The same of many."""
-        names = ("usable_pages", "overhead_pages", "mean_pages", "var_mib2")
-        return [self.margin(ask, *(index.columns[name][positions] for name in names))]
+        return (self.margin(ask, view),)

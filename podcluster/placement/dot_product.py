@@ -8,26 +8,17 @@ Source      Tetris (SIGCOMM 2014) aligns tasks with machines so; Panigrahy et al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-
 from podcluster.errors import InvariantError
-from podcluster.placement.index import HostIndex
+from podcluster.placement import weigh
 from podcluster.placement.rules import Rules
-from podcluster.placement.weighed import Numbers, Weighed
-from podcluster.records import Ask, HostView, Int64Array
-
-
-def alignment(size: int, vcpus: int, room: Any, capacity: Any, vcpus_left: Any, cpu_capacity: Any) -> Any:
-    """Request times what is left, in shares of capacity: a number, or an array of them."""
-    capacity, cpu_capacity = np.maximum(1, capacity), np.maximum(1, cpu_capacity)  # 0 where a ratio leaves nothing
-    return (size / capacity) * (room / capacity) + (vcpus / cpu_capacity) * (vcpus_left / cpu_capacity)
+from podcluster.placement.weighed import Weighed
+from podcluster.records import Ask, HostView
 
 
 class DotProduct(Weighed):
     """Align what is asked with what is left."""
+
+    search_kind = weigh.DOT_PRODUCT
 
     def __init__(self, rules: Rules) -> None:
         super().__init__(rules)
@@ -37,14 +28,8 @@ class DotProduct(Weighed):
     def cost(self, ask: Ask, view: HostView) -> tuple[float, ...]:
         """The larger the product, the less."""
         rules = self.rules
-        capacity, cpu_capacity = rules.capacity(view.usable_pages), rules.cpu_capacity(view.cpus)
-        left = rules.vcpus_left(view)
-        return (-alignment(rules.size(ask), ask.vcpus, rules.room(view), capacity, left, cpu_capacity),)
-
-    def costs(self, ask: Ask, index: HostIndex, positions: Int64Array) -> Sequence[Numbers]:
-        """The same of many."""
-        rooms = index.rooms(positions)
-        capacities = index.capacities[positions]
-        cpu_capacities = index.cpu_capacities[positions]
-        left = cpu_capacities - index.columns["vcpus"][positions]
-        return [-alignment(self.rules.size(ask), ask.vcpus, rooms, capacities, left, cpu_capacities)]
+        # A capacity is 0 where a ratio leaves nothing.
+        capacity, cpu_capacity = max(1, rules.capacity(view.usable_pages)), max(1, rules.cpu_capacity(view.cpus))
+        memory = (rules.size(ask) / capacity) * (rules.room(view) / capacity)
+        vcpus = (ask.vcpus / cpu_capacity) * (rules.vcpus_left(view) / cpu_capacity)
+        return (-(memory + vcpus),)

@@ -66,6 +66,8 @@ def is_grouped(ask: Ask) -> bool:
 
 def place(policy: Policy, ask: Ask, views: Sequence[HostView], groups: Groups) -> int | Rejected:
     """The definition: the policy's choice within the first rank in which a host fits."""
+    if not is_grouped(ask):
+        return policy.place(ask, views)  # also what it says where nothing fits
     special, others = groups.ranks(ask)
     for rank in sorted({others, *special.values()}):
         if groups.allowed(rank):
@@ -77,6 +79,8 @@ def place(policy: Policy, ask: Ask, views: Sequence[HostView], groups: Groups) -
 
 def place_indexed(policy: Policy, ask: Ask, index: HostIndex, groups: Groups) -> int | Rejected:
     """The same from an index: ranks of hosts with members, which are few, from their views; the others by search."""
+    if not is_grouped(ask):
+        return policy.place_indexed(ask, index)
     special, others = groups.ranks(ask)
     closed = [host_id for host_id, rank in special.items() if rank != others and index.is_open(host_id)]
     for rank in sorted({others, *special.values()}):

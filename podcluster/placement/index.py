@@ -2,7 +2,7 @@
 
 What        `HostIndex` is made of views, follows commitments one by one or a batch at a time, takes newer views in, and
             gives views back: a policy's `place` on these is what its `place_indexed` must equal. The searches are
-            `search.py`; policies that weigh every host read the columns.
+            `search.py` and `weigh.py`.
 Units       Pages, vCPUs, ns; variances in MiB squared.
 Symbols     U usable_pages
 Invariants  [PLACE-0] hosts are given in ascending host_id order
@@ -14,15 +14,16 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from podcluster.errors import InvariantError
-from podcluster.placement import search
+from podcluster.placement import fields, search, weigh
 from podcluster.placement.batch import Batch
 from podcluster.placement.rules import NO_LIMIT, Rules
 from podcluster.records import Ask, HostView, Int64Array, Rejected
+from podcluster.units import PAGES_PER_MIB
 
 LOADS: Final = (
     "committed_pages",
@@ -42,11 +43,22 @@ TOO_FULL: Final = -1
 """Uncommitted memory of a host that is closed: no request is for less than 0 pages."""
 
 
+class Terms(NamedTuple):
+    """What a policy that weighs hosts takes beside rules: ns of a bucket of life, standard deviations of margin."""
+
+    bucket_ns: int = 1
+    z: float = 0.0
+
+
+TERMS: Final = Terms()
+ALL: Final = slice(None)
+
+
 class HostIndex:
     """Hosts in host_id order by what they have left, under some rules.
 
     `kind`: of the searches that will be asked for (`search.FIRST`, ...), so that no structure is kept up to date that
-    none of them needs; None: none will be, only columns are read.
+    none of them needs; None: none will be.
     """
 
     def __init__(self, views: Sequence[HostView], rules: Rules | None = None, kind: int | None = None) -> None:
@@ -58,12 +70,13 @@ class HostIndex:
             raise InvariantError(f"[PLACE-0] views must be in ascending host_id order, got {self.host_ids[:10]}...")
         self._position = {host_id: i for i, host_id in enumerate(self.host_ids)}
         rows = [[getattr(view, name) for name in COLUMNS] for view in views]
-        self._table = np.array(rows, dtype=np.int64).reshape(len(views), search.WIDTH)
+        self._table = np.array(rows, dtype=np.int64).reshape(len(views), fields.WIDTH)
         self.columns = {name: self._table[:, j] for j, name in enumerate(COLUMNS)}
         self._leaving: dict[int, list[int]] = {}  # departures of those on a host, ascending
         self._closed: set[int] = set()  # positions
-        self.capacities = np.array([self.rules.capacity(view.usable_pages) for view in views], dtype=np.int64)
-        self.cpu_capacities = np.array([self.rules.cpu_capacity(view.cpus) for view in views], dtype=np.int64)
+        capacities = [(self.rules.capacity(view.usable_pages), self.rules.cpu_capacity(view.cpus)) for view in views]
+        self._capacities = np.array(capacities, dtype=np.int64).reshape(-1)
+        self._open: Int64Array | None = None  # positions of hosts that are not closed, once asked for
         dims = 1 if self.rules.memory_ratio is None and self.rules.vcpu_ratio is None else search.LIMITED_DIMS
         self._state = _structures([self._left(i) for i in range(len(views))], dims, kind)
 
@@ -89,13 +102,14 @@ class HostIndex:
 
     def open_positions(self) -> Int64Array:
         """Positions of the hosts that are not closed, ascending."""
-        host = self._state[0].reshape(-1, search.FIELDS)
-        return np.flatnonzero(host[:, search.FREE] != TOO_FULL)
+        if self._open is None:
+            self._open = np.array([i for i in range(len(self.host_ids)) if i not in self._closed], dtype=np.int64)
+        return self._open
 
     def fits(self, ask: Ask, position: int) -> bool:
         """Whether this host may take the request [PLACE-1] to [PLACE-4]; a closed one may not."""
-        at = position * search.FIELDS
-        usable, free, limit, vcpus, _ = self._state[0][at : at + search.FIELDS].tolist()
+        at = position * fields.FIELDS
+        usable, free, limit, vcpus, _ = self._state[0][at : at + fields.FIELDS].tolist()
         return bool(
             free >= ask.need_pages
             and usable >= ask.maxmem_pages
@@ -105,29 +119,30 @@ class HostIndex:
 
     def fitting(self, ask: Ask) -> Int64Array:
         """Positions of all hosts that may take the request, ascending."""
-        host = self._state[0].reshape(-1, search.FIELDS)
+        host = self._state[0].reshape(-1, fields.FIELDS)
         fits = (
-            (host[:, search.FREE] >= ask.need_pages)
-            & (host[:, search.USABLE] >= ask.maxmem_pages)
-            & (host[:, search.LIMIT] >= self.rules.size(ask))
-            & (host[:, search.VCPUS] >= ask.vcpus)
+            (host[:, fields.FREE] >= ask.need_pages)
+            & (host[:, fields.USABLE] >= ask.maxmem_pages)
+            & (host[:, fields.LIMIT] >= self.rules.size(ask))
+            & (host[:, fields.VCPUS] >= ask.vcpus)
         )
         return np.flatnonzero(fits)
 
-    def rooms(self, positions: Int64Array) -> Int64Array:
-        """What these hosts have left, by what is placed by."""
-        rooms: Int64Array = self._state[0][positions * search.FIELDS + search.ROOM]
-        return rooms
+    def most_free(self, positions: Int64Array | slice = ALL) -> int:
+        """The largest uncommitted memory of a host, of these."""
+        usable, committed = self.columns["usable_pages"][positions], self.columns["committed_pages"][positions]
+        return int((usable - committed).max(initial=0))
 
-    def rejection(self, ask: Ask, most_free_pages: int | None = None) -> Rejected:
-        """Say why no host fits; `most_free_pages` is what the host with most had uncommitted, None: what it has."""
-        usable, committed = self.columns["usable_pages"], self.columns["committed_pages"]
-        most = int((usable - committed).max(initial=0)) if most_free_pages is None else most_free_pages
-        return self.rules.rejection(ask, int(usable.max(initial=0)), most)
+    def rejection(self, ask: Ask, most_free_pages: int | None = None, positions: Int64Array | slice = ALL) -> Rejected:
+        """Say why none of these hosts fits; `most_free_pages` is what the host with most had uncommitted, None: what it
+        has.
+        """
+        most = self.most_free(positions) if most_free_pages is None else most_free_pages
+        return self.rules.rejection(ask, int(self.columns["usable_pages"][positions].max(initial=0)), most)
 
     # -- searches ----------------------------------------------------------------------------------------------------
 
-    def choose(self, ask: Ask, cursor: int = 0) -> int | Rejected:
+    def choose(self, ask: Ask, cursor: int = 0, terms: Terms = TERMS) -> int | Rejected:
         """The host_id that the search finds; NEXT begins at host_id `cursor`."""
         if not self.host_ids:
             return self.rejection(ask)
@@ -135,37 +150,45 @@ class HostIndex:
         size = self.rules.size(ask)
         low = size if self._bounded else search.LOWEST
         found = search.choose(
-            *self._state, self._kind, self._start(cursor), low, ask.need_pages, ask.maxmem_pages, size, ask.vcpus
-        )
-        return self.rejection(ask) if found == search.NOBODY else self.host_ids[found]
+            *self._state, self._table.reshape(-1), self._capacities, self._kind, self._start(cursor), low,
+            ask.need_pages, ask.maxmem_pages, size, ask.vcpus, ask.overhead_pages, ask.mean_pages, ask.var_mib2,
+            ask.arrival_ns, ask.leaves_ns, terms.bucket_ns, terms.z * PAGES_PER_MIB,
+        )  # fmt: skip
+        return self.rejection(ask) if found == fields.NOBODY else self.host_ids[found]
 
-    def fill(self, batch: Batch, cursor: int = 0) -> tuple[Int64Array, Int64Array, int]:
-        """Place request after request: positions (`search.NOBODY` where none fitted), the largest uncommitted memory
+    def fill(self, batch: Batch, cursor: int = 0, terms: Terms = TERMS) -> tuple[Int64Array, Int64Array, int]:
+        """Place request after request: positions (`fields.NOBODY` where none fitted), the largest uncommitted memory
         when one did not, and the cursor.
         """
-        positions, most = np.full(len(batch), search.NOBODY, dtype=np.int64), np.zeros(len(batch), dtype=np.int64)
+        positions, most = np.full(len(batch), fields.NOBODY, dtype=np.int64), np.zeros(len(batch), dtype=np.int64)
         if not self.host_ids or not len(batch):
             return positions, most, cursor
         assert self._kind is not None, "an index that was made for no search"
         last = search.fill(
-            *self._state,
-            self._kind,
-            self._start(cursor),
-            self._bounded,
-            NO_LIMIT // 2,
-            batch.need_pages,
-            batch.maxmem_pages,
-            self.rules.size(batch),
-            batch.vcpus,
-            np.stack(self._taken(batch), axis=1).reshape(-1),
-            self._table.reshape(-1),
-            positions,
+            *self._state, self._table.reshape(-1), self._capacities, self._kind, self._start(cursor), self._bounded,
+            NO_LIMIT // 2, terms.bucket_ns, terms.z * PAGES_PER_MIB, batch.need_pages, batch.maxmem_pages,
+            self.rules.size(batch), batch.vcpus, batch.overhead_pages, batch.mean_pages, batch.var_mib2,
+            batch.arrival_ns, batch.leaves_ns, np.stack(self._taken(batch), axis=1).reshape(-1), positions,
             most,
-        )
+        )  # fmt: skip
         took = positions >= 0
         for k in np.flatnonzero(took & (batch.leaves_ns > 0)).tolist():
             self._enter(int(positions[k]), int(batch.leaves_ns[k]))
         return positions, most, self.host_ids[last] if took.any() else cursor
+
+    def xapi_values(self, ask: Ask, coordinator: int | None) -> tuple[Int64Array, Int64Array]:
+        """Of each open host, in their order: its value as a definite and as a possible one (`weigh.xapi_values`).
+
+        `coordinator`: the host_id of whom the bias is against.
+        """
+        positions = self.open_positions()
+        definite, possible = np.empty(len(positions), dtype=np.int64), np.empty(len(positions), dtype=np.int64)
+        biased = fields.NOBODY if coordinator is None else self._position.get(coordinator, fields.NOBODY)
+        weigh.xapi_values(
+            self._table.reshape(-1), positions, biased, ask.need_pages, ask.maxmem_pages, ask.overhead_pages,
+            definite, possible,
+        )  # fmt: skip
+        return definite, possible
 
     def audit(self) -> None:
         """Hold the structures against the columns they were made from; our mistake stops the run."""
@@ -182,7 +205,7 @@ class HostIndex:
         """Commit what a request needs to this host, and enter it in the book."""
         i = self._position[host_id]
         self._check(i, ask.need_pages)
-        self._table[i, : search.LOADS] += self._taken(ask)
+        self._table[i, : fields.LOADS] += self._taken(ask)
         self._enter(i, ask.leaves_ns)
         self._refresh(i)
 
@@ -190,7 +213,7 @@ class HostIndex:
         """Undo `place`: the domain has left."""
         i = self._position[host_id]
         self._check(i, -ask.need_pages)
-        self._table[i, : search.LOADS] -= self._taken(ask)
+        self._table[i, : fields.LOADS] -= self._taken(ask)
         self._strike(i, ask.leaves_ns)
         self._refresh(i)
 
@@ -233,6 +256,7 @@ class HostIndex:
         """Let no search find this host until it is opened again."""
         i = self._position[host_id]
         self._closed.add(i)
+        self._open = None
         self._refresh(i)
 
     def is_open(self, host_id: int) -> bool:
@@ -243,6 +267,7 @@ class HostIndex:
         """Undo `close`."""
         i = self._position[host_id]
         self._closed.discard(i)
+        self._open = None
         self._refresh(i)
 
     # -- within ------------------------------------------------------------------------------------------------------

@@ -5,10 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from podcluster import kernels
 from podcluster.kernels import Function, compile_routine
 
-KERNEL_SOURCES: Final = ("kernel.py", "search.py")
+Int64s = npt.NDArray[np.int64]
+
+KERNEL_SOURCES: Final = ("kernel.py", "fields.py", "weigh.py", "search.py")
 """Every file of this folder that holds compiled code."""
 
 KERNELS: dict[str, Any] = {}

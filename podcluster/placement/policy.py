@@ -11,7 +11,7 @@ from podcluster.placement.best_fit import BestFit
 from podcluster.placement.chance_constrained import ChanceConstrained
 from podcluster.placement.dot_product import DotProduct
 from podcluster.placement.first_fit import FirstFit
-from podcluster.placement.index import HostIndex
+from podcluster.placement.index import HostIndex, Terms
 from podcluster.placement.lifetime_aware import LifetimeAware
 from podcluster.placement.next_fit import NextFit
 from podcluster.placement.random_fit import RandomFit
@@ -27,10 +27,11 @@ class Policy(Protocol):
 
     cursor: int  # host_id of the last placement, for next fit
     rules: Rules
+    terms: Terms
 
     @property
     def search_kind(self) -> int | None:
-        """Of search.py, where the policy is one search; None: it looks at all hosts."""
+        """Of search.py or weigh.py, where the policy is one search; None: it draws."""
 
     def place(self, ask: Ask, views: Sequence[HostView]) -> int | Rejected:
         """Name the host_id that takes it. `views` are in host_id order; this is the definition of the policy."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from podcluster.placement.index import HostIndex
+from podcluster.placement.index import TERMS, HostIndex
 from podcluster.placement.rules import Rules
 from podcluster.records import Ask, HostView, Rejected
 from podcluster.rng import stream
@@ -24,6 +24,7 @@ class RandomFit:
 
     def __init__(self, rules: Rules | None = None, seed: int = 0) -> None:
         self.rules = rules or Rules()
+        self.terms = TERMS
         self.cursor = 0
         self._seed = seed
 

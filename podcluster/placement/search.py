@@ -2,9 +2,10 @@
 
 What        Two structures over the same hosts, kept up to date commitment by commitment. A tree of maxima in the order
             of hosts finds the first host that has enough of everything. A list of hosts in order of (room, position),
-            cut into blocks, finds the tightest and the roomiest. `choose` asks for one request, `fill` places many.
-Units       Pages, vCPUs; room in the units of `rules.Rules`. Everything is int64.
-Symbols     host       per host: U, uncommitted memory, limit of size, vCPUs left, room (`FIELDS` values each)
+            cut into blocks, finds the tightest and the roomiest. `choose` asks for one request, `fill` places many;
+            both also ask `weigh.py`, which needs neither structure.
+Units       Those of `fields.py`.
+Symbols     host       per host, what it has left (`fields.py`)
             tree       heap order, node k has children 2k and 2k + 1; `dims` maxima each: uncommitted memory and, where
                        ratios limit them, size and vCPUs
             block      per slot: how many hosts, most uncommitted memory among them, their rooms, their positions
@@ -18,17 +19,12 @@ Departs     Blocks of 64 in a list that is shifted when one is split or joined: 
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from podcluster.placement.kernel import kernel, routine
+from podcluster.placement.fields import FIELDS, FREE, LEAVES, LIMIT, LOADS, NOBODY, ROOM, VCPUS, WIDTH, fits
+from podcluster.placement.kernel import Int64s, kernel, routine
+from podcluster.placement.weigh import heaviest
 
-Int64s = npt.NDArray[np.int64]
-
-FIELDS = 5
-USABLE, FREE, LIMIT, VCPUS, ROOM = 0, 1, 2, 3, 4
 LIMITED_DIMS = 3  # FREE, LIMIT, VCPUS; else FREE alone
-
-LOADS, WIDTH = 8, 11  # columns of the index that requests add to, and all
 
 BLOCK = 64
 QUARTER = BLOCK // 4
@@ -36,9 +32,8 @@ COUNT, MOST, ROOMS, POSITIONS = 0, 1, 2, 2 + BLOCK
 STRIDE = 2 + 2 * BLOCK
 BLOCKS, SPARE, ORDER = 0, 1, 2
 
-FIRST, NEXT, BEST, WORST = 0, 1, 2, 3
+FIRST, NEXT, BEST, WORST = 0, 1, 2, 3  # and those of `weigh.py`
 LOWEST = -(1 << 62)
-NOBODY = -1
 
 
 # -- made anew ---------------------------------------------------------------------------------------------------------
@@ -120,18 +115,6 @@ def _set_leaf(host: Int64s, tree: Int64s, dims: int, position: int) -> None:
 
 
 @routine
-def _fits(host: Int64s, position: int, need: int, maxmem: int, size: int, vcpus: int) -> bool:
-    """[PLACE-1] to [PLACE-4] of one host."""
-    at = position * FIELDS
-    return bool(
-        host[at + FREE] >= need
-        and host[at + USABLE] >= maxmem
-        and host[at + LIMIT] >= size
-        and host[at + VCPUS] >= vcpus
-    )
-
-
-@routine
 def _first_from(
     host: Int64s, tree: Int64s, dims: int, start: int, need: int, maxmem: int, size: int, vcpus: int
 ) -> int:
@@ -146,7 +129,7 @@ def _first_from(
             if node < leaves:
                 node *= 2
                 continue
-            if _fits(host, node - leaves, need, maxmem, size, vcpus):
+            if fits(host, node - leaves, need, maxmem, size, vcpus):
                 return node - leaves
         # Past every subtree that ends here, then to its right neighbour; past the root there is none.
         while node & 1:
@@ -310,7 +293,7 @@ def _tightest(
         if block[base + MOST] >= need:
             while k < block[base + COUNT]:
                 position = block[base + POSITIONS + k]
-                if _fits(host, position, need, maxmem, size, vcpus):
+                if fits(host, position, need, maxmem, size, vcpus):
                     return int(position)
                 k += 1
         b += 1
@@ -325,17 +308,22 @@ def _roomiest(host: Int64s, block: Int64s, directory: Int64s, need: int, maxmem:
         base = directory[ORDER + b] * STRIDE
         if block[base + MOST] >= need:
             for k in range(block[base + COUNT] - 1, -1, -1):
-                if _fits(host, block[base + POSITIONS + k], need, maxmem, size, vcpus):
+                if fits(host, block[base + POSITIONS + k], need, maxmem, size, vcpus):
                     return _tightest(host, block, directory, block[base + ROOMS + k], need, maxmem, size, vcpus)
     return NOBODY
 
 
 @routine
-def _most_free(tree: Int64s, block: Int64s, directory: Int64s, dims: int) -> int:
+def _most_free(host: Int64s, tree: Int64s, block: Int64s, directory: Int64s, dims: int) -> int:
     """The largest uncommitted memory of a host."""
     if len(tree):
         return int(tree[dims])
     most = LOWEST
+    if not len(block):
+        for at in range(FREE, len(host), FIELDS):
+            if host[at] > most:
+                most = host[at]
+        return most
     for b in range(directory[BLOCKS]):
         here = block[directory[ORDER + b] * STRIDE + MOST]
         if here > most:
@@ -387,7 +375,7 @@ def change(
 
 
 @routine
-def _choose(
+def _search(
     host: Int64s,
     tree: Int64s,
     block: Int64s,
@@ -418,6 +406,8 @@ def choose(
     block: Int64s,
     directory: Int64s,
     dims: int,
+    table: Int64s,
+    capacity: Int64s,
     kind: int,
     cursor: int,
     low: int,
@@ -425,12 +415,37 @@ def choose(
     maxmem: int,
     size: int,
     vcpus: int,
+    overhead: int,
+    mean: int,
+    var: int,
+    arrives: int,
+    leaves: int,
+    bucket: int,
+    pages_per_sd: float,
 ) -> int:
-    """The position that a policy (FIRST, NEXT from `cursor`, BEST, WORST) names, or NOBODY.
+    """The position that a policy (FIRST, NEXT from `cursor`, ...) names, or NOBODY.
 
     `low`: no host with less room can fit (LOWEST where that is not known).
     """
-    return _choose(host, tree, block, directory, dims, kind, cursor, low, need, maxmem, size, vcpus)
+    if kind > WORST:
+        return heaviest(
+            host,
+            table,
+            capacity,
+            kind,
+            need,
+            maxmem,
+            size,
+            vcpus,
+            overhead,
+            mean,
+            var,
+            arrives,
+            leaves,
+            bucket,
+            pages_per_sd,
+        )
+    return _search(host, tree, block, directory, dims, kind, cursor, low, need, maxmem, size, vcpus)
 
 
 @kernel
@@ -440,36 +455,52 @@ def fill(
     block: Int64s,
     directory: Int64s,
     dims: int,
+    table: Int64s,
+    capacity: Int64s,
     kind: int,
     cursor: int,
     bounded: bool,
     unlimited: int,
+    bucket: int,
+    pages_per_sd: float,
     needs: Int64s,
     maxmems: Int64s,
     sizes: Int64s,
     vcpus: Int64s,
+    overheads: Int64s,
+    means: Int64s,
+    vars_: Int64s,
+    arrivals: Int64s,
+    leaves: Int64s,
     loads: Int64s,
-    columns: Int64s,
     positions: Int64s,
     most: Int64s,
 ) -> int:
     """Choose and commit request after request; returns the cursor. `positions`: where each went, or NOBODY, and then
     `most`: the largest uncommitted memory at that moment. What a request adds to its host in `loads` (a row of
-    `LOADS` each) is added to the first of the `WIDTH` columns of that host.
+    `LOADS` each) is added to the first columns of that host, and the last departure there follows.
 
     `bounded`: a host's room is at least the size of what fits there. A limit of `unlimited` or above stays.
     """
     for k in range(len(needs)):
         need, size = needs[k], sizes[k]
-        low = size if bounded else LOWEST
-        found = _choose(host, tree, block, directory, dims, kind, cursor, low, need, maxmems[k], size, vcpus[k])
+        if kind > WORST:
+            found = heaviest(
+                host, table, capacity, kind, need, maxmems[k], size, vcpus[k], overheads[k], means[k], vars_[k],
+                arrivals[k], leaves[k], bucket, pages_per_sd,
+            )  # fmt: skip
+        else:
+            low = size if bounded else LOWEST
+            found = _search(host, tree, block, directory, dims, kind, cursor, low, need, maxmems[k], size, vcpus[k])
         positions[k] = found
         if found == NOBODY:
-            most[k] = _most_free(tree, block, directory, dims)
+            most[k] = _most_free(host, tree, block, directory, dims)
             continue
         cursor = found
         for j in range(LOADS):
-            columns[found * WIDTH + j] += loads[k * LOADS + j]
+            table[found * WIDTH + j] += loads[k * LOADS + j]
+        if leaves[k] > table[found * WIDTH + LEAVES]:
+            table[found * WIDTH + LEAVES] = leaves[k]
         at = found * FIELDS
         limit, left = host[at + LIMIT], host[at + VCPUS]
         _change(

@@ -1,22 +1,23 @@
-"""What policies share that are one search of the index: they answer in logarithmic time, and whole batches at once."""
+"""What policies share that are one search of the index: most in logarithmic time, and whole batches at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from podcluster.placement.index import HostIndex
+from podcluster.placement.index import TERMS, HostIndex
 from podcluster.placement.rules import Rules
 from podcluster.records import Ask, HostView, Rejected
 
 
 class Searched:
-    """A policy that is one kind of search (`search.FIRST`, ...) under some rules."""
+    """A policy that is one kind of search (of `search.py` or `weigh.py`) under some rules."""
 
     search_kind: ClassVar[int]
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
+        self.terms = TERMS
         self.cursor = 0  # host_id of the last placement
 
     def place(self, ask: Ask, views: Sequence[HostView]) -> int | Rejected:
@@ -29,7 +30,7 @@ class Searched:
 
     def place_indexed(self, ask: Ask, index: HostIndex) -> int | Rejected:
         """The same from an index."""
-        answer = index.choose(ask, self.cursor)
+        answer = index.choose(ask, self.cursor, self.terms)
         if not isinstance(answer, Rejected):
             self.cursor = answer
         return answer

@@ -16,14 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from podcluster.placement.index import HostIndex
+import numpy as np
+
+from podcluster.placement import weigh
+from podcluster.placement.index import TERMS, HostIndex
 from podcluster.placement.rules import Rules
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records import Ask, HostView, Int64Array, Rejected
 from podcluster.rng import stream
 from podcluster.units import pages_to_mib
 
 COORDINATOR: Final = 0  # the pool's master is its first host
-POSSIBLE_WHOLLY: Final = 1000
 
 
 class Sums(NamedTuple):
@@ -45,10 +47,10 @@ class Candidate(NamedTuple):
 def possible(sums: Sums) -> int:
     """How much of the dynamic ranges a host can give, in thousandths; -1 if not even the minima (D6.1)."""
     if sums.avail >= sums.dynamic_max:
-        return POSSIBLE_WHOLLY
+        return weigh.POSSIBLE_WHOLLY
     if sums.avail < sums.dynamic_min:
         return -1
-    return POSSIBLE_WHOLLY * (sums.avail - sums.dynamic_min) // (sums.dynamic_max - sums.dynamic_min)
+    return weigh.POSSIBLE_WHOLLY * (sums.avail - sums.dynamic_min) // (sums.dynamic_max - sums.dynamic_min)
 
 
 def categories(
@@ -105,6 +107,7 @@ class Xapi:
 
     def __init__(self, rules: Rules | None = None, seed: int = 0, *, coordinator_bias: bool = True) -> None:
         self.rules = rules or Rules()
+        self.terms = TERMS
         self.cursor = 0
         self._seed = seed
         self._coordinator = COORDINATOR if coordinator_bias else None
@@ -119,21 +122,55 @@ class Xapi:
             uniform,
             lambda host_id: self.rules.fits(ask, by_id[host_id]),
         )
-        return self._no_hosts(ask, views) if host_id is None else host_id
+        if host_id is not None:
+            return host_id
+        most = max((view.usable_pages - view.committed_pages for view in views), default=0)
+        return self._no_hosts(ask, self.rules.rejected_by(ask, views), most)
 
     def place_indexed(self, ask: Ask, index: HostIndex) -> int | Rejected:
-        """The same from an index [pages]; XAPI looks at every host, too."""
-        return self.place(ask, index.views())
+        """The same from an index [pages]: XAPI looks at every host, but only at few of them more than once."""
+        uniform = stream(self._seed, "placement", ask.domain_id).random
+        positions = index.open_positions()
+        for values in index.xapi_values(ask, self._coordinator):
+            left = _Ranked(values)
+            while left.count:
+                position = int(positions[left.take(draw(left.count, uniform()))])
+                if index.fits(ask, position):
+                    return index.host_ids[position]
+        return self._no_hosts(ask, index.rejection(ask, positions=positions), index.most_free(positions))
 
-    def _no_hosts(self, ask: Ask, views: Sequence[HostView]) -> Rejected:
+    def _no_hosts(self, ask: Ask, why: Rejected, most_free_pages: int) -> Rejected:
         """What the operator reads (E13)."""
-        why = self.rules.rejected_by(ask, views)
-        most = max((view.usable_pages - view.committed_pages for view in views), default=0)
         return Rejected(
             f"NO_HOSTS_AVAILABLE: {why.reason}; on any host HOST_NOT_ENOUGH_FREE_MEMORY: "
-            f"{pages_to_mib(ask.need_pages)} MiB needed, {pages_to_mib(max(0, most))} available",
+            f"{pages_to_mib(ask.need_pages)} MiB needed, {pages_to_mib(max(0, most_free_pages))} available",
             why.cause,
         )
+
+
+class _Ranked:
+    """The members of a category, best value first, equals as they were given: any may be asked for and taken out.
+
+    One is found without sorting; whoever asks again has them sorted.
+    """
+
+    def __init__(self, values: Int64Array) -> None:
+        self.count = int(np.count_nonzero(values != weigh.NO_MEMBER))
+        self._values = values
+        self._first: int | None = None
+        self._sorted: list[int] = []
+
+    def take(self, rank: int) -> int:
+        """The index of whoever is at this rank of those that are left; it is left no more."""
+        self.count -= 1
+        if self._first is None:
+            self._first = int(weigh.nth_largest(self._values, np.empty_like(self._values), rank))
+            return self._first
+        if not self._sorted:
+            members = np.flatnonzero(self._values != weigh.NO_MEMBER)
+            self._sorted = members[np.argsort(-self._values[members], kind="stable")].tolist()
+            self._sorted.remove(self._first)
+        return self._sorted.pop(rank)
 
 
 def _with(ask: Ask, view: HostView) -> Sums:

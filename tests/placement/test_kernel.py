@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from podcluster import kernels
-from podcluster.placement import kernel, search
+from podcluster.placement import fields, kernel, search, weigh
 from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.hosts import empty_hosts
 from podcluster.placement.index import HostIndex
@@ -25,7 +25,7 @@ def test_every_file_with_kernels_is_in_the_name_of_the_cache() -> None:
     folder = Path(kernel.__file__).parent
     decorated = re.compile(r"^@(kernel|routine)\b", re.MULTILINE)
     with_kernels = {path.name for path in folder.glob("*.py") if decorated.search(path.read_text(encoding="utf-8"))}
-    assert with_kernels == {"search.py"}
+    assert with_kernels == {"fields.py", "search.py", "weigh.py"}
     assert with_kernels <= set(kernel.KERNEL_SOURCES)
 
 
@@ -46,15 +46,16 @@ def test_every_kernel_is_compiled_once_and_as_annotated() -> None:
     """Calls from Python ask for the types of the annotations: nothing is compiled in the middle of a run."""
     for dispatcher in kernel.KERNELS.values():
         dispatcher.compile(kernels.signature(dispatcher.py_func))
-    for name in ("first_fit", "best_fit"):
+    for name in ("first_fit", "best_fit", "chance_constrained", "xapi"):
         policy = make_policy(name)
         index = HostIndex(empty_hosts(5, 100), policy.rules, policy.search_kind)
         place_batch(policy, Batch.of([Ask(10, 10), Ask(200, 200)]), index)
         host_id = policy.place_indexed(Ask(10, 10), index)
-        assert host_id == 0
-        index.place(0, Ask(10, 10))
-    assert {name.split(":")[1] for name in kernel.KERNELS} == {"change", "choose", "fill"}
-    overloads = {name: getattr(value, "overloads", {}) for name, value in vars(search).items()}
+        assert isinstance(host_id, int)
+        index.place(host_id, Ask(10, 10))
+    assert {name.split(":")[1] for name in kernel.KERNELS} == {"change", "choose", "fill", "nth_largest", "xapi_values"}
+    functions = {**vars(fields), **vars(search), **vars(weigh)}
+    overloads = {name: getattr(value, "overloads", {}) for name, value in functions.items()}
     assert {name: list(found) for name, found in overloads.items() if len(found) > 1} == {}
 
 

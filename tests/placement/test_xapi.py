@@ -6,10 +6,12 @@ from collections import Counter
 from itertools import pairwise
 from math import sqrt
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podcluster.placement import weigh
 from podcluster.placement.hosts import empty_hosts
 from podcluster.placement.index import HostIndex
 from podcluster.placement.xapi import Candidate, Sums, Xapi, categories, choose, draw, possible
@@ -122,3 +124,12 @@ def test_definite_hosts_come_before_possible_ones(overcommit: int) -> None:
         index.place(host_id, ask)
     # U less the reserve, 928 pages: eight of 105, or sixteen of 55.
     assert promised == Counter({h: 928 // (100 // overcommit + 5) for h in range(3)})
+
+
+@given(values=st.lists(st.sampled_from([weigh.NO_MEMBER, -1, 0, 1, 5, 9, 1000]) | st.integers(0, 50), max_size=80))
+def test_whom_a_rank_hits_is_who_stands_there_when_all_are_sorted(values: list[int]) -> None:
+    """Selection without sorting, at every rank, against the sorted list."""
+    members = sorted((-value, k) for k, value in enumerate(values) if value != weigh.NO_MEMBER)
+    given_values = np.array(values, dtype=np.int64)
+    for rank, (_, k) in enumerate(members):
+        assert weigh.nth_largest(given_values, np.empty_like(given_values), rank) == k
