@@ -155,12 +155,12 @@ def test_the_first_version_leaves_a_surplus_in_the_cache() -> None:
     the pages behind them, so that C > E; audited each step, the same singly and on the slow machine.
     """
     guest = guest_config("linux", balloon={"scrub": False})
-    given = [start(request(0, "linux", 24, 32)), SetTarget(s_to_ns(20), 0, 16 * MIB)]
-    life = whole_life([guest], given, host=FIRST)
+    told: list[Command] = [start(request(0, "linux", 24, 32)), SetTarget(s_to_ns(20), 0, 16 * MIB)]
+    life = whole_life([guest], told, host=FIRST)
     (row,) = life[0]
     assert (row.fate, row.cache_count - row.entry_count) == ("running", 1214)
-    assert whole_life([guest], given, host=FIRST, check="step", coalesce=False) == life
-    assert whole_life([guest], given, host=FIRST, machine=slow_machine) == life
+    assert whole_life([guest], told, host=FIRST, check="step", coalesce=False) == life
+    assert whole_life([guest], told, host=FIRST, machine=slow_machine) == life
 
 
 @settings(max_examples=60)
