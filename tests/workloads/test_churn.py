@@ -186,11 +186,45 @@ def test_as_many_come_as_asked_for(family: Config) -> None:
     assert abs(counts.mean() - 2000) <= 4 * counts.std(ddof=1) / 30**0.5
 
 
-def test_the_day_swells_as_the_fit_says() -> None:
+@pytest.mark.parametrize("tenant", churn.FITTED.tenants, ids=lambda tenant: str(tenant.most))
+def test_the_day_swells_as_the_fit_says(tenant: churn.Tenant) -> None:
     """Mean of exp(i hour) of instants is swell/2 at the peak's hour: 100,000 instants, 4 standard errors."""
-    hours = np.array(churn.instants(np.random.default_rng(1), 100_000)) / 3600
-    wave = np.exp(2j * np.pi * (hours - churn.FITTED.swell_peak_h) / 24).mean()
-    assert abs(wave - churn.FITTED.swell / 2) < 4 * (0.5 / 100_000) ** 0.5
+    hours = churn.instants(np.random.default_rng(1).random(100_000), tenant) / 3600
+    wave = np.exp(2j * np.pi * (hours - tenant.swell_peak_h) / 24).mean()
+    assert abs(wave - tenant.swell / 2) < 4 * (0.5 / 100_000) ** 0.5
+
+
+def test_classes_come_at_hours_of_their_own(family: Config) -> None:
+    """Of 20 days: requests in each class's busier half of the day, against 1/2 + swell/pi; 4 standard errors."""
+    family.workload.arrivals_per_day = 10_000
+    lives = list(churn.arrivals_of(family.workload, 4, 0, 20 * 24 * HOUR))
+    instants, sizes = np.unique([one.arrival_ns for one in lives if one.arrival_ns >= 0], return_counts=True)
+    hours = instants / NS_PER_S / HOUR % 24
+    least = 0
+    for tenant in churn.FITTED.tenants[:3]:
+        of_class = (sizes > least) & (sizes <= tenant.most)
+        share = float((np.cos((hours[of_class] - tenant.swell_peak_h) * np.pi / 12) > 0).mean())
+        assert abs(share - (0.5 + tenant.swell / np.pi)) < 4 * (0.25 / of_class.sum()) ** 0.5
+        least = tenant.most
+
+
+def test_lives_are_longer_for_who_comes_at_the_hour_of_the_fit() -> None:
+    """The odds of each age, 20,000 machines at the best hour and at the worst, are exp(2 longer) apart: 4 standard
+    errors of their logarithm; whatever the hour, nobody is younger than the first age or older than the last.
+    """
+    count, longest_s = 20_000, churn.FITTED.longest_h * 3600
+    for tenant in churn.FITTED.tenants:
+        draws = np.random.default_rng(5)
+        best, worst = (
+            np.concatenate([churn.lives_of(draws, 1, tenant, churn.log_odds(at_s)) for _ in range(count)])
+            for at_s in (longest_s, longest_s + 12 * HOUR)
+        )
+        for age in churn.AGES_S[2:9]:
+            shares = [float((ages > age).mean()) for ages in (best, worst)]
+            odds = [share / (1 - share) for share in shares]
+            error = sum(1 / (count * share * (1 - share)) for share in shares) ** 0.5
+            assert abs(np.log(odds[0] / odds[1]) - 2 * churn.FITTED.longer) < 4 * error
+        assert churn.AGES_S[0] <= min(best.min(), worst.min()) and max(best.max(), worst.max()) <= churn.AGES_S[-1]
 
 
 def test_requests_and_lives_have_the_shares_of_the_fit() -> None:
