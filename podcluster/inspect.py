@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from podcluster.cluster.pool import Host, HostPlan
     from podcluster.config import Config
     from podcluster.host.operator import HostLook
-    from podcluster.records import HostSpec, Row
+    from podcluster.records import HostSpec, Row, Workload
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,25 +62,13 @@ def inspect(config: Config, at_s: float) -> list[HostLook]:
     from podcluster.cluster.progress import Silent
     from podcluster.cluster.run import run
     from podcluster.host.model import HostModel
-    from podcluster.io.traces import read_machines
     from podcluster.placement.policy import make_policy
     from podcluster.study.runner import host_seed
     from podcluster.units import s_to_ns
-    from podcluster.workloads import requests
 
     if not 0 < at_s <= config.study.duration_s:
         raise ConfigError(f"--at must be above 0 and at most {config.study.duration_s} s, got {at_s:g}: try --at 120")
-    workload = requests(
-        config.workload,
-        config.guest,
-        config.overcommit,
-        read_machines(config.workload),
-        config.seed,
-        config.study.duration_s,
-        usable_pages=config.usable_pages,
-        replication=0,
-        replications=config.study.replications,
-    )
+    workload = first_workload(config)
     plan = make_plan(config, workload, host_seed(config.seed, 0))
     at_ns = s_to_ns(at_s)
     arrived = tuple(request for request in workload.requests if request.arrival_ns <= at_ns)
@@ -103,6 +91,25 @@ def inspect(config: Config, at_s: float) -> list[HostLook]:
         Silent(),
     )
     return [model.look() for model in hosts]
+
+
+def first_workload(config: Config) -> Workload:
+    """Who asks for memory in the first replication of the run."""
+    from podcluster.io.traces import read_machines
+    from podcluster.workloads import requests
+
+    return requests(
+        config.workload,
+        config.guest,
+        config.overcommit,
+        read_machines(config.workload),
+        config.seed,
+        config.study.duration_s,
+        classes=config.classes,
+        usable_pages=config.usable_pages,
+        replication=0,
+        replications=config.study.replications,
+    )
 
 
 class _Nowhere:

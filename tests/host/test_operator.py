@@ -120,6 +120,12 @@ def test_inspect_prints_a_moment_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     assert debts == [256 * MIB, 0]
 
 
+def test_inspect_knows_guests_of_a_mix() -> None:
+    """Every machine is of a class of its own."""
+    (look,) = inspect(compose(["workload=alike", "workload.machines=3", "workload.maxmem_mib=512", "guest=mix"]), 10)
+    assert len(look.domains) == 3
+
+
 def test_inspect_at_a_time_and_on_a_host_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     """A time outside the run or a host that is none: one line, status 2."""
     with pytest.raises(ConfigError, match=r"--at must be above 0 and at most \d+ s, got 1e\+09: try --at 120"):
