@@ -66,6 +66,7 @@ VERBS = {
     ),
     "bench": Verb("podcluster.bench.command", "main", "NAME", "a benchmark; one JSON object as the last line"),
     "inspect": Verb("podcluster.inspect", "main", "--at S [KEY=VALUE ...]", "what an operator would see on each host"),
+    "compact": Verb("podcluster.compact", "main", "KEY=VALUE ...", "on how few hosts all machines could stand at once"),
     "digest": Verb("podcluster.io.digest", "main", "DIR", "one SHA-256 per table and one over all; --diff A B"),
     "figure": Verb("podcluster.report.figure", "main", "DIR", "draw the figure of a run again from its results"),
 }
