@@ -56,7 +56,12 @@ def shuffled(config: Config, workload: Workload, seed: int) -> Plan:
 @pytest.mark.ray
 @pytest.mark.parametrize(
     "where",
-    [("engine=inline",), ("engine=ray", "engine.actors=1"), ("engine=ray", "engine.hosts_per_actor=1")],
+    [
+        ("engine=inline",),
+        ("engine=ray", "engine.actors=1"),
+        ("engine=ray", "engine.actors=2"),
+        ("engine=ray", "engine.hosts_per_actor=1"),
+    ],
     ids=lambda where: where[-1],
 )
 def test_wherever_hosts_live_and_in_whatever_order(
@@ -67,7 +72,7 @@ def test_wherever_hosts_live_and_in_whatever_order(
     monkeypatch: pytest.MonkeyPatch,
     where: tuple[str, ...],
 ) -> None:
-    """[CL-1] [CK-1] this process, one actor and four, hosts shuffled, and checkpoints as often as can be."""
+    """[CL-1] [CK-1] this process, one actor, two and four, hosts shuffled, and checkpoints as often as can be."""
     monkeypatch.setattr(plan_module, "make_plan", shuffled)
     run_study([Cell(config=make_config(*BUSY, *where, "engine.checkpoint_s=0.01"))], out_dir=tmp_path)
     assert digest(tmp_path) == undisturbed
