@@ -384,7 +384,7 @@ class GuestMemory:
             lock.free_ns, 0, last_ns, turn, 0, 0, 0, 0, calm_ns, 0, 0, self.may_skip, self.inert, self.resident,
             self.cache, self.kernel_allocated, held, floor, self.ram_pages, self.kernel_pages, self._extra_pages,
             self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, lock.served_ns, paid_ns, 0, 0, 0,
-            going, touches_heap, 0, 0, 0,
+            going, touches_heap, 0, 0, 0, 0,
         ]  # fmt: skip
         streams = [number for one in shares for number in one]
         while True:

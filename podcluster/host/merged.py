@@ -112,7 +112,8 @@ HEAP = 31  # the first batch may touch the host's heap: it is its turn
 FREED_FROM = 32  # of what went to the host: when the first did,
 FREED_LAST = 33  # and the last;
 FREED_MOMENT = 34  # pages times ns since the first, added up
-COMMON = 35
+OTHERS = 35  # when the first batch of anybody else in the list is due
+COMMON = 36
 
 # How a call ended, beside DIED, CUT_SHORT and HEAP_NEXT of batches.py: the next batch is larger than the debt, and
 # neither within the CALM nor one that may.
@@ -164,11 +165,13 @@ def _ready(p: Ints, c: Ints, at: int) -> int:
 
 
 @routine
-def _whose_turn(p: Ints, c: Ints) -> int:
-    """The stream that can begin first [LK-1]."""
+def _take_turns(p: Ints, c: Ints) -> None:
+    """Whose TURN it is: the stream that can begin first [LK-1]; and when the first batch of all OTHERS is due."""
     found = 0
     found_ready = NEVER
     found_due = NEVER
+    first = NEVER  # of all instants, and the second
+    second = NEVER
     for k in range(p.shape[0] // STREAM_FIELDS):
         due = int(p[k * STREAM_FIELDS + NEXT])
         ready = _ready(p, c, k * STREAM_FIELDS)
@@ -176,7 +179,10 @@ def _whose_turn(p: Ints, c: Ints) -> int:
             found = k
             found_ready = ready
             found_due = due
-    return int(found)
+        second = min(second, max(first, due))
+        first = min(first, due)
+    c[TURN] = found
+    c[OTHERS] = second if found_due == first else first
 
 
 @routine
@@ -290,7 +296,7 @@ def _with_others(c: Ints, b: PageBooks, p: Ints, k: int, size: int, max_share: f
     most = min(most, _free(c, b))
     if kind != CACHES and kind != KERNEL:
         most = min(most, _room(c, b) - c[HELD])
-    last = min(c[LAST], _others_next(p, k) - 1)
+    last = min(c[LAST], c[OTHERS] - 1)
     low = np.int64(1)
     high = most // batch
     while low < high:
@@ -338,7 +344,7 @@ def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints
     most = min(p[at + GOAL] - b.away[PAGES] - 1, g.rec[0].entry_count - g.rec[0].cache_count)
     most = min(most, _room(c, b) - c[RESIDENT] - p[at + KEPT] - p[at + LEAST] + batch)
     ns = h.rec[0].hypercall_ns + batch * h.rec[0].look_ns
-    last = min(min(c[LAST], p[at + UNTIL]), _others_next(p, k) - 1)
+    last = min(min(c[LAST], p[at + UNTIL]), c[OTHERS] - 1)
     low = np.int64(1)
     high = min(most, _free(c, b)) // batch
     while low < high:
@@ -560,16 +566,15 @@ def run_merged(
     r = g.rec[0]
     k = c[TURN]
     at = k * STREAM_FIELDS
-    others = _others_next(p, k)
+    c[OTHERS] = _others_next(p, k)
     fit = 0  # so many more runs certainly fit in each of the books
     c[ACTS] = 0
     c[HOW] = ON_TIME
     while True:
-        if c[ACTS] and max(p[at + NEXT], c[FREE]) >= others:
-            k = _whose_turn(p, c)
+        if c[ACTS] and max(p[at + NEXT], c[FREE]) >= c[OTHERS]:
+            _take_turns(p, c)
+            k = c[TURN]
             at = k * STREAM_FIELDS
-            others = _others_next(p, k)
-        c[TURN] = k
         kind = p[at + KIND]
         due = p[at + NEXT]
         if due >= NEVER or (c[ACTS] and _ready(p, c, at) > c[LAST]):

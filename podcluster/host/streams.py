@@ -242,7 +242,7 @@ class Runs:
     its top page down.
     """
 
-    __slots__ = ("_at", "_ends", "_runs", "descending", "pages")
+    __slots__ = ("_at", "_ends", "_runs", "_strips", "descending", "pages")
 
     def __init__(self, runs: Iterable[Run] | Int64Array, *, descending: bool = False) -> None:
         self._at = 0  # of its strips, among those of others
@@ -252,13 +252,14 @@ class Runs:
     def _set(self, runs: Int64Array) -> None:
         self._runs = runs
         self._ends: Int64Array = runs[:, 1].cumsum()
+        self._strips = runs * (1, -1) if self.descending else runs  # as merged.py has them
         self.pages = int(self._ends[-1]) if len(runs) else 0
 
     def twin(self) -> Runs:
         """The same, to lie in a place of its own among strips."""
         other = Runs.__new__(Runs)
         other._at, other.descending, other.pages = 0, self.descending, self.pages
-        other._runs, other._ends = self._runs, self._ends
+        other._runs, other._ends, other._strips = self._runs, self._ends, self._strips
         return other
 
     def __getstate__(self) -> tuple[PackedPairs, int, bool]:
@@ -276,7 +277,7 @@ class Runs:
         for part in parts:
             part._at = at
             at += len(part._runs)
-            found.append(part._runs * (1, -1) if part.descending else part._runs)
+            found.append(part._strips)
         return np.concatenate(found).reshape(-1)
 
     def place(self, page: int) -> tuple[int, int, int, int]:
