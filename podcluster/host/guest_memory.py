@@ -386,12 +386,11 @@ class GuestMemory:
             self.nonzero_peak, self.margin, self.owned, not self.pattern_is_zero, lock.served_ns, paid_ns, 0, 0, 0,
             going, touches_heap, 0, 0, 0, 0,
         ]  # fmt: skip
-        streams = [number for one in shares for number in one]
+        streams = [number for one in shares for number in one] if len(shares) > 1 else shares[0]
         while True:
             common, streams, pieces = self._machine.run_merged(
-                self._domid, self._page_books(), common, streams, strips,
-                max(allocator.run_count, common[merged.MORE]) + 4, max_share, floor_share,
-            )  # fmt: skip
+                self._domid, self._page_books(), common, streams, strips, common[merged.MORE], max_share, floor_share
+            )
             if pages := common[merged.FREED]:
                 moment = common[merged.FREED_MOMENT] + pages * common[merged.FREED_FROM]
                 self.freed.append((common[merged.FREED_LAST], pages, moment))

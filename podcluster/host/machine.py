@@ -84,6 +84,7 @@ if 0 < gc.get_threshold()[0] < YOUNG:
 TOLD = 1 << 10  # of each kind that a kernel puts down at once, at first
 TOLD_MOST = 1 << 14
 RUNS_LOGGED = 1 << 12
+FEWEST_PIECES = 1 << 10
 PIECES = 1 << 15  # that several balloons take in one call
 WORD_MASK = (1 << 64) - 1
 FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
@@ -575,8 +576,8 @@ class Machine:
 
     def _room_for(self, pieces: int) -> Int64Array:
         """Scratch for so many pairs, and more."""
-        if len(self._pieces) < 2 * pieces:
-            self._pieces = np.empty(4 * pieces, np.int64)
+        if len(self._pieces) < 2 * pieces + 8:
+            self._pieces = np.empty(4 * pieces + FEWEST_PIECES, np.int64)
         return self._pieces
 
     def populate_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:

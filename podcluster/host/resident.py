@@ -56,17 +56,18 @@ class Resident:
         """It is entered in the queue, to act when it says; what it says now holds until it acts or is told something,
         for then it is entered anew.
         """
-        self.queued, self.takes_ns = stamp, self._takes_ns()
-        return self.guest.next_ns
+        next_ns = self.guest.next_ns
+        self.queued, self.takes_ns = stamp, self._takes_ns(next_ns)
+        return next_ns
 
-    def _takes_ns(self) -> int:
+    def _takes_ns(self, next_ns: int) -> int:
         """Before when it takes nothing from the host's heap, and does not end: as long as its boot does not fail, while
         it owes nothing, so that no access can find the cache empty, and its balloon only gives.
         """
         guest, balloon = self.guest, self.balloon
         safe = self.memory.debt <= 0 and self._stays and not self.domain.short_of_tables
         if guest.end is not None or not safe or not (balloon is None or balloon.gives):
-            return guest.next_ns
+            return next_ns
         return guest.boots_until_ns(balloon.progress_ns if balloon is not None else 0)
 
 
