@@ -23,6 +23,7 @@ from podcluster.host import (
     batches,
     contents,
     follow,
+    follow_demand,
     frames,
     hashes,
     heap,
@@ -562,11 +563,11 @@ class Machine:
         room: int,
         pages_per_s: float,
     ) -> tuple[list[int], follow.Told]:
-        """`follow.follow_demand`, with room for so many pieces: its books afterwards, and what it has told, until the
+        """The kernel of that name, with room for so many pieces: its books afterwards, and what it has told, until the
         next call.
         """
         numbers, told, pieces = np.array(s, np.int64), self._told, self._room_for(room)
-        follow.follow_demand(
+        follow_demand.follow_demand(
             self._h, self._changed(dom), books, numbers, np.array(d, np.int64), curve, pieces, told, float(pages_per_s)
         )
         after = numbers.tolist()

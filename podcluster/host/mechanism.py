@@ -112,7 +112,7 @@ class Mechanism(Protocol):
         room: int,
         pages_per_s: float,
     ) -> tuple[list[int], Told]:
-        """`follow.follow_demand`, with room for so many pieces: its books afterwards, and what it has told, until the
+        """The kernel of that name, with room for so many pieces: its books afterwards, and what it has told, until the
         next call. Only where it `paces`.
         """
 
