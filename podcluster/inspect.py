@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from podcluster.cluster.pool import Host, HostPlan
     from podcluster.config import Config
     from podcluster.host.operator import HostLook
-    from podcluster.records import HostSpec, Row, Workload
+    from podcluster.records.hosts import HostSpec
+    from podcluster.records.machines import Workload
+    from podcluster.records.tables import Row
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,7 +16,8 @@ import pytest
 
 from podcluster.bench.command import BENCHMARKS
 from podcluster.cli import SCHEMA, VERBS, conf_dir, plan
-from podcluster.records import CAUSES, FATES, TABLES
+from podcluster.records.fates import CAUSES, FATES
+from podcluster.records.tables import TABLES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [

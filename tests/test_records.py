@@ -8,7 +8,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from podcluster.records import Demand, EventRow, HostReport, HostView, MachineRequest, SampleBlock
+from podcluster.records.demand import Demand
+from podcluster.records.hosts import HostView
+from podcluster.records.machines import MachineRequest
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import EventRow
+from podcluster.records.samples import SampleBlock
 from podcluster.units import NS_PER_S
 
 GRID = np.arange(1000, dtype=np.int64) * 300 * NS_PER_S

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from podcluster.cli import compose
 from podcluster.io.traces import azure_v1
-from podcluster.records import LifeTable
+from podcluster.records.machines import LifeTable
 from podcluster.units import NS_PER_S
 from podcluster.workloads import churn
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podcluster.io.traces import bitbrains
-from podcluster.records import MachineTable
+from podcluster.records.machines import MachineTable
 from podcluster.workloads import synthetic
 
 FloatArray = NDArray[np.float64]

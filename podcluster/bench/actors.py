@@ -18,7 +18,7 @@ from podcluster.bench.processes import warm
 from podcluster.cluster.plan import Plan, make_plan
 from podcluster.cluster.ray_pool import RayEngine
 from podcluster.config import Config, EngineConfig
-from podcluster.records import Workload
+from podcluster.records.machines import Workload
 
 _case: tuple[Config, Plan, Workload] | None = None  # of a process that simulates alone
 

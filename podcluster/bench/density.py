@@ -28,7 +28,9 @@ from typing import Any, Final
 from podcluster.bench import storm
 from podcluster.cluster.pool import PACKING, HostPlan, HostShard
 from podcluster.cluster.processes import PROC, descendants
-from podcluster.records import Close, HostReport, HostSpec, StartDomain
+from podcluster.records.commands import Close, StartDomain
+from podcluster.records.hosts import HostSpec
+from podcluster.records.reports import HostReport
 from podcluster.units import gib_to_pages, s_to_ns
 
 REPEAT = 1

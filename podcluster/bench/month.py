@@ -22,7 +22,10 @@ from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import run
 from podcluster.config import Config
 from podcluster.placement.policy import make_policy
-from podcluster.records import Demand, MachineRequest, RunRow, Sink, Workload
+from podcluster.records.demand import Demand
+from podcluster.records.machines import MachineRequest, Workload
+from podcluster.records.summaries import RunRow
+from podcluster.records.tables import Sink
 
 MEAN_DW_SHARE: Final = 0.02
 STRETCH_STEP: Final = 1.05

@@ -20,7 +20,7 @@ from podcluster.host.machine import Ballooned, Machine
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.model import HostModel, make_machine
 from podcluster.host.written import ZERO
-from podcluster.records import HostSpec
+from podcluster.records.hosts import HostSpec
 
 
 def _gfns(first_gfn: int, count: int, descending: bool) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.hosts import empty_hosts
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy, make_policy
-from podcluster.records import Ask, Rejected
+from podcluster.records.hosts import Ask, Rejected
 from podcluster.rng import stream
 from podcluster.units import PAGES_PER_MIB, SUPERPAGE_PAGES, gib_to_pages
 

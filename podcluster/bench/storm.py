@@ -33,7 +33,10 @@ from podcluster.bench.page_loop import make_page_loop_host
 from podcluster.bench.processes import peak_rss_mib, warm
 from podcluster.cluster.pool import HostPlan, MakeHost, let_go_of_host, make_host
 from podcluster.config import Config
-from podcluster.records import Close, Command, HostReport, HostSpec, MachineRequest, StartDomain
+from podcluster.records.commands import Close, Command, StartDomain
+from podcluster.records.hosts import HostSpec
+from podcluster.records.machines import MachineRequest
+from podcluster.records.reports import HostReport
 from podcluster.units import SUPERPAGE_PAGES, gib_to_pages, s_to_ns
 from podcluster.workloads import one
 from podcluster.workloads.classes import ClassOf, always, class_of

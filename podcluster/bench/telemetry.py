@@ -21,7 +21,9 @@ from podcluster.bench.month import simulate
 from podcluster.cluster.plan import Plan, make_plan
 from podcluster.config import Config
 from podcluster.io.results import ParquetSink
-from podcluster.records import Row, RowBlock, Workload
+from podcluster.records.machines import Workload
+from podcluster.records.samples import RowBlock
+from podcluster.records.tables import Row
 
 TELEMETRY_S: Final = 300
 RATE_ROWS: Final = 4_000_000  # samples that are kept, to be written on their own: all would be half a GB

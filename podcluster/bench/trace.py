@@ -33,7 +33,7 @@ from podcluster.bench.telemetry import telemetry
 from podcluster.cluster.plan import Plan, make_plan
 from podcluster.cluster.pool import make_host
 from podcluster.config import Config
-from podcluster.records import Workload
+from podcluster.records.machines import Workload
 
 REPEAT = 3
 BOUNDS = {

@@ -16,16 +16,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, TypeAlias
 
-from podcluster.records import (
-    AttachDevice,
-    GuestState,
-    MachineRequest,
-    RoomAnswer,
-    RoomWanted,
-    SetMaxMem,
-    SetTarget,
-    StopDomain,
-)
+from podcluster.records.commands import AttachDevice, SetMaxMem, SetTarget, StopDomain
+from podcluster.records.machines import MachineRequest
+from podcluster.records.migration import GuestState, RoomAnswer, RoomWanted
 
 NEVER: Final = 1 << 62
 

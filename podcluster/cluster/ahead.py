@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from podcluster.cluster.agenda import NEVER, Arrival, Departure, Item, Operation
-from podcluster.records import HostView
+from podcluster.records.hosts import HostView
 
 
 class Ahead(NamedTuple):

@@ -20,7 +20,8 @@ from math import exp
 from typing import Final
 
 from podcluster.config import PlacementConfig
-from podcluster.records import Ask, MachineRequest
+from podcluster.records.hosts import Ask
+from podcluster.records.machines import MachineRequest
 from podcluster.rng import stream
 from podcluster.units import PAGES_PER_MIB
 

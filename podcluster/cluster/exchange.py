@@ -36,7 +36,8 @@ from podcluster.cluster.pool import (
 )
 from podcluster.errors import InvariantError, PodclusterError
 from podcluster.fingerprint import fingerprint
-from podcluster.records import HostReport, HostSpec
+from podcluster.records.hosts import HostSpec
+from podcluster.records.reports import HostReport
 
 logger = getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from podcluster.cluster.agenda import Failure
 from podcluster.cluster.orders import Order
 from podcluster.config import FailureConfig
-from podcluster.records import HostSpec
+from podcluster.records.hosts import HostSpec
 from podcluster.rng import stream
 from podcluster.units import NS_PER_S, s_to_ns
 

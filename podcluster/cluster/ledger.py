@@ -20,15 +20,10 @@ from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import Pool
 from podcluster.cluster.ratios import SamplePeaks, peak_of, placed_peak
 from podcluster.errors import InvariantError
-from podcluster.records import (
-    FATES,
-    NO_HOST,
-    DomainRow,
-    HostRow,
-    MachineRequest,
-    RunRow,
-    Workload,
-)
+from podcluster.records.fates import FATES
+from podcluster.records.machines import MachineRequest, Workload
+from podcluster.records.rows import NO_HOST, DomainRow, HostRow
+from podcluster.records.summaries import RunRow
 from podcluster.units import NS_PER_S
 
 

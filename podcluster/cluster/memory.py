@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from podcluster.cluster.plan import Plan
 from podcluster.config import EngineConfig
 from podcluster.errors import ConfigError
-from podcluster.records import MachineRequest, Workload
+from podcluster.records.machines import MachineRequest, Workload
 from podcluster.units import PAGES_PER_GIB
 
 # A simulated GiB costs at least its superpages (64 KiB) and, with every one of them split, at most 2 MiB.

@@ -21,15 +21,8 @@ from podcluster.cluster.scheduler import Scheduler
 from podcluster.cluster.whereabouts import Whereabouts
 from podcluster.placement.ha import evacuation
 from podcluster.placement.rebalance import Filled, rebalance
-from podcluster.records import (
-    KeepRoom,
-    MachineRequest,
-    MigrateGo,
-    MigrateOut,
-    MigrateStay,
-    RoomAnswer,
-    RoomWanted,
-)
+from podcluster.records.machines import MachineRequest
+from podcluster.records.migration import KeepRoom, MigrateGo, MigrateOut, MigrateStay, RoomAnswer, RoomWanted
 from podcluster.units import mib_to_pages, s_to_ns
 
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from podcluster.cluster.agenda import Enabling, Evacuation, Failure, Item, Migration, Operation, Recovery
 from podcluster.errors import ConfigError
-from podcluster.records import AttachDevice, SetMaxMem, SetTarget, StopDomain
+from podcluster.records.commands import AttachDevice, SetMaxMem, SetTarget, StopDomain
 from podcluster.units import mib_to_pages, s_to_ns
 
 # Verbs that take no size.

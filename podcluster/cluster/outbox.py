@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import CommandsByHost
-from podcluster.records import (
-    NO_DOMAIN,
-    Close,
-    Command,
-    DropRoom,
-    EndWarmup,
-    EventKind,
-    EventRow,
-    FailHost,
-    MachineRequest,
-    Sink,
-    StartDomain,
-    StopDomain,
-)
+from podcluster.records.commands import Close, Command, EndWarmup, FailHost, StartDomain, StopDomain
+from podcluster.records.fates import EventKind
+from podcluster.records.machines import MachineRequest
+from podcluster.records.migration import DropRoom
+from podcluster.records.rows import NO_DOMAIN, EventRow
+from podcluster.records.tables import Sink
 
 
 class Outbox:

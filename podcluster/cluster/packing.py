@@ -15,7 +15,7 @@ from typing import NamedTuple
 from podcluster.cluster.plan import Plan
 from podcluster.placement.bounds import bounds
 from podcluster.placement.policy import rules_of
-from podcluster.records import DomainRow
+from podcluster.records.rows import DomainRow
 
 
 class Packing(NamedTuple):

@@ -21,7 +21,8 @@ from podcluster.cluster.pool import HostPlan
 from podcluster.config import Config, EngineConfig, FailureConfig, MigrationConfig, PlacementConfig
 from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
-from podcluster.records import HostSpec, Workload
+from podcluster.records.hosts import HostSpec
+from podcluster.records.machines import Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, gib_to_pages, s_to_ns
 
 RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written

@@ -25,7 +25,9 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 from podcluster.cluster.ahead import Ahead
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
 from podcluster.errors import InvariantError
-from podcluster.records import Command, HostReport, HostSpec, HostView
+from podcluster.records.commands import Command
+from podcluster.records.hosts import HostSpec, HostView
+from podcluster.records.reports import HostReport
 
 CommandsByHost = Mapping[int, Sequence[Command]]
 

@@ -15,7 +15,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from podcluster.records import NO_HOST, DomainRow, Int64Array, RowBlock, SampleBlock
+from podcluster.records.rows import NO_HOST, DomainRow
+from podcluster.records.samples import RowBlock, SampleBlock
+from podcluster.records.values import Int64Array
 
 Block = TypeVar("Block", bound=RowBlock)
 

@@ -42,7 +42,8 @@ from podcluster.cluster.pool import (
 from podcluster.cluster.processes import Watch, agents_of_ray
 from podcluster.config import EngineConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
-from podcluster.records import HostReport, HostSpec
+from podcluster.records.hosts import HostSpec
+from podcluster.records.reports import HostReport
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from podcluster.cluster.failures import Priority
 from podcluster.placement.ha import pack
-from podcluster.records import Ask, HostView, MachineRequest
+from podcluster.records.hosts import Ask, HostView
+from podcluster.records.machines import MachineRequest
 
 
 @dataclass(slots=True, eq=False)

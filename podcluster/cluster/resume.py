@@ -24,7 +24,8 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 from podcluster.cluster.ahead import Ahead
 from podcluster.cluster.pool import CommandsByHost, Packed, PackingPool
 from podcluster.errors import InvariantError
-from podcluster.records import HostReport, HostView
+from podcluster.records.hosts import HostView
+from podcluster.records.reports import HostReport
 from podcluster.units import NS_PER_S
 
 logger = getLogger(__name__)

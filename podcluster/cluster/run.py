@@ -55,25 +55,15 @@ from podcluster.cluster.scheduler import Outcome, Scheduler
 from podcluster.cluster.whereabouts import Whereabouts
 from podcluster.errors import InvariantError
 from podcluster.placement.policy import Policy
-from podcluster.records import (
-    NO_HOST,
-    Close,
-    DomainRow,
-    DropRoom,
-    EndWarmup,
-    EventKind,
-    FailHost,
-    GuestState,
-    HostReport,
-    MachineRequest,
-    MigrateIn,
-    Rejected,
-    RunRow,
-    Sink,
-    StartDomain,
-    StopDomain,
-    Workload,
-)
+from podcluster.records.commands import Close, EndWarmup, FailHost, StartDomain, StopDomain
+from podcluster.records.fates import EventKind
+from podcluster.records.hosts import Rejected
+from podcluster.records.machines import MachineRequest, Workload
+from podcluster.records.migration import DropRoom, GuestState, MigrateIn
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import NO_HOST, DomainRow
+from podcluster.records.summaries import RunRow
+from podcluster.records.tables import Sink
 from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
 MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long; in long runs,

@@ -32,7 +32,9 @@ from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.groups import Groups, place_indexed
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
-from podcluster.records import Ask, HostReport, HostView, MachineRequest, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
+from podcluster.records.machines import MachineRequest
+from podcluster.records.reports import HostReport
 
 CRASHES: Final = frozenset({"pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation"})
 """Fates after which `host.on_crash=restart` builds again."""

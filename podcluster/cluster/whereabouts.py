@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from podcluster.cluster.rescue import Lost
-from podcluster.records import MachineRequest
+from podcluster.records.machines import MachineRequest
 
 
 @dataclass(slots=True)

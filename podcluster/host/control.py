@@ -46,7 +46,9 @@ from podcluster.host.mechanism import Mechanism
 from podcluster.host.resident import Resident
 from podcluster.host.streams import NEVER
 from podcluster.host.xl import SLACK_KIB, Dom0
-from podcluster.records import NO_DOMAIN, Cause, MachineRequest
+from podcluster.records.fates import Cause
+from podcluster.records.machines import MachineRequest
+from podcluster.records.rows import NO_DOMAIN
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, kib_to_pages, pages_to_kib, s_to_ns
 
 RETRY_NS: Final = 10 * NS_PER_S  # D4.2

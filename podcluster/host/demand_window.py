@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from podcluster.records import Demand, Int64Array
+from podcluster.records.demand import Demand
+from podcluster.records.values import Int64Array
 from podcluster.units import NS_PER_S
 
 SAFE_BITS = 62

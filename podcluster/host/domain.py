@@ -30,7 +30,9 @@ from podcluster.host import build_2009, xapi
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.written import DATA
 from podcluster.host.xl import SLACK_KIB, VGA_HOLE_PAGES, Numbers, refusal
-from podcluster.records import Cause, GuestState, MachineRequest
+from podcluster.records.fates import Cause
+from podcluster.records.machines import MachineRequest
+from podcluster.records.migration import GuestState
 from podcluster.units import (
     PAGES_PER_GIB,
     PAGES_PER_MIB,

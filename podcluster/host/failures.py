@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from podcluster.records import Cause, EventKind, Fate
+from podcluster.records.fates import Cause, EventKind, Fate
 
 CRASHED_BY: Final = "Domain {} reported crashed by domain {}"
 PANICS: Final[dict[Cause, str]] = {

@@ -53,7 +53,9 @@ from podcluster.host.streams import (
     Stream,
 )
 from podcluster.host.takers import Taker
-from podcluster.records import Cause, Demand, EventKind, Fate, GuestState
+from podcluster.records.demand import Demand
+from podcluster.records.fates import Cause, EventKind, Fate
+from podcluster.records.migration import GuestState
 from podcluster.units import NS_PER_S
 
 NOTHING_MORE: Final = -1  # an instant before all

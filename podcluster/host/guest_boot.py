@@ -48,7 +48,7 @@ from podcluster.host.streams import (
     Stream,
 )
 from podcluster.host.written import DATA, PATTERN, ZERO
-from podcluster.records import Int64Array
+from podcluster.records.values import Int64Array
 from podcluster.units import SUPERPAGE_PAGES, mib_to_pages, s_to_ns
 
 CONTENTS: Final = {"zero": ZERO, "pattern": PATTERN}  # what a scrubber writes

@@ -29,7 +29,7 @@ from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.layout import for_kernels
 from podcluster.host.streams import BATCH_PAGES, NEVER
-from podcluster.records import Demand
+from podcluster.records.demand import Demand
 from podcluster.units import NS_PER_S
 
 AGAIN: Final = (follow.BOOKS_FULL, follow.LISTS_FULL)

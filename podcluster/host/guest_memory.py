@@ -51,7 +51,9 @@ from podcluster.host.page_runs import (
 from podcluster.host.page_sets import PageBooks
 from podcluster.host.shares import Share
 from podcluster.host.written import DATA, PATTERN, ZERO
-from podcluster.records import Cause, GuestState, Int64Array
+from podcluster.records.fates import Cause
+from podcluster.records.migration import GuestState
+from podcluster.records.values import Int64Array
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
 NEXT_RUNS: Final = 64  # of the pool that following a demand takes at once, as a rule

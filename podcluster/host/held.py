@@ -24,7 +24,8 @@ from podcluster.host import follow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.stretches import time_in
 from podcluster.host.swap import Rows, SwapDevice, Thrashing
-from podcluster.records import Demand, GuestState
+from podcluster.records.demand import Demand
+from podcluster.records.migration import GuestState
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 
 

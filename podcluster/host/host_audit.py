@@ -20,7 +20,7 @@ from podcluster.host.mechanism import Mechanism
 from podcluster.host.own import OwnMemory
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Residents
-from podcluster.records import HostSpec
+from podcluster.records.hosts import HostSpec
 from podcluster.units import NS_PER_S
 
 

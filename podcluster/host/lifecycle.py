@@ -30,7 +30,10 @@ from podcluster.host.power_on import power_on, resume
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents, Room
 from podcluster.host.xl import NOT_FREED
-from podcluster.records import Cause, EventKind, Fate, GuestState, HostSpec, MachineRequest, RoomAnswer
+from podcluster.records.fates import Cause, EventKind, Fate
+from podcluster.records.hosts import HostSpec
+from podcluster.records.machines import MachineRequest
+from podcluster.records.migration import GuestState, RoomAnswer
 from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
 

@@ -74,7 +74,7 @@ from podcluster.host.state import (
     row_capacity,
 )
 from podcluster.host.takers import Taker
-from podcluster.records import Int64Array
+from podcluster.records.values import Int64Array
 
 YOUNG = 5000  # objects that are new before the collector looks at them; a guest is some hundreds, most of which stay
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from podcluster.host.observed import OnGrid
 from podcluster.host.resident import Resident
-from podcluster.records import NO_MACHINE_SAMPLES, Int64Array, MachineSampleBlock
+from podcluster.records.samples import NO_MACHINE_SAMPLES, MachineSampleBlock
+from podcluster.records.values import Int64Array
 
 
 class _Look(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from podcluster.host.follow import Curve, Told
 from podcluster.host.page_sets import PageBooks
 from podcluster.host.takers import Taker
-from podcluster.records import Int64Array
+from podcluster.records.values import Int64Array
 
 
 class Counted(Protocol):

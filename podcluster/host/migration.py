@@ -31,7 +31,8 @@ from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.streams import NEVER
 from podcluster.host.targets import Targets
-from podcluster.records import GuestState, MigrateGo, MigrateOut, MigrateStay, RoomWanted, SetTarget
+from podcluster.records.commands import SetTarget
+from podcluster.records.migration import GuestState, MigrateGo, MigrateOut, MigrateStay, RoomWanted
 from podcluster.units import NS_PER_S, pages_to_mib
 
 POLL_NS: Final = NS_PER_S  # how often a toolstack looks whether a driver is at rest

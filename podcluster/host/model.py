@@ -52,25 +52,19 @@ from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.streams import NEVER
 from podcluster.host.targets import Targets
-from podcluster.records import (
+from podcluster.records.commands import (
     AttachDevice,
     Close,
     Command,
-    DropRoom,
     EndWarmup,
     FailHost,
-    HostReport,
-    HostSpec,
-    HostView,
-    KeepRoom,
-    MigrateGo,
-    MigrateIn,
-    MigrateOut,
-    MigrateStay,
     SetMaxMem,
     StartDomain,
     StopDomain,
 )
+from podcluster.records.hosts import HostSpec, HostView
+from podcluster.records.migration import DropRoom, KeepRoom, MigrateGo, MigrateIn, MigrateOut, MigrateStay
+from podcluster.records.reports import HostReport
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
 
 if TYPE_CHECKING:

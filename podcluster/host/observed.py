@@ -15,7 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from podcluster.records import Demand, Int64Array
+from podcluster.records.demand import Demand
+from podcluster.records.values import Int64Array
 
 STRETCH: Final = 512  # instants worked out at once
 

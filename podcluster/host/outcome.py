@@ -10,7 +10,9 @@ from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import NO_SWAP
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.resident import Resident
-from podcluster.records import DomainRow, Fate, MachineRequest
+from podcluster.records.fates import Fate
+from podcluster.records.machines import MachineRequest
+from podcluster.records.rows import DomainRow
 
 
 def outcome(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.operator import DomainLook, HostLook
 from podcluster.host.resident import Resident
-from podcluster.records import HostSpec
+from podcluster.records.hosts import HostSpec
 from podcluster.units import kib_to_pages
 
 

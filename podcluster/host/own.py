@@ -25,7 +25,8 @@ from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.streams import NEVER, VISITS
 from podcluster.host.xl import POLL_S, Dom0, FreeMemory, Look
-from podcluster.records import HostSpec, MachineRequest
+from podcluster.records.hosts import HostSpec
+from podcluster.records.machines import MachineRequest
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, kib_to_pages, mib_to_pages, pages_to_kib, pages_to_mib
 
 POLL_NS: Final = POLL_S * NS_PER_S

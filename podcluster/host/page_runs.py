@@ -18,7 +18,7 @@ from podcluster.host.domain import Run
 from podcluster.host.integers import Numbers, packed_numbers, unpacked_numbers
 from podcluster.host.page_sets import PAGES
 from podcluster.host.page_stacks import FIRST, RUNS
-from podcluster.records import Int64Array
+from podcluster.records.values import Int64Array
 from podcluster.units import SUPERPAGE_PAGES
 
 PackedPairs = tuple[Numbers, Numbers]

@@ -22,7 +22,9 @@ from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.own import Visits
 from podcluster.host.resident import Resident
-from podcluster.records import EventKind, GuestState, MachineRequest
+from podcluster.records.fates import EventKind
+from podcluster.records.machines import MachineRequest
+from podcluster.records.migration import GuestState
 from podcluster.rng import key, stream
 
 RECLAIM_FOR_DEBT: Final = ("today", "xen2012")  # eras in which nothing is reclaimed of a guest that owes nothing

@@ -27,22 +27,13 @@ from podcluster.host.observed import DemandGrid, Level
 from podcluster.host.outcome import outcome
 from podcluster.host.own import LowMemory
 from podcluster.host.resident import Resident
-from podcluster.records import (
-    NO_DOMAIN,
-    NO_MACHINE_SAMPLES,
-    NO_SAMPLES,
-    DomainRow,
-    EventKind,
-    EventRow,
-    Fate,
-    HostReport,
-    HostRow,
-    HostSpec,
-    HostView,
-    Int64Array,
-    MachineRequest,
-    SampleBlock,
-)
+from podcluster.records.fates import EventKind, Fate
+from podcluster.records.hosts import HostSpec, HostView
+from podcluster.records.machines import MachineRequest
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import NO_DOMAIN, DomainRow, EventRow, HostRow
+from podcluster.records.samples import NO_MACHINE_SAMPLES, NO_SAMPLES, SampleBlock
+from podcluster.records.values import Int64Array
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES
 
 

@@ -13,7 +13,7 @@ from podcluster.host.balloon import Balloon
 from podcluster.host.domain import Domain
 from podcluster.host.guest import Guest
 from podcluster.host.guest_memory import GuestMemory
-from podcluster.records import MachineRequest
+from podcluster.records.machines import MachineRequest
 
 
 @dataclass(slots=True)

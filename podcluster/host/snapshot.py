@@ -24,7 +24,9 @@ from podcluster.errors import InvariantError
 from podcluster.host import closures
 from podcluster.host.integers import packed_sequence, unpacked_sequence
 from podcluster.host.model import HostModel
-from podcluster.records import Demand, HostSpec, MachineRequest
+from podcluster.records.demand import Demand
+from podcluster.records.hosts import HostSpec
+from podcluster.records.machines import MachineRequest
 
 LEVEL: Final = 6  # of compression
 SHARED: Final = frozenset(

@@ -23,7 +23,7 @@ from podcluster.host.lock import Lock
 from podcluster.host.page_runs import PackedPairs, packed_pairs, run_array, unpacked_pairs
 from podcluster.host.shares import Share, share
 from podcluster.host.written import DATA
-from podcluster.records import Int64Array
+from podcluster.records.values import Int64Array
 from podcluster.units import NS_PER_S
 
 NEVER: Final = merged.NEVER

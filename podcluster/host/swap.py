@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from podcluster.host import stretches
 from podcluster.host.layout import for_kernels
-from podcluster.records import Demand, Int64Array
+from podcluster.records.demand import Demand
+from podcluster.records.values import Int64Array
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 
 Floats = NDArray[np.float64]

@@ -22,7 +22,7 @@ from podcluster.host.own import Starts, Turn
 from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.xl import NOT_FREED
-from podcluster.records import AttachDevice, SetMaxMem, SetTarget
+from podcluster.records.commands import AttachDevice, SetMaxMem, SetTarget
 from podcluster.units import pages_to_mib
 
 

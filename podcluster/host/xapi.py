@@ -20,7 +20,7 @@ from typing import Final, Literal, NamedTuple
 
 from podcluster.config import GuestConfig, HostConfig
 from podcluster.host.xl import VGA_HOLE_PAGES, Numbers, video_pages_of
-from podcluster.records import MachineRequest
+from podcluster.records.machines import MachineRequest
 from podcluster.units import PAGES_PER_MIB, pages_to_kib
 
 Kind = Literal["hvm", "pvh", "pv_in_pvh", "pv"]

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from podcluster.config import GuestConfig, HostConfig
 from podcluster.errors import ConfigError
-from podcluster.records import MachineRequest
+from podcluster.records.machines import MachineRequest
 from podcluster.units import KIB_PER_PAGE, NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, kib_to_pages, pages_to_kib
 
 VGA_HOLE_PAGES: Final = 0x20

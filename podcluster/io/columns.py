@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from podcluster.io import tables
-from podcluster.records import CAUSES, EVENT_KINDS, FATES, TABLES
+from podcluster.records.fates import CAUSES, EVENT_KINDS, FATES
+from podcluster.records.tables import TABLES
 
 HEAD = """# Columns
 
-Generated from `podcluster/records.py` by `python -m podcluster.io.columns`; do not edit.
+Generated from `podcluster/records/` by `python -m podcluster.io.columns`; do not edit.
 
 A result is a folder `results/<table>/*.parquet`. Read it with `podcluster.io.load.load_results(DIR)`, which keeps the
 units and descriptions below. Pages are 4 KiB; times are nanoseconds of simulated time. Columns named `wall_*` or

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from podcluster.errors import ConfigError
 from podcluster.io import tables
 from podcluster.io.load import read_table, results_folder
-from podcluster.records import TABLES
+from podcluster.records.tables import TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa

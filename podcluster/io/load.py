@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from podcluster.errors import ConfigError
 from podcluster.io import tables
 from podcluster.io.results import RESULTS
-from podcluster.records import TABLES
+from podcluster.records.tables import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd

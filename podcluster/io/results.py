@@ -1,8 +1,8 @@
 """Results onto disk: the sink of one cell, and the compaction of a sweep into one dataset.
 
-What        `<dir>/results/<table>/part-0.parquet` for each table of records.TABLES, written into a folder aside that is
-            renamed when all of it is there: a folder named `results` is whole. Tables that relate cells to each other
-            are there only in a sweep's dataset.
+What        `<dir>/results/<table>/part-0.parquet` for each table of records.tables.TABLES, written into a folder aside
+            that is renamed when all of it is there: a folder named `results` is whole. Tables that relate cells to each
+            other are there only in a sweep's dataset.
 Threads     Rows are encoded and written by one thread beside the run, a part of each table at most behind it; what goes
             wrong there is raised at the next write, or at the end.
 Invariants  [IO-2] stored rows are sorted by replication and the table's key, rows of equal key in the order they were
@@ -26,7 +26,10 @@ import numpy as np
 from podcluster.config import AxisValue
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import tables
-from podcluster.records import BLOCKS, TABLES, Int64Array, PairRow, Row, RowBlock, Sink
+from podcluster.records.samples import RowBlock
+from podcluster.records.summaries import PairRow
+from podcluster.records.tables import BLOCKS, TABLES, Row, Sink
+from podcluster.records.values import Int64Array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,8 +45,8 @@ READ_ROWS: Final = 100_000
 class ParquetSink:
     """Where one cell's rows go; a context manager that leaves `<folder>/results` whole, or nothing.
 
-    `replication(k)` gives the sink of one replication (a records.Sink); `write` itself takes the `cells` table. Leaving
-    the context by an exception discards everything written, and the folders made for it.
+    `replication(k)` gives the sink of one replication (a records.tables.Sink); `write` itself takes the `cells` table.
+    Leaving the context by an exception discards everything written, and the folders made for it.
     """
 
     def __init__(

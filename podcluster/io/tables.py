@@ -1,4 +1,4 @@
-"""Arrow schemas of the tables, generated from the row classes of records.py.
+"""Arrow schemas of the tables, generated from the row classes of records.tables.
 
 What        One schema per table: `cell` and (but for `cells`) `replication` in front, then the row's columns, then a
             sweep's axes, typed. Units and descriptions are field metadata, provenance is schema metadata.
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from podcluster.config import AxisValue
 from podcluster.errors import ConfigError, InvariantError
-from podcluster.records import TABLES, RowBlock
+from podcluster.records.samples import RowBlock
+from podcluster.records.tables import TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,7 +2,7 @@
 
 What        `Batch` holds requests as columns. `place_batch` places them in their order; policies that are a search of
             the index alone do so within one kernel call, the others one by one.
-Units       Those of records.Ask.
+Units       Those of records.hosts.Ask.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from podcluster.records import Ask, Int64Array, Rejected
+from podcluster.records.hosts import Ask, Rejected
+from podcluster.records.values import Int64Array
 
 if TYPE_CHECKING:
     from podcluster.placement.index import HostIndex

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from podcluster.placement import search
 from podcluster.placement.searched import Searched
-from podcluster.records import HostView
+from podcluster.records.hosts import HostView
 
 
 class BestFit(Searched):

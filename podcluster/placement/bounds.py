@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.records import Int64Array
+from podcluster.records.values import Int64Array
 
 MOST_COLUMNS: Final = 400
 SLACK: Final = 1e-6

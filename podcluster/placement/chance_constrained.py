@@ -17,7 +17,7 @@ from podcluster.placement import weigh
 from podcluster.placement.index import Terms
 from podcluster.placement.rules import Rules
 from podcluster.placement.weighed import Weighed
-from podcluster.records import Ask, HostView
+from podcluster.records.hosts import Ask, HostView
 from podcluster.units import PAGES_PER_MIB
 
 

@@ -12,7 +12,7 @@ from podcluster.errors import InvariantError
 from podcluster.placement import weigh
 from podcluster.placement.rules import Rules
 from podcluster.placement.weighed import Weighed
-from podcluster.records import Ask, HostView
+from podcluster.records.hosts import Ask, HostView
 
 
 class DotProduct(Weighed):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from podcluster.errors import InvariantError
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
 
 Rank = tuple[int, int]
 

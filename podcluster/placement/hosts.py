@@ -18,7 +18,7 @@ from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.groups import Groups, is_grouped, place_indexed
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
 
 MOST_EXTRA_PERCENT = 10
 NEVER = 1 << 62

@@ -22,7 +22,8 @@ from podcluster.errors import InvariantError
 from podcluster.placement import fields, search, weigh
 from podcluster.placement.batch import Batch
 from podcluster.placement.rules import NO_LIMIT, Rules
-from podcluster.records import Ask, HostView, Int64Array, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
+from podcluster.records.values import Int64Array
 from podcluster.units import PAGES_PER_MIB
 
 LOADS: Final = (

@@ -14,7 +14,7 @@ from podcluster.placement import weigh
 from podcluster.placement.index import Terms
 from podcluster.placement.rules import Rules
 from podcluster.placement.weighed import Weighed
-from podcluster.records import Ask, HostView
+from podcluster.records.hosts import Ask, HostView
 from podcluster.units import NS_PER_S
 
 

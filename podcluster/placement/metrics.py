@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from podcluster.placement.hosts import Stay, unplaced
 from podcluster.placement.policy import Policy
 from podcluster.placement.rules import Rules
-from podcluster.records import Ask, HostView
+from podcluster.records.hosts import Ask, HostView
 from podcluster.rng import stream
 
 

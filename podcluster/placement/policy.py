@@ -18,7 +18,7 @@ from podcluster.placement.random_fit import RandomFit
 from podcluster.placement.rules import Rules
 from podcluster.placement.worst_fit import WorstFit
 from podcluster.placement.xapi import Xapi
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
 from podcluster.units import s_to_ns
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from podcluster.placement.index import TERMS, HostIndex
 from podcluster.placement.rules import Rules
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
 from podcluster.rng import stream
 
 TRIES: Final = 32

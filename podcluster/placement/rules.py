@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
 from podcluster.units import pages_to_mib
 
 BY: Final = ("dynamic_min", "target", "maxmem", "blend", "demand")

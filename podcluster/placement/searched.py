@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from podcluster.placement.index import TERMS, HostIndex
 from podcluster.placement.rules import Rules
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
 
 
 class Searched:

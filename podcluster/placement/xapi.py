@@ -21,7 +21,8 @@ import numpy as np
 from podcluster.placement import weigh
 from podcluster.placement.index import TERMS, HostIndex
 from podcluster.placement.rules import Rules
-from podcluster.records import Ask, HostView, Int64Array, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
+from podcluster.records.values import Int64Array
 from podcluster.rng import stream
 from podcluster.units import pages_to_mib
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from podcluster.cluster.progress import Progress
-from podcluster.records import FATES
+from podcluster.records.fates import FATES
 from podcluster.units import NS_PER_S
 
 if TYPE_CHECKING:

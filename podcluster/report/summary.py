@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from podcluster.records import FATES
+from podcluster.records.fates import FATES
 from podcluster.report import dataset, field_crashes
 from podcluster.report.figure import NAME, axes_of, condition, heading, held
 from podcluster.report.paired import cells_of, names_of, pair_table

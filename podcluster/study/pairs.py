@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from podcluster.config import AxisValue, Cell
 from podcluster.errors import ConfigError
-from podcluster.records import PairRow
+from podcluster.records.summaries import PairRow
 from podcluster.study.statistics import ratio_se, t_quantile
 from podcluster.units import NS_PER_S
 

@@ -36,7 +36,9 @@ from podcluster.config import Cell, Config, EngineConfig, plain
 from podcluster.errors import InvariantError, PodclusterError
 from podcluster.io import checkpoints, load, provenance, results
 from podcluster.io.lock import Lock
-from podcluster.records import LifeTable, MachineTable, PairRow, RunRow, Sink
+from podcluster.records.machines import LifeTable, MachineTable
+from podcluster.records.summaries import PairRow, RunRow
+from podcluster.records.tables import Sink
 from podcluster.study.pairs import machines_of, pair_rows, partners
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from podcluster.cluster.pool import Packed, PackingPool, Pool
     from podcluster.cluster.ray_pool import RayEngine
     from podcluster.cluster.resume import Store
-    from podcluster.records import Workload
+    from podcluster.records.machines import Workload
 
 logger = logging.getLogger(__name__)
 

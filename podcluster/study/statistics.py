@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from podcluster.errors import InvariantError
-from podcluster.records import CellRow, RunRow
+from podcluster.records.summaries import CellRow, RunRow
 from podcluster.units import NS_PER_S
 
 DAY_S = 86_400

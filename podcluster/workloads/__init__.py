@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from podcluster.config import GuestConfig, WorkloadConfig
 from podcluster.errors import InvariantError
-from podcluster.records import LifeTable, MachineTable, Workload
+from podcluster.records.machines import LifeTable, MachineTable, Workload
 from podcluster.workloads import alike, arrivals, bitbrains, churn, one, synthetic
 from podcluster.workloads.classes import class_of
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from podcluster.config import WorkloadConfig
-from podcluster.records import Workload
+from podcluster.records.machines import Workload
 from podcluster.units import NS_PER_S
 from podcluster.workloads import one
 from podcluster.workloads.classes import ClassOf, always

@@ -20,7 +20,8 @@ import numpy as np
 
 from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
-from podcluster.records import Int64Array, LifeTable, Workload
+from podcluster.records.machines import LifeTable, Workload
+from podcluster.records.values import Int64Array
 from podcluster.rng import key, stream
 from podcluster.units import NS_PER_S
 from podcluster.workloads.bitbrains import DAY_S, resolve_resample, whole_days

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
-from podcluster.records import Demand, Int64Array, MachineRequest, MachineTable, Workload
+from podcluster.records.demand import Demand
+from podcluster.records.machines import MachineRequest, MachineTable, Workload
+from podcluster.records.values import Int64Array
 from podcluster.rng import stream
 from podcluster.units import KIB_PER_PAGE, NS_PER_S, PAGES_PER_MIB, mib_to_pages, pages_to_mib
 from podcluster.workloads.classes import ClassOf

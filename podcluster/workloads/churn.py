@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podcluster.config import WorkloadConfig
-from podcluster.records import Int64Array, Workload
+from podcluster.records.machines import Workload
+from podcluster.records.values import Int64Array
 from podcluster.rng import stream
 from podcluster.units import NS_PER_S
 from podcluster.workloads.classes import ClassOf

@@ -21,7 +21,8 @@ import numpy as np
 
 from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
-from podcluster.records import Demand, MachineRequest, Workload
+from podcluster.records.demand import Demand
+from podcluster.records.machines import MachineRequest, Workload
 from podcluster.units import NS_PER_S, mib_to_pages, pages_to_mib
 from podcluster.workloads import synthetic
 from podcluster.workloads.classes import ClassOf

@@ -11,7 +11,8 @@ from typing import Final
 
 from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
-from podcluster.records import Demand, MachineRequest, Workload
+from podcluster.records.demand import Demand
+from podcluster.records.machines import MachineRequest, Workload
 from podcluster.units import PAGES_PER_MIB, mib_to_pages, pages_to_mib
 from podcluster.workloads.classes import ClassOf
 from podcluster.workloads.starting import hold_ns, memory_mib

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
-from podcluster.records import Demand, MachineRequest, Workload
+from podcluster.records.demand import Demand
+from podcluster.records.machines import MachineRequest, Workload
 from podcluster.rng import stream
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages, pages_to_mib
 from podcluster.workloads.classes import ClassOf

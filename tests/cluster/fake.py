@@ -9,31 +9,22 @@ from podcluster import rng
 from podcluster.cluster.ledger import rejection
 from podcluster.cluster.pool import HostPlan
 from podcluster.config import ControllerConfig, GuestConfig, HostConfig
-from podcluster.records import (
-    Close,
-    Command,
-    DomainRow,
+from podcluster.records.commands import Close, Command, EndWarmup, FailHost, StartDomain, StopDomain
+from podcluster.records.hosts import HostSpec, HostView
+from podcluster.records.machines import MachineRequest
+from podcluster.records.migration import (
     DropRoom,
-    EndWarmup,
-    EventRow,
-    FailHost,
     GuestState,
-    HostReport,
-    HostRow,
-    HostSpec,
-    HostView,
     KeepRoom,
-    MachineRequest,
     MigrateGo,
     MigrateIn,
     MigrateOut,
     RoomAnswer,
     RoomWanted,
-    SampleBlock,
-    SampleRow,
-    StartDomain,
-    StopDomain,
 )
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow, EventRow, HostRow
+from podcluster.records.samples import SampleBlock, SampleRow
 from podcluster.units import NS_PER_S
 
 BOOT_NS = 2 * NS_PER_S

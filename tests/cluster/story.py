@@ -11,7 +11,10 @@ from podcluster.cluster.pool import HostPlan, InlinePool, Pool
 from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import RunOutcome, run
 from podcluster.placement.policy import make_policy
-from podcluster.records import Demand, HostSpec, MachineRequest, Row, Workload
+from podcluster.records.demand import Demand
+from podcluster.records.hosts import HostSpec
+from podcluster.records.machines import MachineRequest, Workload
+from podcluster.records.tables import Row
 from podcluster.units import NS_PER_S
 from tests.cluster.fake import make_fake
 

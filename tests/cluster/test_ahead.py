@@ -17,7 +17,10 @@ from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import CommandsByHost, HostPlan, HostShard, Packing
 from podcluster.config import POLICIES, PlacementConfig
 from podcluster.errors import InvariantError
-from podcluster.records import Command, HostReport, HostSpec, HostView, SetTarget, StartDomain, StopDomain, Workload
+from podcluster.records.commands import Command, SetTarget, StartDomain, StopDomain
+from podcluster.records.hosts import HostSpec, HostView
+from podcluster.records.machines import Workload
+from podcluster.records.reports import HostReport
 from podcluster.units import NS_PER_S
 from tests.cluster.fake import FakeHost, make_fake
 from tests.cluster.story import USABLE, ListSink, inline, machine, machines, play, small_plan

@@ -10,7 +10,8 @@ import pytest
 from podcluster.cluster import run as run_module
 from podcluster.cluster.agenda import Enabling, Evacuation, Failure, Migration
 from podcluster.cluster.orders import Order
-from podcluster.records import EventRow, Workload
+from podcluster.records.machines import Workload
+from podcluster.records.rows import EventRow
 from podcluster.units import NS_PER_S
 from tests.cluster.story import USABLE, machine, machines, physics, play, small_plan
 from tests.cluster.test_failures import at, immortal, kinds, plan_with, rows_of

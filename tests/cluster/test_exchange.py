@@ -19,7 +19,7 @@ from podcluster.cluster.exchange import MOST_DEATHS, Death, Exchange, Failure, M
 from podcluster.cluster.pool import CommandsByHost, InlinePool, MakeHost, Packing, deal
 from podcluster.cluster.ray_pool import RayPool
 from podcluster.errors import InvariantError, PodclusterError
-from podcluster.records import HostReport
+from podcluster.records.reports import HostReport
 from podcluster.units import NS_PER_S
 from tests.cluster.fake import make_fake
 from tests.cluster.story import inline, machines, physics, play, small_plan

@@ -15,7 +15,9 @@ from podcluster.cluster.orders import Order
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.rescue import Lost, restart_order
 from podcluster.config import FailureConfig
-from podcluster.records import Ask, DomainRow, EventRow, HostSpec, HostView, MachineRequest, Workload
+from podcluster.records.hosts import Ask, HostSpec, HostView
+from podcluster.records.machines import MachineRequest, Workload
+from podcluster.records.rows import DomainRow, EventRow
 from podcluster.units import NS_PER_S
 from tests.cluster.story import HOUR_S, USABLE, ListSink, machine, machines, physics, play, small_plan
 

@@ -22,7 +22,9 @@ from podcluster.cluster.plan import make_plan
 from podcluster.cluster.pool import PACKING, Host, HostPlan, HostShard, InlinePool, Packing
 from podcluster.config import Config, EngineConfig
 from podcluster.errors import ConfigError
-from podcluster.records import Close, Command, HostSpec, StartDomain, Workload
+from podcluster.records.commands import Close, Command, StartDomain
+from podcluster.records.hosts import HostSpec
+from podcluster.records.machines import Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import requests
 from tests.cluster.fake import FakeHost, make_fake

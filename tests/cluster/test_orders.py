@@ -13,7 +13,8 @@ from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import run
 from podcluster.errors import ConfigError
 from podcluster.placement.policy import make_policy
-from podcluster.records import AttachDevice, EventRow, SetMaxMem, SetTarget, StopDomain
+from podcluster.records.commands import AttachDevice, SetMaxMem, SetTarget, StopDomain
+from podcluster.records.rows import EventRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 from podcluster.workloads import requests
 from tests.cluster.story import ListSink

@@ -13,7 +13,9 @@ from podcluster.cluster.plan import Plan
 from podcluster.config import PlacementConfig
 from podcluster.placement.metrics import density, empty_share, stranded_pages
 from podcluster.placement.policy import rules_of
-from podcluster.records import Ask, DomainRow, HostView, Workload
+from podcluster.records.hosts import Ask, HostView
+from podcluster.records.machines import Workload
+from podcluster.records.rows import DomainRow
 from tests.cluster.story import USABLE, machine, machines, play, small_plan
 
 

@@ -19,7 +19,7 @@ from podcluster.config import Config
 from podcluster.host.domain import need_memory_pages
 from podcluster.placement.hosts import Stay, unplaced
 from podcluster.placement.policy import make_policy
-from podcluster.records import Workload
+from podcluster.records.machines import Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import requests
 from tests.cluster.story import ListSink, machine

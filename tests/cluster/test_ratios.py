@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podcluster.cluster.ratios import SamplePeaks, add_hosts, by_instant, put_before
-from podcluster.records import NO_HOST, NO_SAMPLES, SampleBlock, SampleRow
+from podcluster.records.rows import NO_HOST
+from podcluster.records.samples import NO_SAMPLES, SampleBlock, SampleRow
 
 SUMMED = [name for name in SampleBlock.NAMES if name not in ("t_ns", "host_id")]
 

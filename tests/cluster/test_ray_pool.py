@@ -17,7 +17,9 @@ from podcluster.cluster.pool import HostPlan, MakeHost
 from podcluster.cluster.ray_pool import RayEngine, knock
 from podcluster.config import EngineConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
-from podcluster.records import Command, HostReport, HostSpec
+from podcluster.records.commands import Command
+from podcluster.records.hosts import HostSpec
+from podcluster.records.reports import HostReport
 from podcluster.units import NS_PER_S
 from tests.cluster.fake import FakeHost, make_fake
 from tests.cluster.story import inline, machines, physics, play, small_plan

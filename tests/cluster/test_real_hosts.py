@@ -18,7 +18,7 @@ from podcluster.cluster.ray_pool import RayEngine
 from podcluster.config import Cell, Config, EngineConfig
 from podcluster.io.digest import digest
 from podcluster.io.load import load_results
-from podcluster.records import StartDomain
+from podcluster.records.commands import StartDomain
 from podcluster.study.runner import run_study
 from podcluster.units import NS_PER_S
 from podcluster.workloads import requests

@@ -15,7 +15,7 @@ from podcluster.cluster.orders import Order
 from podcluster.cluster.pool import NOTHING_PACKED, CommandsByHost, InlinePool, Packed, Packing
 from podcluster.cluster.resume import KeptPool, Memory, Told
 from podcluster.errors import InvariantError
-from podcluster.records import HostReport
+from podcluster.records.reports import HostReport
 from podcluster.units import NS_PER_S
 from tests.cluster.fake import make_fake
 from tests.cluster.story import inline, machines, physics, play, small_plan

@@ -9,7 +9,10 @@ from podcluster.cluster import run as run_module
 from podcluster.cluster.pool import InlinePool, deal, fold
 from podcluster.cluster.ratios import peak_of
 from podcluster.errors import InvariantError
-from podcluster.records import DomainRow, EventRow, HostReport, SampleRow, Workload
+from podcluster.records.machines import Workload
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow, EventRow
+from podcluster.records.samples import SampleRow
 from podcluster.units import NS_PER_S
 from tests.cluster.fake import make_fake
 from tests.cluster.story import HOUR_S, USABLE, inline, machine, machines, physics, play, small_plan

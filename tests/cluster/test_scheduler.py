@@ -18,7 +18,10 @@ from podcluster.cluster.pool import HostPlan, InlinePool
 from podcluster.cluster.scheduler import Scheduler
 from podcluster.config import POLICIES, PlacementConfig
 from podcluster.placement.policy import make_policy
-from podcluster.records import Demand, HostReport, HostSpec, HostView, MachineRequest, Rejected, Workload
+from podcluster.records.demand import Demand
+from podcluster.records.hosts import HostSpec, HostView, Rejected
+from podcluster.records.machines import MachineRequest, Workload
+from podcluster.records.reports import HostReport
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 from tests.cluster.fake import FakeHost
 from tests.cluster.story import HOUR_S, USABLE, ListSink, machine, machines, physics, play, small_plan

@@ -23,7 +23,7 @@ from podcluster.cluster.processes import descendants
 from podcluster.cluster.progress import Silent
 from podcluster.config import Cell, Config
 from podcluster.io.digest import digest
-from podcluster.records import Workload
+from podcluster.records.machines import Workload
 from podcluster.study.runner import run_study
 from tests.cluster.busy import BUSY, check_that_it_is_busy
 from tests.processes import actors

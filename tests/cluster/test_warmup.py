@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from podcluster.cluster.ledger import counted_rows, rejection
-from podcluster.records import DomainRow, Workload
+from podcluster.records.machines import Workload
+from podcluster.records.rows import DomainRow
 from podcluster.units import NS_PER_S
 from tests.cluster.story import HOUR_S, USABLE, machine, machines, physics, play, small_plan
 

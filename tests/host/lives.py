@@ -16,18 +16,13 @@ from podcluster.config import (
     SwapConfig,
 )
 from podcluster.host.model import HostModel
-from podcluster.records import (
-    Close,
-    Command,
-    Demand,
-    DomainRow,
-    EventRow,
-    HostReport,
-    HostSpec,
-    MachineRequest,
-    SampleRow,
-    StartDomain,
-)
+from podcluster.records.commands import Close, Command, StartDomain
+from podcluster.records.demand import Demand
+from podcluster.records.hosts import HostSpec
+from podcluster.records.machines import MachineRequest
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow, EventRow
+from podcluster.records.samples import SampleRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.reference.model import ReferenceMachine
 

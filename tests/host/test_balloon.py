@@ -15,7 +15,7 @@ from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.linux_balloon import reserve_pages
 from podcluster.host.machine import Machine
 from podcluster.host.windows_balloon import low_memory_pages
-from podcluster.records import SetTarget
+from podcluster.records.commands import SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB, s_to_ns
 from tests.host.drivers import Goal, Owner, Pages, linux, run, step, windows
 from tests.host.lives import guest_config, host_model, live, one_life, request, seconds, start

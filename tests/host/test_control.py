@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podcluster.config import CONTROLLERS, ControllerConfig, HostConfig
-from podcluster.records import Close, Command, HostReport
+from podcluster.records.commands import Close, Command
+from podcluster.records.reports import HostReport
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 from tests.host.lives import guest_config, host_model, live, request, rows, start
 from tests.host.test_model import END_S, commands, guest_classes

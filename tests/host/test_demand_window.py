@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podcluster.host.demand_window import DemandWindow, range_maxima, values_at
-from podcluster.records import Demand
+from podcluster.records.demand import Demand
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve
 from tests.host.test_guest import Rig

@@ -13,7 +13,7 @@ from podcluster.host.domain import BuildFailed, Domain, Layout, extents, need_me
 from podcluster.host.machine import Machine
 from podcluster.host.written import DATA
 from podcluster.host.xl import Numbers
-from podcluster.records import MachineRequest
+from podcluster.records.machines import MachineRequest
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
 from tests.host.lives import guest_config, request
 

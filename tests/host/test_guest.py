@@ -20,7 +20,9 @@ from podcluster.host.held import HeldBooks
 from podcluster.host.machine import Machine
 from podcluster.host.page_runs import Allocator, PageSet, aligned_blocks, shuffled_blocks
 from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, Runs, count_instants
-from podcluster.records import Demand, EventKind, SetTarget
+from podcluster.records.commands import SetTarget
+from podcluster.records.demand import Demand
+from podcluster.records.fates import EventKind
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, live, one_life, request, start
 

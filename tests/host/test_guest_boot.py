@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podcluster.host.guest_boot import _interleaved
-from podcluster.records import DomainRow
+from podcluster.records.rows import DomainRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, live, one_life, request, seconds, start
 from tests.host.test_guest import Rig

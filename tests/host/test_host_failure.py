@@ -8,7 +8,9 @@ import pytest
 
 from podcluster.config import ControllerConfig
 from podcluster.host.model import HostModel
-from podcluster.records import Close, Command, DomainRow, EndWarmup, FailHost, HostReport
+from podcluster.records.commands import Close, Command, EndWarmup, FailHost
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_config, host_model, live, request, rows, start
 

@@ -18,7 +18,7 @@ from podcluster.host.page_sets import PageBooks
 from podcluster.host.shares import share
 from podcluster.host.state import new_host_state
 from podcluster.host.written import DATA, ZERO
-from podcluster.records import Int64Array
+from podcluster.records.values import Int64Array
 
 MODULES = [
     importlib.import_module(f"podcluster.host.{name[:-3]}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from podcluster.records import Close, Command, MachineSampleBlock, SetTarget, StopDomain
+from podcluster.records.commands import Close, Command, SetTarget, StopDomain
+from podcluster.records.samples import MachineSampleBlock
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_config, host_model, live, request, start
 

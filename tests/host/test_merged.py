@@ -13,7 +13,7 @@ from podcluster.host.batches import DIED
 from podcluster.host.machine import Machine
 from podcluster.host.model import make_machine
 from podcluster.host.page_sets import PageBooks
-from podcluster.records import SetTarget
+from podcluster.records.commands import SetTarget
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_config, host_model, live, request, rows, start
 

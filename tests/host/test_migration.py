@@ -10,23 +10,19 @@ import pytest
 
 from podcluster.config import ControllerConfig
 from podcluster.host.model import HostModel
-from podcluster.records import (
-    Close,
-    Command,
-    Demand,
+from podcluster.records.commands import Close, Command, FailHost, SetTarget, StopDomain
+from podcluster.records.demand import Demand
+from podcluster.records.migration import (
     DropRoom,
-    FailHost,
     GuestState,
-    HostReport,
     KeepRoom,
     MigrateGo,
     MigrateIn,
     MigrateOut,
     MigrateStay,
     RoomAnswer,
-    SetTarget,
-    StopDomain,
 )
+from podcluster.records.reports import HostReport
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import (
     KINDS,

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from podcluster.config import CostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.model import HostModel
-from podcluster.records import Close, Command, HostReport, MachineSampleBlock, SetTarget, StartDomain, StopDomain
+from podcluster.records.commands import Close, Command, SetTarget, StartDomain, StopDomain
+from podcluster.records.reports import HostReport
+from podcluster.records.samples import MachineSampleBlock
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import (
     KINDS,

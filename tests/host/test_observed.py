@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podcluster.host.observed import STRETCH, DemandGrid, Level
-from podcluster.records import Demand
+from podcluster.records.demand import Demand
 
 GRID_NS = 300 * 10**9
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from podcluster.records import Close, Command, SampleBlock, SetTarget
+from podcluster.records.commands import Close, Command, SetTarget
+from podcluster.records.samples import SampleBlock
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, request, start
 

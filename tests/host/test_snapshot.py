@@ -16,24 +16,19 @@ from podcluster.cli import compose
 from podcluster.config import CONTROLLERS, ERAS, ControllerConfig, HostConfig
 from podcluster.host.model import HostModel
 from podcluster.host.snapshot import Snapshot, pack, unpack
-from podcluster.records import (
+from podcluster.records.commands import (
     AttachDevice,
     Close,
     Command,
-    DropRoom,
     EndWarmup,
     FailHost,
-    HostReport,
-    HostSpec,
-    KeepRoom,
-    MigrateGo,
-    MigrateIn,
-    MigrateOut,
-    MigrateStay,
     SetMaxMem,
     SetTarget,
     StopDomain,
 )
+from podcluster.records.hosts import HostSpec
+from podcluster.records.migration import DropRoom, KeepRoom, MigrateGo, MigrateIn, MigrateOut, MigrateStay
+from podcluster.records.reports import HostReport
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB, gib_to_pages, s_to_ns
 from tests.host.lives import KINDS, curve, guest_config, host_config, host_model, request, start
 from tests.host.test_control import controller
@@ -281,8 +276,8 @@ def test_a_snapshot_is_good_in_another_process(tmp_path: Path) -> None:
     model = booted()
     (tmp_path / "snapshot").write_bytes(pickle.dumps(pack(model)))
     code = (
-        "import pickle, sys; from podcluster.host.snapshot import unpack; from podcluster.records import Close; "
-        "model = unpack(pickle.load(open(sys.argv[1], 'rb'))); "
+        "import pickle, sys; from podcluster.host.snapshot import unpack; "
+        "from podcluster.records.commands import Close; model = unpack(pickle.load(open(sys.argv[1], 'rb'))); "
         f"print(model.advance({s_to_ns(90)}, [Close({s_to_ns(90)})]))"
     )
     found = subprocess.run(

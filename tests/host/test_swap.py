@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podcluster.host.swap import Rows, SwapDevice, Thrashing
-from podcluster.records import Demand, SetTarget
+from podcluster.records.commands import SetTarget
+from podcluster.records.demand import Demand
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, live, one_life, request, start
 

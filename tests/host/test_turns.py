@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from podcluster.host.machine import Machine
 from podcluster.host.model import make_machine
 from podcluster.host.takers import Taker, taker
-from podcluster.records import SetTarget
+from podcluster.records.commands import SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import guest_config, host_config, host_model, live, request, rows, start
 

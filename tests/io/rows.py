@@ -8,7 +8,9 @@ from typing import Any
 
 from podcluster.io import tables
 from podcluster.io.results import ParquetSink
-from podcluster.records import DomainRow, EventRow, MachineSampleBlock, MachineSampleRow, RunRow, SampleBlock, SampleRow
+from podcluster.records.rows import DomainRow, EventRow
+from podcluster.records.samples import MachineSampleBlock, MachineSampleRow, SampleBlock, SampleRow
+from podcluster.records.summaries import RunRow
 
 PLAIN: dict[str, Any] = {"int": 0, "float": 0.0, "str": "", "label": "", "bool": False}
 

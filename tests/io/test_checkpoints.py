@@ -12,7 +12,8 @@ from podcluster.errors import InvariantError, PodclusterError
 from podcluster.io import checkpoints
 from podcluster.io.checkpoints import FOLDER, CheckpointFolder
 from podcluster.io.lock import Lock
-from podcluster.records import HostReport, HostView
+from podcluster.records.hosts import HostView
+from podcluster.records.reports import HostReport
 
 Packed = dict[int, bytes]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from podcluster.io import columns, tables
-from podcluster.records import TABLES
+from podcluster.records.tables import TABLES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "columns.md"
 
 
 def test_the_page_is_up_to_date() -> None:
-    """Stale after a change of records.py: run `python -m podcluster.io.columns`."""
+    """Stale after a change of a row class: run `python -m podcluster.io.columns`."""
     assert PAGE.read_text(encoding="utf-8") == columns.render()
 
 

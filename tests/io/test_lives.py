@@ -12,7 +12,7 @@ import pytest
 
 from podcluster.errors import ConfigError
 from podcluster.io.traces import alibaba_pods, azure_v1
-from podcluster.records import LifeTable
+from podcluster.records.machines import LifeTable
 
 AZURE: dict[str, Sequence[Any]] = {
     "vm_id": [4, 5, 6],

@@ -20,7 +20,8 @@ from podcluster.errors import ConfigError, InvariantError
 from podcluster.io import results, tables
 from podcluster.io.load import load_results
 from podcluster.io.results import PART, RESULTS, TABLES_OF_A_CELL, ParquetSink, compact
-from podcluster.records import BLOCKS, TABLES, SampleBlock
+from podcluster.records.samples import SampleBlock
+from podcluster.records.tables import BLOCKS, TABLES
 from tests.io import rows
 from tests.io.rows import write_cell
 
@@ -45,7 +46,8 @@ def test_a_blank_unit_is_our_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row class with a column that says nothing cannot become a schema."""
     from dataclasses import dataclass
 
-    from podcluster.records import TableSpec, column
+    from podcluster.records.tables import TableSpec
+    from podcluster.records.values import column
 
     @dataclass(frozen=True, slots=True)
     class Blank:

@@ -17,7 +17,7 @@ from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.hosts import empty_hosts
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import make_policy
-from podcluster.records import Ask
+from podcluster.records.hosts import Ask
 
 
 def test_every_file_with_kernels_is_in_the_name_of_the_cache() -> None:

@@ -8,7 +8,7 @@ from podcluster.placement.bounds import bounds
 from podcluster.placement.metrics import compaction, density, empty_share, fewest_hosts, smallest_of, stranded_pages
 from podcluster.placement.policy import make_policy
 from podcluster.placement.rules import Rules
-from podcluster.records import Ask, HostView
+from podcluster.records.hosts import Ask, HostView
 
 
 def view(host_id: int, committed: int, vcpus: int = 0) -> HostView:

@@ -21,7 +21,7 @@ from podcluster.placement.hosts import HostCount, Stay, auto_host_count, empty_h
 from podcluster.placement.index import HostIndex, Terms
 from podcluster.placement.policy import POLICIES, Policy, make_policy
 from podcluster.placement.rules import BY, Rules
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
 
 PACKERS = ("best_fit", "first_fit")
 

@@ -15,7 +15,7 @@ from podcluster.placement import weigh
 from podcluster.placement.hosts import empty_hosts
 from podcluster.placement.index import HostIndex
 from podcluster.placement.xapi import Candidate, Sums, Xapi, categories, choose, draw, possible
-from podcluster.records import Ask, HostView, Rejected
+from podcluster.records.hosts import Ask, HostView, Rejected
 from podcluster.rng import stream
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from podcluster.records import DomainRow
+from podcluster.records.rows import DomainRow
 from podcluster.units import PAGES_PER_MIB
 from tests.host.lives import guest_config, host_config, host_model, live, one_life, request, seconds, start
 

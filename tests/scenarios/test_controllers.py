@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from podcluster.config import CONTROLLERS, ControllerConfig, HostConfig
-from podcluster.records import Close, DomainRow, HostReport, StopDomain
+from podcluster.records.commands import Close, StopDomain
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, live, request, seconds, start
 from tests.host.test_control import controller

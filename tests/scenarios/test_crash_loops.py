@@ -10,7 +10,10 @@ from podcluster.cluster.pool import InlinePool
 from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import run
 from podcluster.placement.policy import make_policy
-from podcluster.records import Close, DomainRow, HostReport, StopDomain, Workload
+from podcluster.records.commands import Close, StopDomain
+from podcluster.records.machines import Workload
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.cluster.story import ListSink
 from tests.host.lives import curve, guest_config, host_config, host_model, live, request, rows, start

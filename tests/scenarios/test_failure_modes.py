@@ -13,20 +13,10 @@ import pytest
 from podcluster.config import ControllerConfig, HostConfig
 from podcluster.host.own import LowMemory
 from podcluster.placement.policy import make_policy
-from podcluster.records import (
-    Ask,
-    AttachDevice,
-    Close,
-    Command,
-    DomainRow,
-    EventRow,
-    HostReport,
-    HostView,
-    Rejected,
-    SetMaxMem,
-    SetTarget,
-    StopDomain,
-)
+from podcluster.records.commands import AttachDevice, Close, Command, SetMaxMem, SetTarget, StopDomain
+from podcluster.records.hosts import Ask, HostView, Rejected
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow, EventRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, live, one_life, request, rows, seconds, start
 

@@ -9,7 +9,9 @@ from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import run
 from podcluster.config import GuestConfig
 from podcluster.placement.policy import make_policy
-from podcluster.records import Command, DomainRow, HostReport, SetTarget, StopDomain
+from podcluster.records.commands import Command, SetTarget, StopDomain
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from podcluster.workloads import requests
 from tests.cluster.story import ListSink

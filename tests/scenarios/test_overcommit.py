@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from podcluster.config import GuestConfig
-from podcluster.records import Demand, DomainRow
+from podcluster.records.demand import Demand
+from podcluster.records.rows import DomainRow
 from podcluster.rng import stream
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 from tests.host.lives import guest_config, host_model, live, request, start

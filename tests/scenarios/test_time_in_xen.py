@@ -7,7 +7,8 @@ import pytest
 from podcluster.cli import compose
 from podcluster.host.lock import Lock
 from podcluster.host.machine import Machine
-from podcluster.records import DomainRow, HostReport
+from podcluster.records.reports import HostReport
+from podcluster.records.rows import DomainRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB
 from tests.host.lives import FREE, guest_config, host_config, host_model, live, one_life, request, start
 

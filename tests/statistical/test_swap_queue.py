@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from podcluster.host.swap import SwapDevice, Thrashing
-from podcluster.records import Demand
+from podcluster.records.demand import Demand
 from podcluster.units import NS_PER_S
 from tests.statistical.replicas import check
 

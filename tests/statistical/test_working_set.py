@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from podcluster.host.demand_window import DemandWindow
-from podcluster.records import Demand
+from podcluster.records.demand import Demand
 from podcluster.units import NS_PER_S
 from tests.statistical.replicas import check
 

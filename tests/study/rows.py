@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from podcluster.records import RunRow
+from podcluster.records.summaries import RunRow
 
 DAY_S = 86_400
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from podcluster import rng
 from podcluster.errors import InvariantError
-from podcluster.records import CellRow
+from podcluster.records.summaries import CellRow
 from podcluster.study.statistics import (
     cell_row,
     clopper_pearson_upper,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from podcluster.config import Config
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.io.traces import read_machines
-from podcluster.records import MachineTable, Workload
+from podcluster.records.machines import MachineTable, Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import requests
 from podcluster.workloads.bitbrains import resolve_resample, whole_days, window

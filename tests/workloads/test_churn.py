@@ -12,7 +12,7 @@ import pytest
 from podcluster.config import Config
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.io.traces import read_machines
-from podcluster.records import LifeTable, Workload
+from podcluster.records.machines import LifeTable, Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import churn, requests, synthetic
 

@@ -8,7 +8,7 @@ import pytest
 from podcluster.cli import compose, plan
 from podcluster.config import Config
 from podcluster.errors import ConfigError
-from podcluster.records import Workload
+from podcluster.records.machines import Workload
 from podcluster.workloads import requests
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from podcluster.config import Config
 from podcluster.errors import ConfigError
-from podcluster.records import Workload
+from podcluster.records.machines import Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import requests, synthetic
 

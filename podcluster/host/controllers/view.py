@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from podcluster.host.guest_stats import GuestStats
-from podcluster.records import Cause
+from podcluster.records.fates import Cause
 
 KIB_A_PAGE: Final = 4
 

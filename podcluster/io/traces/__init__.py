@@ -1,5 +1,5 @@
 """Real data in: one module per form, each giving a MachineTable (sizes and use) or a LifeTable (comings and goings), of
-records.py.
+records.machines.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
 from podcluster.io.traces import alibaba_pods, azure_v1, bitbrains
-from podcluster.records import LifeTable, MachineTable
+from podcluster.records.machines import LifeTable, MachineTable
 
 READERS: Final[dict[str, Callable[[Path], MachineTable | LifeTable]]] = {
     "bitbrains": bitbrains.read,

@@ -18,7 +18,7 @@ import numpy as np
 
 from podcluster.errors import ConfigError
 from podcluster.io.traces.columns import read_columns
-from podcluster.records import LifeTable
+from podcluster.records.machines import LifeTable
 
 COLUMNS: Final = ("vm_id", "vcpus", "maxmem_kib", "start_s", "end_s")
 REMEDY: Final = "point workload.path at a folder in the openb Parquet form"

@@ -21,7 +21,7 @@ import numpy as np
 
 from podcluster.errors import ConfigError
 from podcluster.io.traces.columns import read_columns
-from podcluster.records import LifeTable
+from podcluster.records.machines import LifeTable
 
 READING_S: Final = 300
 COLUMNS: Final = ("vm_id", "batch_id", "vcpus", "maxmem_kib", "start_s", "dur_lo_s", "dur_hi_s", "censored")

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from podcluster.errors import ConfigError
 from podcluster.io.traces.columns import read_columns
-from podcluster.records import Int64Array, MachineTable
+from podcluster.records.machines import MachineTable
+from podcluster.records.values import Int64Array
 
 VMS_COLUMNS: Final = ("vm_id", "maxmem_kib", "vcpus")
 USAGE_COLUMNS: Final = ("vm_id", "t_s", "mem_used_kib")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from podcluster.errors import ConfigError
-from podcluster.records import Int64Array
+from podcluster.records.values import Int64Array
 
 if TYPE_CHECKING:
     import pyarrow as pa
