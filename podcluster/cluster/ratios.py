@@ -11,15 +11,12 @@ Departs     The peak of owned and demanded memory is that of the samples (`study
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 
 from podcluster.records.rows import NO_HOST, DomainRow
-from podcluster.records.samples import RowBlock, SampleBlock
+from podcluster.records.samples import SampleBlock
 from podcluster.records.values import Int64Array
-
-Block = TypeVar("Block", bound=RowBlock)
 
 
 def peak_of(rows: Sequence[DomainRow], name: str, since_ns: int = 0) -> int:
@@ -63,31 +60,6 @@ def placed_peak(
             steps.append((max(row.boot_start_ns, since_ns), row.maxmem_pages))
             steps.append((gone_ns, -row.maxmem_pages))
     return _highest(steps)
-
-
-def by_instant(blocks: Sequence[Block]) -> Block:
-    """The samples of hosts or their machines, given in host_id order, in order of time and host."""
-    kind = type(blocks[0])
-    apart = [piece for piece in map(_instants_apart, blocks) if piece is not None]
-    times = [piece[kind.NAMES.index("t_ns"), :, 0] for piece in apart]
-    if len(apart) == len(blocks) and all(np.array_equal(one, times[0]) for one in times[1:]):
-        return kind(np.concatenate(apart, axis=2).reshape(len(kind.NAMES), -1))
-    joined = kind.join(blocks)
-    # `take` leaves each column in one piece, as it is written; an index of the second axis would put rows together.
-    return kind(np.take(joined.columns, np.argsort(joined.column("t_ns"), kind="stable"), axis=1))
-
-
-def _instants_apart(block: RowBlock) -> Int64Array | None:
-    """[column, instant, row] a block in order of time, if it has as many rows at each instant."""
-    if not len(block):
-        return None
-    t_ns = block.column("t_ns")
-    rows = int(np.searchsorted(t_ns, t_ns[0], side="right"))
-    if len(t_ns) % rows:
-        return None
-    apart = block.columns.reshape(len(block.NAMES), -1, rows)
-    t_ns = t_ns.reshape(-1, rows)
-    return apart if bool((t_ns == t_ns[:, :1]).all() and (t_ns[1:, 0] > t_ns[:-1, 0]).all()) else None
 
 
 def add_hosts(samples: SampleBlock) -> SampleBlock:

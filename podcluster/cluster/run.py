@@ -49,7 +49,7 @@ from podcluster.cluster.outbox import Outbox
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import CommandsByHost, Pool
 from podcluster.cluster.progress import Progress
-from podcluster.cluster.ratios import SamplePeaks, add_hosts, by_instant, put_before
+from podcluster.cluster.ratios import SamplePeaks, add_hosts, put_before
 from podcluster.cluster.rescue import Lost, restart_order
 from podcluster.cluster.scheduler import Outcome, Scheduler
 from podcluster.cluster.whereabouts import Whereabouts
@@ -62,6 +62,7 @@ from podcluster.records.machines import MachineRequest, Workload
 from podcluster.records.migration import DropRoom, GuestState, MigrateIn
 from podcluster.records.reports import HostReport
 from podcluster.records.rows import NO_HOST, DomainRow
+from podcluster.records.samples import MachineSampleBlock, SampleBlock
 from podcluster.records.summaries import RunRow
 from podcluster.records.tables import Sink
 from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
@@ -223,10 +224,10 @@ class Driver:
                 self._sink.write("hosts", [report.host])
         machines = [report.machine_samples for report in reports if report.machine_samples]
         if machines:
-            self._sink.write("machine_samples", by_instant(machines))
+            self._sink.write("machine_samples", MachineSampleBlock.by_instant(machines))
         blocks = [report.samples for report in reports if report.samples]
         if blocks:
-            samples = by_instant(blocks)
+            samples = SampleBlock.by_instant(blocks)
             cluster = add_hosts(samples)
             self.peaks.take(cluster)
             if self._plan.write_samples:

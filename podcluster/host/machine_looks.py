@@ -91,23 +91,27 @@ class MachineLooks:
         looks, self._looks = [look for look in self._looks if look.domain_ids], []
         if not looks:
             return NO_MACHINE_SAMPLES
-        names = MachineSampleBlock.NAMES
-        columns = np.empty((len(names), sum(look.instants * len(look.domain_ids) for look in looks)), dtype=np.int64)
+        rows = sum(look.instants * len(look.domain_ids) for look in looks)
+        columns = np.empty((len(MachineSampleBlock.NAMES), rows), dtype=np.int64)
         upto = 0
         for look in looks:
             first, upto = upto, upto + look.instants * len(look.domain_ids)
-            by_machine = (look.instants, len(look.domain_ids))
-            self._fill(look, {name: columns[k, first:upto].reshape(by_machine) for k, name in enumerate(names)})
+            self._fill(look, columns[:, first:upto].reshape(len(columns), look.instants, len(look.domain_ids)))
         return MachineSampleBlock(columns)
 
-    def _fill(self, look: _Look, columns: Mapping[str, Int64Array]) -> None:
-        """Put a look's rows into columns, [instant, machine] each."""
+    def _fill(self, look: _Look, columns: Int64Array) -> None:
+        """Put a look's rows into [column, instant, machine]."""
         count = look.instants
-        columns["t_ns"][:] = (look.first_ns + self._grid_ns * np.arange(count, dtype=np.int64)).reshape(-1, 1)
-        columns["host_id"][:] = self._host_id
-        columns["domain_id"][:] = look.domain_ids
-        columns["target_pages"][:] = look.targets
-        columns["owned_pages"][:] = look.owned
-        wanted = [one if isinstance(one, int) else one.at_each(look.first_ns, count) for one in look.wanted]
-        for k, pages in enumerate(wanted):
-            columns["demanded_pages"][:, k] = pages
+        by_name = dict(zip(MachineSampleBlock.NAMES, columns, strict=True))
+        by_name["t_ns"][:] = (look.first_ns + self._grid_ns * np.arange(count, dtype=np.int64)).reshape(-1, 1)
+        by_name["host_id"][:] = self._host_id
+        by_name["domain_id"][:] = look.domain_ids
+        by_name["target_pages"][:] = look.targets
+        by_name["owned_pages"][:] = look.owned
+        wanted = [self._at_each(one, look.first_ns, count) for one in look.wanted]
+        np.stack(wanted, axis=1, out=by_name["demanded_pages"])
+
+    @staticmethod
+    def _at_each(wanted: int | OnGrid, first_ns: int, count: int) -> Int64Array:
+        """What a machine wants at each instant."""
+        return np.full(count, wanted, np.int64) if isinstance(wanted, int) else wanted.at_each(first_ns, count)

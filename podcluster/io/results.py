@@ -38,6 +38,7 @@ RESULTS: Final = "results"
 PART: Final = "part-0.parquet"
 TABLES_OF_A_CELL: Final = tuple(table for table, spec in TABLES.items() if not spec.of_sweep)
 BUFFER_ROWS: Final = 10_000
+MOST_WRITING: Final = 3  # parts of a table that wait to be written
 BLOCK_ROWS: Final = 1_000  # samples that are worth columns of their own rather than a copy
 READ_ROWS: Final = 100_000
 
@@ -140,7 +141,7 @@ class _TableWriter:
         self._in_order = True  # so far
         self._file: Any = None
         self._thread = thread
-        self._writing: Future[None] | None = None
+        self._writing: list[Future[None]] = []  # in order
 
     @property
     def _partial(self) -> Path:
@@ -169,13 +170,12 @@ class _TableWriter:
     def close(self, discard: bool) -> None:
         """Finish the file under its real name, in stored order; the folder that holds it is still aside."""
         if discard:
-            if self._writing is not None:
-                wait([self._writing])
+            wait(self._writing)
             if self._file is not None:
                 self._file.close()
             return
         self._convert()
-        self._finish_part()
+        self._finish_parts(0)
         if self._file is None:
             # All of it is in memory still: the common case, written once.
             parts = self._parts or [tables.to_arrow(self._table, [], self._cell, 0, self._axes, self._schema)]
@@ -200,14 +200,14 @@ class _TableWriter:
         """Have the buffered rows of one replication turned into columns, which take a tenth of the memory."""
         if not self._buffered:
             return
-        self._finish_part()
-        self._writing = self._thread.submit(self._turn, self._blocks or self._buffer, self._replication)
+        self._finish_parts(MOST_WRITING - 1)
+        self._writing.append(self._thread.submit(self._turn, self._blocks or self._buffer, self._replication))
         self._buffer, self._blocks, self._buffered = [], [], 0
 
-    def _finish_part(self) -> None:
-        """Wait for what is being turned and written."""
-        if self._writing is not None:
-            self._writing.result()
+    def _finish_parts(self, left: int) -> None:
+        """Wait until no more than so many are being turned and written."""
+        while len(self._writing) > left:
+            self._writing.pop(0).result()
 
     # What follows is the thread's until it is done: nobody else looks at the parts and the file meanwhile.
 
@@ -429,19 +429,20 @@ def _write_options(schema: pa.Schema) -> dict[str, Any]:
     """zstd-3; dictionaries for labels only, since counters rarely repeat.
 
     The bytes of samples are stored by their place in the number: of counters that move little most bytes stay as they
-    are, which is written twice as fast and takes less room.
+    are, which is written twice as fast and takes less room. Harder compression makes them hardly smaller, and nobody
+    skips row groups by any columns but those that they are stored by.
     """
     import pyarrow as pa
 
-    split: dict[str, str] | None = None
-    if (tables.load_provenance(schema) or {}).get("table") in BLOCKS:
-        numbers = [field.name for field in schema if pa.types.is_int64(field.type) or pa.types.is_float64(field.type)]
-        split = dict.fromkeys(numbers, "BYTE_STREAM_SPLIT")
+    table: str = (tables.load_provenance(schema) or {}).get("table", "")
+    samples = table in BLOCKS
+    numbers = [field.name for field in schema if pa.types.is_int64(field.type) or pa.types.is_float64(field.type)]
     return {
         "compression": "zstd",
-        "compression_level": 3,
+        "compression_level": 1 if samples else 3,
         "use_dictionary": _labels(schema),
-        "column_encoding": split,
+        "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT") if samples else None,
+        "write_statistics": list(tables.sort_key(table)) if samples else True,
         "store_schema": True,
     }
 

@@ -1,6 +1,7 @@
 """Samples of hosts and of machines at instants: their rows, and many of them as one block.
 
-What        `SampleRow` and `MachineSampleRow`; `SampleBlock` and `MachineSampleBlock`, the same by column.
+What        `SampleRow` and `MachineSampleRow`; `SampleBlock` and `MachineSampleBlock`, the same by column;
+            `RowBlock.by_instant`, those of many hosts as one.
 Units       Those of each column.
 Symbols     W(t) the demand
 Invariants  A block has a line of int64 for each field of its row, in order: one is as good as the other. Every field
@@ -49,17 +50,36 @@ class MachineSampleRow:
     demanded_pages: int = column("pages", "What it wants: W(t); while it boots, what it has taken.")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class RowBlock(Sequence[Any]):
     """Many rows of numbers by column: a long run has millions, which never are objects on their way.
 
-    `columns` is int64[column, row], a line for each field of ROW. As a sequence it is the rows one by one, for who
-    looks at a few.
+    As a sequence it is the rows one by one, for who looks at a few.
     """
 
+    __slots__ = ("_columns", "_hosts", "_rows")
     ROW: ClassVar[type[Any]]
     NAMES: ClassVar[tuple[str, ...]]  # of its fields, in order
-    columns: Int64Array
+
+    def __init__(self, columns: Int64Array) -> None:
+        self._columns: Int64Array | None = columns
+        self._hosts: Sequence[Self] = ()  # whose rows it is, while nobody has looked
+        self._rows = int(columns.shape[1])
+
+    @property
+    def columns(self) -> Int64Array:
+        """int64[column, row], a line for each field of ROW."""
+        if self._columns is None:
+            self._columns, self._hosts = _in_time(self._hosts), ()
+        return self._columns
+
+    @classmethod
+    def by_instant(cls, hosts: Sequence[Self]) -> Self:
+        """The samples of hosts or their machines, given in host_id order, in order of time and host: put so once
+        somebody looks, who may be a thread that writes.
+        """
+        block = cls(hosts[0].columns)
+        block._columns, block._hosts, block._rows = None, hosts, sum(len(one) for one in hosts)
+        return block
 
     @classmethod
     def of(cls, rows: Iterable[Any]) -> Self:
@@ -89,7 +109,7 @@ class RowBlock(Sequence[Any]):
         return hash(self.columns.tobytes())
 
     def __len__(self) -> int:
-        return int(self.columns.shape[1])
+        return self._rows
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -99,6 +119,32 @@ class RowBlock(Sequence[Any]):
         if isinstance(index, slice):
             return type(self)(self.columns[:, index])
         return self.ROW(*self.columns[:, index].tolist())
+
+
+def _in_time(hosts: Sequence[RowBlock]) -> Int64Array:
+    """The columns of all, in order of time and host."""
+    kind = type(hosts[0])
+    at = kind.NAMES.index("t_ns")
+    apart = [piece for piece in map(_instants_apart, hosts) if piece is not None]
+    times = [piece[at, :, 0] for piece in apart]
+    if len(apart) == len(hosts) and all(np.array_equal(one, times[0]) for one in times[1:]):
+        return np.concatenate(apart, axis=2).reshape(len(kind.NAMES), -1)
+    joined = kind.join(hosts).columns
+    # `take` leaves each column in one piece, as it is written; an index of the second axis would put rows together.
+    return np.take(joined, np.argsort(joined[at], kind="stable"), axis=1)
+
+
+def _instants_apart(block: RowBlock) -> Int64Array | None:
+    """[column, instant, row] a block in order of time, if it has as many rows at each instant."""
+    if not len(block):
+        return None
+    t_ns = block.column("t_ns")
+    rows = int(np.searchsorted(t_ns, t_ns[0], side="right"))
+    if len(t_ns) % rows:
+        return None
+    apart = block.columns.reshape(len(block.NAMES), -1, rows)
+    t_ns = t_ns.reshape(-1, rows)
+    return apart if bool((t_ns == t_ns[:, :1]).all() and (t_ns[1:, 0] > t_ns[:-1, 0]).all()) else None
 
 
 def _names(row: type[Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podcluster.cluster.ratios import SamplePeaks, add_hosts, by_instant, put_before
+from podcluster.cluster.ratios import SamplePeaks, add_hosts, put_before
 from podcluster.records.rows import NO_HOST
 from podcluster.records.samples import NO_SAMPLES, SampleBlock, SampleRow
 
@@ -34,7 +34,7 @@ def test_the_cluster_is_the_sum_of_its_hosts(rows: list[list[SampleRow]]) -> Non
         there = [row for row in flat if row.t_ns == t_ns]
         total = {name: sum(getattr(row, name) for row in there) for name in SUMMED}
         expected += [replace(there[0], host_id=NO_HOST, **total), *there]
-    samples = by_instant([SampleBlock.of(host) for host in rows])
+    samples = SampleBlock.by_instant([SampleBlock.of(host) for host in rows])
     cluster = add_hosts(samples)
     assert list(put_before(cluster, samples)) == expected
     peaks = SamplePeaks()
@@ -47,7 +47,7 @@ def test_the_cluster_is_the_sum_of_its_hosts(rows: list[list[SampleRow]]) -> Non
 
 def test_no_samples_are_no_sums() -> None:
     """A step in which nobody looked."""
-    assert len(by_instant([NO_SAMPLES])) == len(add_hosts(NO_SAMPLES)) == len(SampleBlock.join([])) == 0
+    assert len(SampleBlock.by_instant([NO_SAMPLES])) == len(add_hosts(NO_SAMPLES)) == len(SampleBlock.join([])) == 0
 
 
 @given(hosts())
