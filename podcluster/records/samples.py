@@ -102,6 +102,9 @@ class RowBlock(Sequence[Any]):
         found: Int64Array = self.columns[self.NAMES.index(name)]
         return found
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(columns={self.columns!r})"
+
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and np.array_equal(self.columns, other.columns)
 
