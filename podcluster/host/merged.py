@@ -279,14 +279,31 @@ def _size(c: Ints, b: PageBooks, p: Ints, at: int, max_share: float, floor_share
 
 
 @routine
-def _with_others(c: Ints, b: PageBooks, p: Ints, k: int, size: int, max_share: float, floor_share: float) -> int:
+def _batches_by(p: Ints, at: int, most: int, ns: int, last: int) -> int:
+    """How many of the next `most` batches of the stream at `at` begin by `last`, the next in any case, if each takes
+    Xen `ns` and holds up those after it by that.
+    """
+    batch = p[at + BATCH]
+    done = p[at + DONE]
+    low = np.int64(1)
+    high = np.int64(most)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _due(p, at, done + (middle - 1) * batch) + (middle - 1) * ns <= last:
+            low = middle
+        else:
+            high = middle - 1
+    return int(low)
+
+
+@routine
+def _with_others(c: Ints, b: PageBooks, p: Ints, at: int, size: int, max_share: float, floor_share: float) -> int:
     """The next batch of `size` pages, and all that may be made in one with it: pages.
 
     Where nothing is owed Xen serves each page from the cache, whenever that is, in no more than so much time: neither
     reclaim nor a death can be among them. As long as nobody else's turn can come before the last of them begins, which
     is left out, no lock is waited for, and what they take adds up.
     """
-    at = k * STREAM_FIELDS
     kind = p[at + KIND]
     batch = p[at + BATCH]
     done = p[at + DONE]
@@ -296,16 +313,8 @@ def _with_others(c: Ints, b: PageBooks, p: Ints, k: int, size: int, max_share: f
     most = min(most, _free(c, b))
     if kind != CACHES and kind != KERNEL:
         most = min(most, _room(c, b) - c[HELD])
-    last = min(c[LAST], c[OTHERS] - 1)
-    low = np.int64(1)
-    high = most // batch
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _due(p, at, done + (middle - 1) * batch) + (middle - 1) * batch * c[SERVED] <= last:
-            low = middle
-        else:
-            high = middle - 1
-    return int(max(low - 1, 1) * batch)
+    batches = _batches_by(p, at, most // batch, batch * c[SERVED], min(c[LAST], c[OTHERS] - 1))
+    return int(max(batches - 1, 1) * batch)
 
 
 @routine
@@ -328,14 +337,13 @@ def _promised_on_top(h: HostState, g: DomainState, b: PageBooks, pages: int) -> 
 
 
 @routine
-def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints, k: int, size: int) -> int:
-    """How many batches of the balloon, the next and those after it, are alike and come before anybody else's turn; the
-    last of them is made by itself, and says when the lock is free.
+def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints, at: int, size: int) -> int:
+    """How many batches of the balloon, the next and those after it, are alike and come before anybody else's turn, less
+    the last of them: that is made by itself, and says when the lock is free.
 
     All that they give back are promises, within what is owed: Xen takes the same time for each, and nothing but these
     pages changes. So each is due as much later.
     """
-    at = k * STREAM_FIELDS
     batch = p[at + BATCH]
     if size < batch or p[at + NEXT] < c[FREE] or p[at + UPWARDS] or (p[at + SCRUBS] and not c[INERT]):
         return 1
@@ -345,15 +353,10 @@ def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints
     most = min(most, _room(c, b) - c[RESIDENT] - p[at + KEPT] - p[at + LEAST] + batch)
     ns = h.rec[0].hypercall_ns + batch * h.rec[0].look_ns
     last = min(min(c[LAST], p[at + UNTIL]), c[OTHERS] - 1)
-    low = np.int64(1)
-    high = min(most, _free(c, b)) // batch
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _due(p, at, p[at + DONE] + (middle - 1) * batch) + (middle - 1) * ns <= last:
-            low = middle
-        else:
-            high = middle - 1
-    return int(max(min(low, _promised_on_top(h, g, b, low * batch) // batch), 1)) if low > 2 else 1
+    batches = _batches_by(p, at, min(most, _free(c, b)) // batch, ns, last)
+    if batches < 3:
+        return 1
+    return int(max(min(batches, _promised_on_top(h, g, b, batches * batch) // batch) - 1, 1))
 
 
 @routine
@@ -594,10 +597,10 @@ def run_merged(
                 break
         batches = 1
         if kind == GIVES:
-            batches = max(1, _given_together(h, g, c, b, p, k, size) - 1)
+            batches = _given_together(h, g, c, b, p, at, size)
             size *= batches
         elif debt <= 0 and c[SERVED] >= 0 and kind != SCRUBBING:
-            size = _with_others(c, b, p, k, size, max_share, floor_share)
+            size = _with_others(c, b, p, at, size, max_share, floor_share)
         if kind != SCRUBBING or p[at + CONTENT] == PATTERN:
             more = _runs_of(c, b, p, at, size)
             if more > fit:

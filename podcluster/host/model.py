@@ -324,9 +324,7 @@ class HostModel:
         look_ns = self._recorder.next_look_ns
         for at_ns, resident in self._agenda.guests_before(past_ns):
             if resident.guest.goes_past and not resident.domain.short_of_tables:
-                shown = self._attention.shown(resident)
-                resident.guest.run(look_ns - 1, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns)
-                self._acted(at_ns, resident, shown, heap=False)
+                self._run_by_itself(at_ns, resident, look_ns, past_ns)
 
     def _acted(self, at_ns: int, resident: Resident, shown: Shown | None, *, heap: bool) -> None:
         """A guest has acted; it is entered in the queue anew."""
@@ -344,14 +342,18 @@ class HostModel:
             last_ns = max(last_ns, min(self._unminded_ns, self._recorder.next_look_ns) - 1)
         resident.guest.run(last_ns, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns, calm_ns=calm_ns)
 
+    def _run_by_itself(self, at_ns: int, resident: Resident, before_ns: int, past_ns: int) -> None:
+        """The same out of turn, of a guest whose next act, at `at_ns`, leaves the heap alone."""
+        shown = self._attention.shown(resident)
+        self._run(resident, before_ns, past_ns)
+        self._acted(at_ns, resident, shown, heap=False)
+
     def _clear_way(self, resident: Resident, before_ns: int, past_ns: int) -> None:
         """Run a guest ahead that is in the way of others' turns at the heap though its next act leaves that alone."""
         guest = resident.guest
         at_ns = guest.next_ns
         if at_ns < before_ns and not resident.domain.short_of_tables and not guest.next_touches_heap:
-            shown = self._attention.shown(resident)
-            self._run(resident, before_ns, past_ns)
-            self._acted(at_ns, resident, shown, heap=False)
+            self._run_by_itself(at_ns, resident, before_ns, past_ns)
 
     def _calm_until(self, resident: Resident, before_ns: int, past_ns: int) -> int:
         """The last instant before `before_ns` up to which nobody but this guest takes from the heap, or looks at it;

@@ -47,11 +47,6 @@ from podcluster.host.state import (
 )
 from podcluster.host.written import PATTERN, ZERO
 
-# What P8 came to.
-OTHERWISE = -1  # it is not as plain as that, and nothing is done yet
-NOTHING = 0
-TAKEN_BACK = 1  # a whole block
-
 
 @routine
 def populates_are_plain(h: HostState, g: DomainState) -> bool:
@@ -118,24 +113,26 @@ def _takes_back_ns(h: HostState) -> int:
 
 
 @routine
-def _look_in_debt(h: HostState, g: DomainState) -> int:
-    """P8 before a populate of 2 MiB, where there is a superpage in the cache afterwards."""
+def _look_in_debt(h: HostState, g: DomainState) -> bool:
+    """P8 before a populate of 2 MiB, where it is plain and there is a superpage in the cache afterwards; else False,
+    and nothing is done yet.
+    """
     r = g.rec[0]
     hr = h.rec[0]
     record = int(g.ring[r.mrp_idx])
     has_super = g.lists[SUPER, L_LENGTH] > 0
     if record == RING_EMPTY or record & RING_SUPER == 0:
         if not has_super:
-            return OTHERWISE
+            return False
         if record != RING_EMPTY:
             look_at_page(h, g, record)
-        return NOTHING
+        return True
     old = (record & ~RING_SUPER) >> 9
     kind = int(g.blk[old, KIND])
     looks_ns = (1 + BLOCK_PAGES) * hr.look_ns
     if kind == RAM:
         if g.gib[old >> 9] != G_TABLE or int(g.blk[old, ODD]) != ZEROS or int(g.blk[old, PATTERNED]) != ZEROS:
-            return OTHERWISE
+            return False
         head = int(g.blk[old, HEAD])
         if head == ZEROS and int(g.blk[old, ANY]) == ZEROS and hr.words == 0:
             r.now_ns += _takes_back_ns(h)
@@ -148,16 +145,16 @@ def _look_in_debt(h: HostState, g: DomainState) -> int:
             r.entry_count += BLOCK_PAGES
             r.reclaimed_2m += 1
             r.table_generation += 1
-            return TAKEN_BACK
+            return True
         if head != ONES and not row_is(h, head, ALL):
-            return OTHERWISE
+            return False
         looks_ns += (1 + BLOCK_PAGES) * hr.check_nonzero_ns
     elif kind != EMPTY and (kind != TABLE or int(g.blk[old, RAM_ROW]) != ZEROS):
-        return OTHERWISE
+        return False
     if not has_super:
-        return OTHERWISE
+        return False
     r.now_ns += looks_ns
-    return NOTHING
+    return True
 
 
 @routine
@@ -188,7 +185,7 @@ def _populated(h: HostState, g: DomainState, b: int, gfn: int) -> None:
 def populate_in_debt(h: HostState, g: DomainState, gfn: int) -> bool:
     """Populate the `pod` entry of 2 MiB at `gfn`, in debt; whether it did."""
     b = gfn >> 9
-    if not _is_plain_in_debt(h, g, b) or _look_in_debt(h, g) == OTHERWISE:
+    if not _is_plain_in_debt(h, g, b) or not _look_in_debt(h, g):
         return False
     r = g.rec[0]
     r.cache_count -= BLOCK_PAGES
@@ -216,7 +213,7 @@ def scrub_and_give_back(h: HostState, g: DomainState, first: int, count: int, st
     if r.entry_count - r.cache_count < BLOCK_PAGES or not _is_plain_in_debt(h, g, b):
         return False
     entry_ns = r.now_ns
-    if _look_in_debt(h, g) == OTHERWISE:
+    if not _look_in_debt(h, g):
         return False
     r.entry_ns = entry_ns
     r.generation += 1

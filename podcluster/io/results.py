@@ -3,8 +3,8 @@
 What        `<dir>/results/<table>/part-0.parquet` for each table of records.tables.TABLES, written into a folder aside
             that is renamed when all of it is there: a folder named `results` is whole. Tables that relate cells to each
             other are there only in a sweep's dataset.
-Threads     Rows are encoded and written by one thread beside the run, a part of each table at most behind it; what goes
-            wrong there is raised at the next write, or at the end.
+Threads     Rows are encoded and written by one thread beside the run, MOST_WRITING parts of each table at most behind;
+            what goes wrong there is raised at a later write, or at the end.
 Invariants  [IO-2] stored rows are sorted by replication and the table's key, rows of equal key in the order they were
             written; [IO-5] nothing that a reader would take for a table (a name ending in .parquet in a folder
             `results`) is ever partly written.
