@@ -59,7 +59,7 @@ from podcluster.records.migration import GuestState
 from podcluster.units import NS_PER_S
 
 NOTHING_MORE: Final = -1  # an instant before all
-MERGED: Final = (Stage, Balloon, FillStream)
+MERGED: Final = (Stage, Balloon, DemandStream, FillStream)
 """Streams whose batches may be made together."""
 
 
@@ -191,11 +191,15 @@ class Guest:
         """
         return self.end is not None or self._settled_first().touches_heap()
 
-    def boots_until_ns(self, progress_ns: int) -> int:
-        """Before when its boot certainly does not fail, if its balloon came on at `progress_ns` last."""
-        if self._sequence.kernel_up_ns == NEVER:
+    def boots_until_ns(self, progress_ns: int, ballooned_pages: int) -> int:
+        """Before when its boot certainly does not fail, if its balloon came on at `progress_ns` last, and at the most has
+        `ballooned_pages`.
+        """
+        if self._sequence.kernel_up_ns < NEVER:
+            return self.barrier_panic_ns(progress_ns, progress_ns) if self.waits_for_balloon else NEVER
+        if not self.memory.leaves_room_for_kernel(ballooned_pages):
             return self.next_ns
-        return self.barrier_panic_ns(progress_ns, progress_ns) if self.waits_for_balloon else NEVER
+        return self.next_ns + TIMEOUT_NS if self.waits_for_balloon else NEVER
 
     @property
     def balloons_next(self) -> bool:
@@ -278,13 +282,21 @@ class Guest:
                 continue
             if self._settled(first).touches_heap():
                 return
-            if self._timed_in_kernels and first is not alone and isinstance(first, MERGED):
+            before_ns = self._before_others(first, last_ns)
+            if first is not alone and isinstance(first, MERGED) and self._gains(first, before_ns < last_ns):
                 share = first.join(first=True)
                 if share is not None:
                     alone = self._merge(first, share, last_ns)
                     continue
             alone = None
-            first.run(max(self._before_others(first, last_ns), first.next_ns), single=False)
+            first.run(max(before_ns, first.next_ns), single=False)
+
+    def _gains(self, first: Joins, company: bool) -> bool:
+        """Whether batches of `first` are better made in a call for streams together, with others in its company or not:
+        by itself demand has a kernel of its own, and to others all batches are one act where Xen takes no time.
+        """
+        alone_too = self._lock.faults if first is not self._wants else False
+        return self._timed_in_kernels and (company or alone_too or isinstance(first, Balloon))
 
     def _before_others(self, first: Stream, last_ns: int) -> int:
         """The last instant up to which the stream whose turn it is may go on before another's.

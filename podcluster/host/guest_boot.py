@@ -161,7 +161,7 @@ class BootSequence:
         parts = 0 if cfg.scrubber == "none" else cfg.scrub_streams or vcpus
         dealt = _interleaved(memory.ram, parts, descending=cfg.scrub_order == "descending")
         self._scrubbed = [runs.twin() for runs in dealt]
-        self._strips: Int64Array | None = None  # made when they are asked for
+        self._strips: Int64Array | None = self._lay_strips()
         self._firmware = self._stage(
             FIRMWARE, merged.WRITES, self._write_firmware, self._firmware_done, strips=self._low, interrupts=False
         )
@@ -209,9 +209,12 @@ class BootSequence:
     @property
     def strips(self) -> Int64Array:
         """What its stages write, as merged.py wants it."""
-        if self._strips is None:
-            self._strips = Runs.lay((self._low, self._image, *self._scrubbed))
+        if self._strips is None:  # not packed with it, since it is all there
+            self._strips = self._lay_strips()
         return self._strips
+
+    def _lay_strips(self) -> Int64Array:
+        return Runs.lay((self._low, self._image, *self._scrubbed))
 
     @property
     def streams(self) -> list[Stage]:

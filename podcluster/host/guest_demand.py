@@ -18,16 +18,17 @@ Departs     H falls at instants of the curve and not in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from podcluster.host import follow
+from podcluster.host import follow, merged
 from podcluster.host.demand_window import DemandWindow
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.held import HeldBooks
 from podcluster.host.layout import for_kernels
+from podcluster.host.shares import NO_LINE, Share, share
 from podcluster.host.streams import BATCH_PAGES, NEVER
 from podcluster.records.demand import Demand
 from podcluster.units import NS_PER_S
@@ -147,11 +148,35 @@ class DemandStream:
             self._growth = self._grown  # a new piece begins here
             self.next_ns = at_ns
 
+    # -- among other streams -------------------------------------------------------------------------------------------
+
+    def join(self, *, first: bool) -> Share | None:
+        """Its fields, while it grows in memory that Xen has nothing left to find for."""
+        if self._quiet or self._grown >= self._growth or self._held.swaps or not self._memory.inert:
+            return None
+        if self._mark() != self._base + self._grown:  # somebody else moved pages
+            return None
+        ta, wa, tb, wb = self._line()
+        line = (ta, self._base + 1 - wa, tb - ta, wb - wa) if wb > wa else NO_LINE
+        return share(
+            merged.GROWS, anchor_ns=self._from_ns + self._late_ns, num=NS_PER_S, den=self._pages_per_s,
+            batch=BATCH_PAGES, upto=self._growth, done=self._grown, next_ns=self.next_ns, until_ns=self._until_ns,
+            line=line, base=self._base - self._memory.kernel_pages,
+        )  # fmt: skip
+
+    def leave(self, fields: Sequence[int], how: int, given: int) -> None:
+        """How far it came."""
+        self._grown, self.next_ns = fields[merged.DONE], fields[merged.NEXT]
+        if fields[merged.OVER]:
+            self._growth = self._grown
+
     # -- many acts at once, and pieces left out ------------------------------------------------------------------------
 
     def relax(self) -> bool:
         """Plan the next act for when it matters to anybody [GD-4]; whether that is later than it was."""
         if not self._ahead or self._quiet or self._looked or self._window is None or self.next_ns == NEVER:
+            return False
+        if self._grown < self._growth or self.next_ns != self._until_ns:  # it has something to do
             return False
         self._follow(-1)
         return self._quiet

@@ -80,7 +80,7 @@ class FillStream:
 
     def join(self, *, first: bool) -> Share | None:
         """Its fields."""
-        if not self._lock.faults or self.singly or self.next_ns >= NEVER:
+        if self.singly or self.next_ns >= NEVER:
             return None
         return share(
             self.kind, anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=BATCH_PAGES,

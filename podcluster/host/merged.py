@@ -57,10 +57,17 @@ UPWARDS = 21  # each batch as one ascending list
 KEPT = 22  # of what is available, pages that its system does not count
 LEAST = 23  # so many available at least, or the batch may fail
 EXACT = 24  # or as many as it needs
-UNTIL = 25  # batches that are due later are not its own to make (fault.py)
+UNTIL = 25  # batches that are due later are not its own to make (fault.py, guest_demand.py)
 PART = 26  # pages of its latest batch
 FOLLOWED = 27  # what its end leads to
-STREAM_FIELDS = 28
+# GROWS: page i is due no sooner than at WANTED + (FIRST_RISE + i) RISE_NUM / RISE_DEN, rounded up, if that adds anything;
+# and none after UNTIL, when the stream is over.
+WANTED = 28
+FIRST_RISE = 29
+RISE_NUM = 30
+RISE_DEN = 31  # 0: it never does
+BASE = 32  # pages held before the first of its own; should there be others between, it has to look at demand anew
+STREAM_FIELDS = 33
 
 # What follows the end of a stream: something at once; or once all of its kind have ended; or nothing.
 AT_ONCE = 0
@@ -72,9 +79,10 @@ WRITES = 0  # a stage: its strips
 KERNEL = 1  # a stage: its strips, and then pages that the kernel keeps
 SCRUBBING = 2  # a stage: what of its strips is free and holds no data
 HOLDS = 3  # a stage: pages that services and applications hold
-DIRTIES = 4  # the same, for as long as there are any
-CACHES = 5  # page cache, up to its share
-GIVES = 6  # pages that go to the balloon
+GROWS = 4  # the same, as demand asks for them
+DIRTIES = 5  # the same, for as long as there are any
+CACHES = 6  # page cache, up to its share
+GIVES = 7  # pages that go to the balloon
 
 # What is common.
 FREE = 0  # since when the lock is free
@@ -152,7 +160,12 @@ def divided(a: int, b: int, c: int) -> int:
 @routine
 def _due(p: Ints, at: int, page: int) -> int:
     """When this page of the stream at `at` is due."""
-    return int(p[at + ANCHOR] + muldiv(page, p[at + NUM], p[at + DEN]))
+    due = p[at + ANCHOR] + muldiv(page, p[at + NUM], p[at + DEN])
+    if p[at + RISE_DEN]:
+        rise = p[at + FIRST_RISE] + page
+        if rise > 0:
+            due = max(due, p[at + WANTED] - muldiv(-rise, p[at + RISE_NUM], p[at + RISE_DEN]))
+    return int(due)
 
 
 @routine
@@ -269,9 +282,11 @@ def _size(c: Ints, b: PageBooks, p: Ints, at: int, max_share: float, floor_share
             return int(min(size, _free(c, b)))
     else:
         size = min(batch, p[at + UPTO] - p[at + DONE])
+        if kind == GROWS and c[HELD] != p[at + BASE] + p[at + DONE]:
+            return -1
         if kind == KERNEL and p[at + DONE] + size > p[at + STRIP_PAGES] and _room(c, b) < c[RESIDENT]:
             return -1
-    if (kind == HOLDS or kind == DIRTIES) and (
+    if HOLDS <= kind <= DIRTIES and (
         c[HELD] > c[RESIDENT] or size > _room(c, b) - c[HELD] or size > _free(c, b)
     ):
         return -1
@@ -313,7 +328,8 @@ def _with_others(c: Ints, b: PageBooks, p: Ints, at: int, size: int, max_share: 
     most = min(most, _free(c, b))
     if kind != CACHES and kind != KERNEL:
         most = min(most, _room(c, b) - c[HELD])
-    batches = _batches_by(p, at, most // batch, batch * c[SERVED], min(c[LAST], c[OTHERS] - 1))
+    ns = 0 if c[INERT] else batch * c[SERVED]
+    batches = _batches_by(p, at, most // batch, ns, min(min(c[LAST], p[at + UNTIL]), c[OTHERS] - 1))
     return int(max(batches - 1, 1) * batch)
 
 
@@ -599,7 +615,7 @@ def run_merged(
         if kind == GIVES:
             batches = _given_together(h, g, c, b, p, at, size)
             size *= batches
-        elif debt <= 0 and c[SERVED] >= 0 and kind != SCRUBBING:
+        elif (c[INERT] or (debt <= 0 and c[SERVED] >= 0)) and kind != SCRUBBING:
             size = _with_others(c, b, p, at, size, max_share, floor_share)
         if kind != SCRUBBING or p[at + CONTENT] == PATTERN:
             more = _runs_of(c, b, p, at, size)
@@ -651,8 +667,10 @@ def run_merged(
         elif kind >= DIRTIES:
             if _fill_room(c, b, kind, max_share, floor_share) == 0:
                 p[at + NEXT] = NEVER
-        elif done == p[at + UPTO]:
+        elif done == p[at + UPTO] or p[at + NEXT] > p[at + UNTIL]:
             p[at + OVER] = 1
+            if kind == GROWS:
+                p[at + NEXT] = max(began, p[at + UNTIL])
     c[OWNED] = r.tot_pages
     c[ENTRIES] = r.entry_count
     c[DEBT] = r.entry_count - r.cache_count

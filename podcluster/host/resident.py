@@ -68,7 +68,9 @@ class Resident:
         safe = self.memory.debt <= 0 and self._stays and not self.domain.short_of_tables
         if guest.end is not None or not safe or not (balloon is None or balloon.gives):
             return next_ns
-        return guest.boots_until_ns(balloon.progress_ns if balloon is not None else 0)
+        if balloon is None:
+            return guest.boots_until_ns(0, self.memory.ballooned_pages)
+        return guest.boots_until_ns(balloon.progress_ns, balloon.most_pages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,12 @@ Units       Pages of 4 KiB; ns of simulated time.
 
 from __future__ import annotations
 
+from typing import Final
+
 from podcluster.host.merged import AT_ONCE, NEVER
 from podcluster.host.written import DATA
+
+NO_LINE: Final = (0, 0, 0, 0)
 
 Share = list[int]
 """The fields of one stream, as merged.py numbers them."""
@@ -36,11 +40,14 @@ def share(
     exact: bool = False,
     until_ns: int = NEVER,
     followed: int = AT_ONCE,
+    line: tuple[int, int, int, int] = NO_LINE,
+    base: int = 0,
 ) -> Share:
     """The fields of a stream that is `done` pages along. `strips`: the next, pages of it that are done, the end, pages
-    of all.
+    of all. `line`: when, first rise, ns, pages; no page is due before it. `base`
+    pages are held beside its own.
     """
     return [
         anchor_ns, num, den, batch, upto, done, next_ns, 0, -1, 0, kind, content, vcpu, interrupts, *strips, keeps,
-        goal, scrubs, upwards, kept, least, exact, until_ns, 0, followed,
+        goal, scrubs, upwards, kept, least, exact, until_ns, 0, followed, *line, base,
     ]  # fmt: skip

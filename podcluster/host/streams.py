@@ -200,7 +200,7 @@ class Stage:
         """Its fields: not before it has begun, for it may yet be postponed, unless it is about to."""
         pace, done = self._pace, self._done
         self._begun |= first
-        if not self._lock.faults or done == pace.pages or not self._begun:
+        if done == pace.pages or not self._begun:
             return None
         return share(
             self._kind, anchor_ns=pace.start_ns, num=pace.span_ns, den=pace.pages, batch=BATCH_PAGES, upto=pace.pages,
