@@ -27,10 +27,21 @@ from podcluster.units import NS_PER_S, PAGES_PER_GIB, gib_to_pages, s_to_ns
 
 RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written
 
-# Wall time on one core of a 2020s server: a boot touches most of a guest's memory, a day of life little. Below
-# INLINE_S a run is over before Ray and its actors, which load the kernels anew, would pay (some 5 s).
-S_PER_GIB_BOOTED: Final = 0.004
-S_PER_GIB_HOUR: Final = 0.0001
+# Wall time on one core of a 2020s server, measured with the default guest and a day of 300 machines: a boot touches
+# most of a guest's memory, following a demand is little, controllers that look at guests every few seconds take most.
+# Below INLINE_S a run is over before Ray and its actors, which load the kernels anew, would pay (some 5 s).
+S_PER_GIB_BOOTED: Final = 0.001
+S_PER_INSTANT: Final = 5e-7  # of a demand
+S_PER_MACHINE_HOUR: Final = {
+    "static": 0.0,
+    "squeezed": 0.00005,
+    "proxmox": 0.0004,
+    "mom": 0.0007,
+    "hyperv": 0.0008,
+    "selfballoon": 0.004,
+    "qmemman": 0.006,
+    "esx": 0.009,
+}
 INLINE_S: Final = 10.0
 
 
@@ -125,15 +136,29 @@ class Choice(NamedTuple):
     why: str
 
 
-def work_s(plan: Plan, workload: Workload) -> float:
-    """Roughly how long one core simulates this run [s]: maxmem of each machine, and maxmem times its presence."""
-    total = 0.0
+class Work(NamedTuple):
+    """Roughly how long one core simulates a run [s]."""
+
+    boots_s: float  # by the maxmem of each machine
+    life_s: float  # by the instants of its demand, and the time that it is there
+
+    @property
+    def all_s(self) -> float:
+        """All of it."""
+        return self.boots_s + self.life_s
+
+
+def estimate(plan: Plan, workload: Workload) -> Work:
+    """What a run takes."""
+    controller = plan.hosts.controller
+    s_per_hour = S_PER_MACHINE_HOUR["static" if controller is None else controller.name]
+    boots_s = life_s = 0.0
     for request in workload.requests:
         departure_ns = plan.duration_ns if request.departure_ns is None else min(request.departure_ns, plan.duration_ns)
         present_s = max(0, departure_ns - request.arrival_ns) / NS_PER_S
-        gib = request.maxmem_pages / PAGES_PER_GIB
-        total += gib * (S_PER_GIB_BOOTED + S_PER_GIB_HOUR * present_s / 3600)
-    return total
+        boots_s += request.maxmem_pages / PAGES_PER_GIB * S_PER_GIB_BOOTED
+        life_s += len(request.demand.t_ns) * S_PER_INSTANT + present_s / 3600 * s_per_hour
+    return Work(boots_s, life_s)
 
 
 def choose_engine(config: Config, plan: Plan, workload: Workload, cpus: int | None = None) -> Choice:
@@ -151,10 +176,10 @@ def choose_engine(config: Config, plan: Plan, workload: Workload, cpus: int | No
         return Choice("inline", 0, "auto: one host")
     if cpus == 1:
         return Choice("inline", 0, "auto: one CPU")
-    work = work_s(plan, workload)
-    if work < INLINE_S:
-        return Choice("inline", 0, f"auto: small work, about {work:.0f} s on one core")
-    return Choice("ray", actors, f"auto: about {work:,.0f} s on one core, {actors} actors on {cpus} CPUs")
+    all_s = estimate(plan, workload).all_s
+    if all_s < INLINE_S:
+        return Choice("inline", 0, f"auto: small work, about {all_s:.0f} s on one core")
+    return Choice("ray", actors, f"auto: about {all_s:,.0f} s on one core, {actors} actors on {cpus} CPUs")
 
 
 def cores() -> int:

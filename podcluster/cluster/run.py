@@ -21,6 +21,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from podcluster.cluster.agenda import (
     Agenda,
@@ -46,7 +47,7 @@ from podcluster.cluster.failures import priority_of
 from podcluster.cluster.ledger import Ledger, check_attempts, rejection, run_row
 from podcluster.cluster.moves import Moves
 from podcluster.cluster.outbox import Outbox
-from podcluster.cluster.plan import Plan
+from podcluster.cluster.plan import Plan, estimate
 from podcluster.cluster.pool import CommandsByHost, Pool
 from podcluster.cluster.progress import Progress
 from podcluster.cluster.ratios import SamplePeaks, add_hosts, put_before
@@ -67,9 +68,11 @@ from podcluster.records.summaries import RunRow
 from podcluster.records.tables import Sink
 from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
-MOST_MERGED_NS = 3600 * NS_PER_S  # so that progress moves and no message takes long; in long runs,
-FEWEST_STEPS = 25  # a part of the run: of few hosts one in 25, for a step of theirs is soon over,
-MOST_STEPS = 100  # and of many a hundredth
+# So that progress moves and no message takes long, no more than an hour is merged; in long runs, a part of the run.
+MOST_MERGED_NS = 3600 * NS_PER_S
+STEP_S = 0.5  # of one core, about, for each part;
+WRITING_STEPS = 25  # and where samples of a part wait in memory to be written, so many parts at the least for few hosts
+MOST_STEPS = 100  # and at the most for many
 HOSTS_PER_STEP = 16
 
 
@@ -104,14 +107,19 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
     return RunOutcome(row, steps)
 
 
-def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int, hosts: int) -> int:
+def count_steps(plan: Plan, workload: Workload) -> int:
+    """Into how many steps a run in which nothing is due is cut."""
+    most = min(WRITING_STEPS + len(plan.specs) // HOSTS_PER_STEP, MOST_STEPS)
+    return most if plan.write_samples else min(max(1, ceil(estimate(plan, workload).life_s / STEP_S)), most)
+
+
+def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int, steps: int) -> int:
     """The end of the next step: of the epoch that holds `due_ns` if that is the present one, else of the empty ones
-    before it [EP-1].
+    before it [EP-1], no longer than one of so many equal parts of the run.
     """
     boundary_ns = (due_ns - 1) // epoch_ns * epoch_ns
     if boundary_ns <= now_ns:
         return min(now_ns // epoch_ns * epoch_ns + epoch_ns, end_ns)
-    steps = min(FEWEST_STEPS + hosts // HOSTS_PER_STEP, MOST_STEPS)
     most_ns = max(max(MOST_MERGED_NS, end_ns // steps) // epoch_ns * epoch_ns, epoch_ns)
     return min(boundary_ns, now_ns + most_ns)
 
@@ -124,6 +132,7 @@ class Driver:
         self.ledger = Ledger()
         self.peaks = SamplePeaks(plan.warmup_ns)
         self._plan = plan
+        self._steps = count_steps(plan, workload)
         self._sink = sink
         self._scheduler = Scheduler(plan, policy)
         self._looks = self._scheduler.looks(workload.requests, plan.epoch_ns)
@@ -157,7 +166,7 @@ class Driver:
         awaits = self._scheduler.expects or (self._troubled and self._plan.view_age_ns > 0)
         end_ns = self._plan.duration_ns
         due_ns = now_ns + 1 if awaits else min(self.agenda.due_ns, end_ns)
-        until_ns = _until(now_ns, due_ns, self._plan.epoch_ns, end_ns, len(self._plan.specs))
+        until_ns = _until(now_ns, due_ns, self._plan.epoch_ns, end_ns, self._steps)
         at = bisect_right(self._looks, now_ns)  # the next instant of which reports will be wanted [EP-6]
         return min(until_ns, self._looks[at]) if at < len(self._looks) else until_ns
 

@@ -192,8 +192,8 @@ class Guest:
         return self.end is not None or self._settled_first().touches_heap()
 
     def boots_until_ns(self, progress_ns: int, ballooned_pages: int) -> int:
-        """Before when its boot certainly does not fail, if its balloon came on at `progress_ns` last, and at the most has
-        `ballooned_pages`.
+        """Before when its boot certainly does not fail, if its balloon came on at `progress_ns` last, and never has
+        more than `ballooned_pages`.
         """
         if self._sequence.kernel_up_ns < NEVER:
             return self.barrier_panic_ns(progress_ns, progress_ns) if self.waits_for_balloon else NEVER

@@ -60,7 +60,7 @@ EXACT = 24  # or as many as it needs
 UNTIL = 25  # batches that are due later are not its own to make (fault.py, guest_demand.py)
 PART = 26  # pages of its latest batch
 FOLLOWED = 27  # what its end leads to
-# GROWS: page i is due no sooner than at WANTED + (FIRST_RISE + i) RISE_NUM / RISE_DEN, rounded up, if that adds anything;
+# GROWS: page i is due no sooner than WANTED + (FIRST_RISE + i) RISE_NUM / RISE_DEN, rounded up, if that adds anything,
 # and none after UNTIL, when the stream is over.
 WANTED = 28
 FIRST_RISE = 29
@@ -286,9 +286,7 @@ def _size(c: Ints, b: PageBooks, p: Ints, at: int, max_share: float, floor_share
             return -1
         if kind == KERNEL and p[at + DONE] + size > p[at + STRIP_PAGES] and _room(c, b) < c[RESIDENT]:
             return -1
-    if HOLDS <= kind <= DIRTIES and (
-        c[HELD] > c[RESIDENT] or size > _room(c, b) - c[HELD] or size > _free(c, b)
-    ):
+    if HOLDS <= kind <= DIRTIES and (c[HELD] > c[RESIDENT] or size > _room(c, b) - c[HELD] or size > _free(c, b)):
         return -1
     return int(size)
 

@@ -7,15 +7,16 @@ import pytest
 from podcluster.cluster.asks import Forecasts
 from podcluster.cluster.plan import (
     S_PER_GIB_BOOTED,
-    S_PER_GIB_HOUR,
+    S_PER_INSTANT,
+    S_PER_MACHINE_HOUR,
     choose_engine,
+    estimate,
     make_plan,
-    work_s,
 )
 from podcluster.cluster.pool import InlinePool
 from podcluster.cluster.progress import Silent
-from podcluster.cluster.run import run
-from podcluster.config import Config
+from podcluster.cluster.run import count_steps, run
+from podcluster.config import CONTROLLERS, Config
 from podcluster.host.domain import need_memory_pages
 from podcluster.placement.hosts import Stay, unplaced
 from podcluster.placement.policy import make_policy
@@ -108,7 +109,7 @@ def test_hosts_are_looked_at_on_a_grid_that_fits_the_run(
         (("cluster.hosts=1",), 2, "inline", 0, "one host"),
         ((), 1, "inline", 0, "one CPU"),
         (("study.duration_s=600",), 2, "inline", 0, "small work"),
-        (("study.duration_s=8640000",), 2, "ray", 2, "2 actors on 2 CPUs"),
+        (("study.duration_s=8640000", "controller=esx"), 2, "ray", 2, "2 actors on 2 CPUs"),
     ],
 )
 def test_engine_auto_says_where_and_why(
@@ -122,13 +123,37 @@ def test_engine_auto_says_where_and_why(
     assert why in choice.why
 
 
-def test_work_is_a_boot_and_the_time_a_machine_is_there(make_config: MakeConfig) -> None:
-    """1 GiB from 600 s to 4200 s is a boot and one GiB-hour; one without departure stays to the end."""
-    config = make_config("study.duration_s=7800", "cluster.hosts=1")
+def test_work_is_boots_and_what_happens_to_machines_that_are_there(make_config: MakeConfig) -> None:
+    """1 GiB from 600 s to 4200 s is a boot, an hour of its controller and its demand; one without departure stays to
+    the end.
+    """
+    config = make_config("study.duration_s=7800", "cluster.hosts=1", "controller=squeezed")
     gib = PAGES_PER_GIB // 2  # `machine` promises twice its memory
     leaves = Workload((machine(0, 600.0, 4200.0, pages=gib),))
     stays = Workload((machine(0, 600.0, pages=gib),))
-    boot, hour = S_PER_GIB_BOOTED, S_PER_GIB_HOUR
-    assert work_s(make_plan(config, leaves, 1), leaves) == pytest.approx(boot + hour)
-    assert work_s(make_plan(config, stays, 1), stays) == pytest.approx(boot + 2 * hour)
+    hour, demand = S_PER_MACHINE_HOUR["squeezed"], S_PER_INSTANT * len(leaves.requests[0].demand.t_ns)
+    assert estimate(make_plan(config, leaves, 1), leaves) == pytest.approx((S_PER_GIB_BOOTED, demand + hour))
+    assert estimate(make_plan(config, stays, 1), stays) == pytest.approx((S_PER_GIB_BOOTED, demand + 2 * hour))
     assert make_plan(config, stays, 1).duration_ns == 7800 * NS_PER_S
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_every_controller_has_an_estimate(name: str) -> None:
+    """A new one comes with how long its looks take."""
+    assert name in S_PER_MACHINE_HOUR
+
+
+def test_steps_are_of_about_equal_work_but_where_samples_wait_in_memory(make_config: MakeConfig) -> None:
+    """A day of few machines is one step, of machines whose controller looks at guests many; samples are written 25
+    times a run at the least.
+    """
+
+    def steps(*overrides: str) -> int:
+        config = make_config("study.duration_s=86400", "cluster.hosts=1", *overrides)
+        workload = Workload(tuple(machine(i, 0.0, pages=PAGES_PER_GIB) for i in range(50)))
+        return count_steps(make_plan(config, workload, 1), workload)
+
+    assert steps("study.telemetry_s=0") == 1
+    assert steps("study.telemetry_s=0", "controller=mom") == 2
+    assert steps("study.telemetry_s=0", "controller=esx") == 22
+    assert steps() == 25

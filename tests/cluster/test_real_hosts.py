@@ -74,8 +74,7 @@ def test_merging_empty_epochs_changes_no_byte(
 ) -> None:
     """[EP-1] on real hosts: every epoch of 10 s on its own."""
     monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
-    monkeypatch.setattr(run_module, "FEWEST_STEPS", 10**18)
-    monkeypatch.setattr(run_module, "MOST_STEPS", 10**18)
+    monkeypatch.setattr(run_module, "count_steps", lambda *_: 10**18)
     run_study([Cell(config=make_config(*TINY, "engine=inline"))], out_dir=tmp_path)
     assert digest(tmp_path) == inline_digest
 
@@ -144,8 +143,7 @@ def test_merging_empty_epochs_changes_no_byte_through_failures(
 ) -> None:
     """[EP-1] of the stormy study: every epoch of 10 s on its own."""
     monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
-    monkeypatch.setattr(run_module, "FEWEST_STEPS", 10**18)
-    monkeypatch.setattr(run_module, "MOST_STEPS", 10**18)
+    monkeypatch.setattr(run_module, "count_steps", lambda *_: 10**18)
     run_study([Cell(config=make_config(*STORMY, "engine=inline"))], out_dir=tmp_path)
     assert digest(tmp_path) == stormy_digest
 
@@ -207,8 +205,7 @@ def test_moving_domains_changes_no_byte_wherever_hosts_live(
     run_study([Cell(config=make_config(*story, "engine=ray", "engine.hosts_per_actor=1"))], out_dir=tmp_path / "ray")
     assert digest(tmp_path / "ray") == digest(tmp_path / "here")
     monkeypatch.setattr(run_module, "MOST_MERGED_NS", 0)
-    monkeypatch.setattr(run_module, "FEWEST_STEPS", 10**18)
-    monkeypatch.setattr(run_module, "MOST_STEPS", 10**18)
+    monkeypatch.setattr(run_module, "count_steps", lambda *_: 10**18)
     run_study([Cell(config=make_config(*story, "engine=inline"))], out_dir=tmp_path / "apart")
     assert digest(tmp_path / "apart") == digest(tmp_path / "here")
 

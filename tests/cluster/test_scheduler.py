@@ -139,8 +139,7 @@ def test_merging_empty_epochs_changes_no_row(keys: dict[str, Any], monkeypatch: 
     tables, steps = [], []
     for most_ns in (0, 10**18):
         monkeypatch.setattr(run_module, "MOST_MERGED_NS", most_ns)
-        monkeypatch.setattr(run_module, "FEWEST_STEPS", 10**18)
-        monkeypatch.setattr(run_module, "MOST_STEPS", 10**18)
+        monkeypatch.setattr(run_module, "count_steps", lambda *_: 10**18)
         outcome, sink = play(plan, workload)
         tables.append(physics(sink))
         steps.append(outcome.steps)
