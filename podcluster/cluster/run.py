@@ -70,10 +70,9 @@ from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
 # So that progress moves and no message takes long, no more than an hour is merged; in long runs, a part of the run.
 MOST_MERGED_NS = 3600 * NS_PER_S
-STEP_S = 0.5  # of one core, about, for each part;
-WRITING_STEPS = 25  # and where samples of a part wait in memory to be written, so many parts at the least for few hosts
-MOST_STEPS = 100  # and at the most for many
-HOSTS_PER_STEP = 16
+STEP_S = 0.5  # of one core, about, for each part, ...
+MOST_STEPS = 100  # ... but no more parts than that,
+STEP_ROWS = 1 << 20  # and no more samples in one of them: they are all in memory before they are written
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +108,12 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
 
 def count_steps(plan: Plan, workload: Workload) -> int:
     """Into how many steps a run in which nothing is due is cut."""
-    most = min(WRITING_STEPS + len(plan.specs) // HOSTS_PER_STEP, MOST_STEPS)
-    return most if plan.write_samples else min(max(1, ceil(estimate(plan, workload).life_s / STEP_S)), most)
+    steps = min(ceil(estimate(plan, workload).life_s / STEP_S), MOST_STEPS)
+    rows = 0
+    if plan.write_samples:
+        a_look = 1 + len(plan.specs) + (len(workload.requests) if plan.hosts.machine_samples else 0)
+        rows = plan.duration_ns // plan.hosts.telemetry_ns * a_look
+    return max(1, steps, ceil(rows / STEP_ROWS))
 
 
 def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int, steps: int) -> int:

@@ -21,14 +21,42 @@ from podcluster.records.values import Int64Array
 
 
 class _Look(NamedTuple):
-    """Machines at `instants` instants of the grid from `first_ns` on, in order of domain_id."""
+    """Machines of a host at `instants` instants of its grid from `first_ns` on, in order of domain_id."""
 
+    host_id: int
+    grid_ns: int
     first_ns: int
     instants: int
     domain_ids: list[int]
     targets: list[int]
     owned: list[int]
     wanted: list[int | OnGrid]  # a number while it boots
+
+    @property
+    def t_ns(self) -> Int64Array:
+        """int64[instants]."""
+        return self.first_ns + self.grid_ns * np.arange(self.instants, dtype=np.int64)
+
+    @property
+    def rows(self) -> int:
+        """Machines at each of them."""
+        return len(self.domain_ids)
+
+    def part(self, first: int, instants: int) -> _Look:
+        """So many instants of it, from number `first` on."""
+        return self._replace(first_ns=self.first_ns + first * self.grid_ns, instants=instants)
+
+    def fill(self, columns: Int64Array) -> None:
+        """Put its rows into [column, instant, machine]."""
+        by_name = dict(zip(MachineSampleBlock.NAMES, columns, strict=True))
+        by_name["t_ns"][:] = self.t_ns.reshape(-1, 1)
+        by_name["host_id"][:] = self.host_id
+        by_name["domain_id"][:] = self.domain_ids
+        by_name["target_pages"][:] = self.targets
+        by_name["owned_pages"][:] = self.owned
+        for machine, wanted in enumerate(self.wanted):
+            at_each = wanted if isinstance(wanted, int) else wanted.at_each(self.first_ns, self.instants)
+            by_name["demanded_pages"][:, machine] = at_each
 
 
 class MachineLooks:
@@ -54,6 +82,8 @@ class MachineLooks:
             return
         there = sorted(residents, key=lambda one: one.request.domain_id)
         look = _Look(
+            self._host_id,
+            self._grid_ns,
             first_ns,
             count,
             [one.request.domain_id for one in there],
@@ -91,27 +121,6 @@ class MachineLooks:
         looks, self._looks = [look for look in self._looks if look.domain_ids], []
         if not looks:
             return NO_MACHINE_SAMPLES
-        rows = sum(look.instants * len(look.domain_ids) for look in looks)
-        columns = np.empty((len(MachineSampleBlock.NAMES), rows), dtype=np.int64)
-        upto = 0
-        for look in looks:
-            first, upto = upto, upto + look.instants * len(look.domain_ids)
-            self._fill(look, columns[:, first:upto].reshape(len(columns), look.instants, len(look.domain_ids)))
-        return MachineSampleBlock(columns)
-
-    def _fill(self, look: _Look, columns: Int64Array) -> None:
-        """Put a look's rows into [column, instant, machine]."""
-        count = look.instants
-        by_name = dict(zip(MachineSampleBlock.NAMES, columns, strict=True))
-        by_name["t_ns"][:] = (look.first_ns + self._grid_ns * np.arange(count, dtype=np.int64)).reshape(-1, 1)
-        by_name["host_id"][:] = self._host_id
-        by_name["domain_id"][:] = look.domain_ids
-        by_name["target_pages"][:] = look.targets
-        by_name["owned_pages"][:] = look.owned
-        wanted = [self._at_each(one, look.first_ns, count) for one in look.wanted]
-        np.stack(wanted, axis=1, out=by_name["demanded_pages"])
-
-    @staticmethod
-    def _at_each(wanted: int | OnGrid, first_ns: int, count: int) -> Int64Array:
-        """What a machine wants at each instant."""
-        return np.full(count, wanted, np.int64) if isinstance(wanted, int) else wanted.at_each(first_ns, count)
+        if len(looks) == 1:
+            return MachineSampleBlock.from_source(looks[0])
+        return MachineSampleBlock.join(map(MachineSampleBlock.from_source, looks))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +38,7 @@ RESULTS: Final = "results"
 PART: Final = "part-0.parquet"
 TABLES_OF_A_CELL: Final = tuple(table for table, spec in TABLES.items() if not spec.of_sweep)
 BUFFER_ROWS: Final = 10_000
+PIECE_ROWS: Final = 1 << 18  # samples of a row group: few enough to stay near a core from their making to the file
 MOST_WRITING: Final = 3  # parts of a table that wait to be written
 BLOCK_ROWS: Final = 1_000  # samples that are worth columns of their own rather than a copy
 READ_ROWS: Final = 100_000
@@ -212,18 +213,24 @@ class _TableWriter:
     # What follows is the thread's until it is done: nobody else looks at the parts and the file meanwhile.
 
     def _turn(self, rows: Sequence[Any], replication: int | None) -> None:
+        for part in self._as_columns(rows, replication):
+            keys = _keys(self._table, part)
+            follows = keys if self._last_key is None else np.concatenate((self._last_key, keys), axis=1)
+            self._in_order = self._in_order and _ascends(follows)
+            self._last_key = keys[:, -1:]
+            self._parts.append(part)
+            self._part_rows += part.num_rows
+            # Small results stay in memory and are written once; large ones go to disk as they come.
+            if self._part_rows >= 10 * BUFFER_ROWS:
+                self._flush()
+
+    def _as_columns(self, rows: Sequence[Any], replication: int | None) -> Iterator[pa.Table]:
+        """Tables of these rows; of samples so many at a time as a core has at hand while it turns them."""
+        pieces: Iterable[Sequence[Any]] = (rows,)
         if isinstance(rows[0], RowBlock):
-            rows = rows[0] if len(rows) == 1 else type(rows[0]).join(rows)
-        part = tables.to_arrow(self._table, rows, self._cell, replication, self._axes, self._schema)
-        keys = _keys(self._table, part)
-        follows = keys if self._last_key is None else np.concatenate((self._last_key, keys), axis=1)
-        self._in_order = self._in_order and _ascends(follows)
-        self._last_key = keys[:, -1:]
-        self._parts.append(part)
-        self._part_rows += len(rows)
-        # Small results stay in memory and are written once; large ones go to disk as they come.
-        if self._part_rows >= 10 * BUFFER_ROWS:
-            self._flush()
+            pieces = (rows[0] if len(rows) == 1 else type(rows[0]).join(rows)).pieces(PIECE_ROWS)
+        for piece in pieces:
+            yield tables.to_arrow(self._table, piece, self._cell, replication, self._axes, self._schema)
 
     def _flush(self) -> None:
         import pyarrow.parquet as pq

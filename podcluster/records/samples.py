@@ -11,9 +11,9 @@ Departs     A sample that sums over all hosts has host_id -1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, Self, overload
+from typing import Any, ClassVar, Final, Protocol, Self, overload
 
 import numpy as np
 
@@ -50,35 +50,66 @@ class MachineSampleRow:
     demanded_pages: int = column("pages", "What it wants: W(t); while it boots, what it has taken.")
 
 
+class Source(Protocol):
+    """Where rows come from that nobody has looked at yet: as many at each of some instants."""
+
+    @property
+    def t_ns(self) -> Int64Array:
+        """int64[instants], ascending."""
+
+    @property
+    def rows(self) -> int:
+        """How many at each instant."""
+
+    def part(self, first: int, instants: int) -> Source:
+        """Those of so many instants, from number `first` on."""
+
+    def fill(self, columns: Int64Array) -> None:
+        """Put them into int64[column, instant, row]."""
+
+
 class RowBlock(Sequence[Any]):
     """Many rows of numbers by column: a long run has millions, which never are objects on their way.
 
-    As a sequence it is the rows one by one, for who looks at a few.
+    As a sequence it is the rows one by one, for who looks at a few. Columns are made once somebody looks, who may be a
+    thread that writes: put together from those of hosts, or filled where they are to be.
     """
 
-    __slots__ = ("_columns", "_hosts", "_rows")
+    __slots__ = ("_columns", "_hosts", "_rows", "_source")
     ROW: ClassVar[type[Any]]
     NAMES: ClassVar[tuple[str, ...]]  # of its fields, in order
+    _columns: Int64Array | None
+    _hosts: Sequence[Self]  # whose rows it is, or
+    _source: Source | None  # where they come from, while nobody has looked
+    _rows: int
 
     def __init__(self, columns: Int64Array) -> None:
-        self._columns: Int64Array | None = columns
-        self._hosts: Sequence[Self] = ()  # whose rows it is, while nobody has looked
-        self._rows = int(columns.shape[1])
+        self._set(columns, (), None, int(columns.shape[1]))
+
+    def _set(self, columns: Int64Array | None, hosts: Sequence[Self], source: Source | None, rows: int) -> None:
+        self._columns, self._hosts, self._source, self._rows = columns, hosts, source, rows
 
     @property
     def columns(self) -> Int64Array:
         """int64[column, row], a line for each field of ROW."""
         if self._columns is None:
-            self._columns, self._hosts = _in_time(self._hosts), ()
+            columns = _in_time(self._hosts) if self._source is None else _filled(len(self.NAMES), [self._source])
+            self._set(columns, (), None, self._rows)
+            return columns
         return self._columns
 
     @classmethod
     def by_instant(cls, hosts: Sequence[Self]) -> Self:
-        """The samples of hosts or their machines, given in host_id order, in order of time and host: put so once
-        somebody looks, who may be a thread that writes.
-        """
-        block = cls(hosts[0].columns)
-        block._columns, block._hosts, block._rows = None, hosts, sum(len(one) for one in hosts)
+        """The samples of hosts or their machines, given in host_id order, in order of time and host."""
+        block = cls.__new__(cls)
+        block._set(None, hosts, None, sum(len(one) for one in hosts))
+        return block
+
+    @classmethod
+    def from_source(cls, source: Source) -> Self:
+        """These rows, in order of time."""
+        block = cls.__new__(cls)
+        block._set(None, (), source, len(source.t_ns) * source.rows)
         return block
 
     @classmethod
@@ -96,6 +127,19 @@ class RowBlock(Sequence[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.columns,)  # as `Sent`
+
+    def pieces(self, rows: int) -> Iterator[Self]:
+        """The same rows in blocks of about so many, each made when it is asked for."""
+        sources = _alike(self._hosts) if self._columns is None else []
+        if not sources:
+            for first in range(0, len(self), rows):
+                yield self[first : first + rows]
+            return
+        instants, width = len(sources[0].t_ns), sum(one.rows for one in sources)
+        step = max(1, rows // width)
+        for first in range(0, instants, step):
+            parts = [one.part(first, min(step, instants - first)) for one in sources]
+            yield type(self)(_filled(len(self.NAMES), parts))
 
     def column(self, name: str) -> Int64Array:
         """One column, int64[rows]."""
@@ -127,6 +171,8 @@ class RowBlock(Sequence[Any]):
 def _in_time(hosts: Sequence[RowBlock]) -> Int64Array:
     """The columns of all, in order of time and host."""
     kind = type(hosts[0])
+    if sources := _alike(hosts):
+        return _filled(len(kind.NAMES), sources)
     at = kind.NAMES.index("t_ns")
     apart = [piece for piece in map(_instants_apart, hosts) if piece is not None]
     times = [piece[at, :, 0] for piece in apart]
@@ -135,6 +181,24 @@ def _in_time(hosts: Sequence[RowBlock]) -> Int64Array:
     joined = kind.join(hosts).columns
     # `take` leaves each column in one piece, as it is written; an index of the second axis would put rows together.
     return np.take(joined, np.argsort(joined[at], kind="stable"), axis=1)
+
+
+def _alike(hosts: Sequence[RowBlock]) -> list[Source]:
+    """Where the rows of all come from, if nobody has looked at any and all have them at the same instants."""
+    sources = [one._source for one in hosts if one._source is not None]
+    same = len(sources) == len(hosts) and all(np.array_equal(one.t_ns, sources[0].t_ns) for one in sources[1:])
+    return sources if same else []
+
+
+def _filled(columns: int, sources: Sequence[Source]) -> Int64Array:
+    """The rows of all, which have them at the same instants, in order of time and source."""
+    instants = len(sources[0].t_ns)
+    filled = np.empty((columns, instants, sum(one.rows for one in sources)), dtype=np.int64)
+    upto = 0
+    for one in sources:
+        first, upto = upto, upto + one.rows
+        one.fill(filled[:, :, first:upto])
+    return filled.reshape(columns, -1)
 
 
 def _instants_apart(block: RowBlock) -> Int64Array | None:

@@ -143,9 +143,9 @@ def test_every_controller_has_an_estimate(name: str) -> None:
     assert name in S_PER_MACHINE_HOUR
 
 
-def test_steps_are_of_about_equal_work_but_where_samples_wait_in_memory(make_config: MakeConfig) -> None:
-    """A day of few machines is one step, of machines whose controller looks at guests many; samples are written 25
-    times a run at the least.
+def test_steps_are_of_about_equal_work_and_of_no_more_samples_than_fit(make_config: MakeConfig) -> None:
+    """A day of few machines is one step, of machines whose controller looks at guests many; of samples no more than a
+    million are in one.
     """
 
     def steps(*overrides: str) -> int:
@@ -153,7 +153,7 @@ def test_steps_are_of_about_equal_work_but_where_samples_wait_in_memory(make_con
         workload = Workload(tuple(machine(i, 0.0, pages=PAGES_PER_GIB) for i in range(50)))
         return count_steps(make_plan(config, workload, 1), workload)
 
-    assert steps("study.telemetry_s=0") == 1
-    assert steps("study.telemetry_s=0", "controller=mom") == 2
-    assert steps("study.telemetry_s=0", "controller=esx") == 22
-    assert steps() == 25
+    assert steps() == 1
+    assert steps("controller=mom") == 2
+    assert steps("controller=esx") == 22
+    assert steps("study.telemetry_s=1", "study.machine_samples=true") == 5  # 86,400 of 52 each
