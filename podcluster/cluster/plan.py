@@ -34,7 +34,7 @@ S_PER_GIB_BOOTED: Final = 0.001
 S_PER_INSTANT: Final = 5e-7  # of a demand
 S_PER_MACHINE_HOUR: Final = {
     "static": 0.0,
-    "squeezed": 0.00005,
+    "squeezed": 0.000002,
     "proxmox": 0.0004,
     "mom": 0.0007,
     "hyperv": 0.0008,

@@ -4,6 +4,8 @@ What        `Agenda`, the queue of instants and how far time has come.
 Units       ns of simulated time.
 Order       By (time, domid, order of entry); the host's own acts stand at domid 0, before those of guests.
 Invariants  [HM-4] time never runs backwards: nothing is carried out before what was.
+            [AG-2] a guest may stand here later than it acts: as long as nobody sees what it does, and up to `lags_ns`.
+                   Who takes it out, or is about to change anything of it, lets it catch up first.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Agenda:
         self._queue: list[tuple[int, int, int]] = []  # (instant, domid, stamp)
         self._stamp = 0
         self._acts: dict[int, tuple[int, Callable[[int], None]]] = {}  # the host's own, by stamp
+        self.lags_ns = 0  # up to then what nobody sees may wait [AG-2]
         self.reached_ns = 0  # instant of the latest thing that touched the heap, or of the clock [HM-4]
 
     def reach(self, at_ns: int) -> None:
@@ -85,9 +88,9 @@ class Agenda:
         return found
 
     def put_guest(self, resident: Resident) -> None:
-        """A guest acts next when it says; what stood here for it before is void."""
+        """A guest acts next when it says, or when anybody sees it; what stood here for it before is void."""
         self._stamp += 1
-        at_ns = resident.queue(self._stamp)
+        at_ns = resident.queue(self._stamp, self.lags_ns)
         if at_ns < NEVER:
             heapq.heappush(self._queue, (at_ns, resident.domain.domid, self._stamp))
 

@@ -215,11 +215,6 @@ class Balloon:
         return self._phase == FINISH or (self._phase not in (START, STUCK) and self.need >= 0)
 
     @property
-    def most_pages(self) -> int:
-        """Pages that it has at the most until it is told something else, if it `gives`."""
-        return max(self._goal, self._memory.ballooned_pages)
-
-    @property
     def inflates(self) -> bool:
         """Its next act gives pages back."""
         return self._phase == WORK and self.need > 0

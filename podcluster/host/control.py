@@ -88,9 +88,17 @@ class MarkUncooperative(Protocol):
         """`memory/uncooperative` was written, or removed."""
 
 
+class CatchUp(Protocol):
+    """Let a guest do what nobody had to see yet."""
+
+    def __call__(self, at_ns: int, resident: Resident) -> None:
+        """All that it does before `at_ns`."""
+
+
 class Hands(NamedTuple):
     """What a controller's hands do on the host."""
 
+    catch_up: CatchUp
     build: Build
     turn_away: TurnAway
     target_written: TargetWritten
@@ -317,6 +325,7 @@ class Control:
             return
         resident, books = residents[action.domid], self._books[action.domid]
         domain = resident.domain
+        self.hands.catch_up(at_ns, resident)
         if isinstance(action, Limit):
             toolstack.set_limit(self._machine, domain, action.limit_pages)
             books.limit_pages = action.limit_pages

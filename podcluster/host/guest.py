@@ -191,15 +191,20 @@ class Guest:
         """
         return self.end is not None or self._settled_first().touches_heap()
 
-    def boots_until_ns(self, progress_ns: int, ballooned_pages: int) -> int:
-        """Before when its boot certainly does not fail, if its balloon came on at `progress_ns` last, and never has
-        more than `ballooned_pages`.
-        """
+    def boots_until_ns(self, progress_ns: int) -> int:
+        """Before when its boot certainly does not fail, if its balloon came on at `progress_ns` last."""
         if self._sequence.kernel_up_ns < NEVER:
             return self.barrier_panic_ns(progress_ns, progress_ns) if self.waits_for_balloon else NEVER
-        if not self.memory.leaves_room_for_kernel(ballooned_pages):
+        if not self.memory.has_room_for_kernel:  # if it has, no balloon takes that from it
             return self.next_ns
         return self.next_ns + TIMEOUT_NS if self.waits_for_balloon else NEVER
+
+    @property
+    def shows_ns(self) -> int:
+        """Before when its boot certainly comes to nothing that others see: no stage of it ends. NEVER once it is up."""
+        if self.boot_done_ns is not None:
+            return NEVER
+        return min((one.ends_ns for one in self._sequence.streams if one.next_ns < NEVER), default=self.next_ns)
 
     @property
     def balloons_next(self) -> bool:

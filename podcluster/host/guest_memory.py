@@ -298,11 +298,7 @@ class GuestMemory:
     @property
     def has_room_for_kernel(self) -> bool:
         """Whether all that the kernel needs for itself is there: if not, it cannot boot."""
-        return self.leaves_room_for_kernel(self.ballooned_pages)
-
-    def leaves_room_for_kernel(self, ballooned_pages: int) -> bool:
-        """Whether it would be with so many pages in the balloon."""
-        return self.ram_pages - ballooned_pages - self.kernel_pages - self.resident >= 0
+        return self.room - self.resident >= 0
 
     def take_kernel(self, pages: int) -> int:
         """Allocate pages that the kernel keeps; pages done."""

@@ -483,6 +483,8 @@ def _take(
     if wrote < 0:
         return False
     left = size - wrote
+    if kind == DIRTIES and left == 0:  # others have left it nothing; all that is held stays so
+        c[FLOOR] = c[HELD]
     if kind == WRITES or kind == SCRUBBING or left == 0:
         return True
     lives = _occupy(h, g, b, c, left, pieces)

@@ -114,6 +114,7 @@ class HostModel:
         self._coalesce = host.check != "step" if coalesce is None else coalesce
         self._takes_by_turns = host.era != RFC2009 and host.scrub_on_free
         self._now_ns = 0
+        self._until_ns = 0  # the end of the call of `advance`
         self._unminded_ns = 0  # before then all that the cluster asks for in this call is to start domains
         self._view: HostView | None = None
         self._machine = machine(host, spec.ram_pages)
@@ -186,11 +187,14 @@ class HostModel:
         )
         if self._control is not None:
             self._control.hands = Hands(
+                self._catch_up,
                 self._lifecycle.build,
                 self._lifecycle.turn_away,
                 self._targets.written,
                 self._targets.mark_uncooperative,
             )
+        # A guest that nobody sees acts later than it says [AG-2].
+        self._lags = self._coalesce and self._control is not None and self._control.wakes == "memory"
 
     # -- the only way in ---------------------------------------------------------------------------------------------
 
@@ -203,6 +207,7 @@ class HostModel:
             )
         # A stable sort keeps the order given among commands of one instant.
         ordered = sorted(commands, key=lambda one: one.at_ns)
+        self._until_ns = until_ns
         others = iter([command.at_ns for command in ordered if not isinstance(command, StartDomain)])
         self._unminded_ns = next(others, until_ns + 1)
         for command in ordered:
@@ -289,8 +294,13 @@ class HostModel:
 
     def _drain(self, before_ns: int, past_ns: int = 0) -> None:
         """All acts of guests before `before_ns`, and before `past_ns` those that no sample has to wait for [GS-4]."""
+        self._agenda.lags_ns = self._may_lag_until()
         while (act := self._agenda.take_guest(before_ns)) is not None:
             at_ns, resident = act
+            if resident.due_ns < at_ns:
+                unseen_ns = max(at_ns, min(resident.unseen_ns, before_ns))
+                self._run_by_itself(resident.due_ns, resident, unseen_ns, past_ns)
+                continue
             guest = resident.guest
             if guest.end is not None:
                 self._lifecycle.end_by_itself(resident)
@@ -318,6 +328,20 @@ class HostModel:
             if touches_heap:
                 self._targets.check_limit(at_ns, resident)
             self._acted(at_ns, resident, shown, heap=touches_heap)
+
+    def _may_lag_until(self) -> int:
+        """Up to when what nobody sees may wait [AG-2]: to the next sample, to what the cluster asks for, to the end.
+
+        Where a controller looks at what domains own, and at no more, most looks of it need not wait for most guests.
+        """
+        if not self._lags or self._migrations.due_ns < NEVER:
+            return 0
+        return min(self._recorder.next_look_ns - 1, self._unminded_ns - 1, self._until_ns)
+
+    def _catch_up(self, at_ns: int, resident: Resident) -> None:
+        """All that a guest does before `at_ns`, of which somebody is about to change something."""
+        if resident.due_ns < at_ns:
+            self._run_by_itself(resident.due_ns, resident, at_ns, 0)
 
     def _go_past(self, past_ns: int) -> None:
         """Let all guests whose next acts no sample has to wait for do them, so that samples are taken together."""
@@ -378,13 +402,13 @@ class HostModel:
         able = []
         for one in self._residents.running.values():
             takes = one.guest.takes
-            if not takes and one.guest.next_ns <= last_ns:
+            if not takes and max(one.guest.next_ns, one.unseen_ns) <= last_ns:
                 self._clear_way(one, before_ns, past_ns)
                 takes = one.guest.takes
             if takes and not one.domain.short_of_tables:
                 able.append(one)
             else:
-                last_ns = min(last_ns, one.guest.next_ns - 1)
+                last_ns = min(last_ns, max(one.guest.next_ns, one.unseen_ns) - 1)
         owned_of = self._recorder.owned_of
         able = [one for one in able if one.guest.next_ns <= last_ns]
         if not able:
@@ -400,6 +424,8 @@ class HostModel:
                 shown = self._attention.shown(one)
                 one.guest.took(taker)
                 self._targets.check_limit(taker.last_ns, one)
+                if one.guest.next_ns < before_ns and not one.guest.next_touches_heap:
+                    self._run(one, before_ns, past_ns)
                 self._acted(taker.first_ns, one, shown, heap=True)
             else:
                 self._agenda.put_guest(one)

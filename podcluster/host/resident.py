@@ -13,6 +13,7 @@ from podcluster.host.balloon import Balloon
 from podcluster.host.domain import Domain
 from podcluster.host.guest import Guest
 from podcluster.host.guest_memory import GuestMemory
+from podcluster.host.streams import NEVER
 from podcluster.records.machines import MachineRequest
 
 
@@ -27,7 +28,9 @@ class Resident:
     balloon: Balloon | None
     linux: bool  # whose balloon driver it has
     queued: int = 0  # stamp of its entry in the queue; older entries are void
-    takes_ns: int = 0  # before when it certainly takes nothing from the host's heap, as of then
+    due_ns: int = 0  # when it acts next, as of then;
+    takes_ns: int = 0  # before when it certainly takes nothing from the host's heap;
+    unseen_ns: int = 0  # before when it leaves the heap alone, and shows nothing new to who looks at what domains own
     moved: bool = False  # a controller has changed its target
     pinned: bool = False  # its dynamic range is its minimum alone: it is about to migrate (D4.7)
 
@@ -52,13 +55,14 @@ class Resident:
         up = self.guest.boot_done_ns is not None and self._stays
         return up and (served or memory.entry_count == 0) and (self.balloon is None or self.balloon.idle)
 
-    def queue(self, stamp: int) -> int:
-        """It is entered in the queue, to act when it says; what it says now holds until it acts or is told something,
-        for then it is entered anew.
+    def queue(self, stamp: int, lags_ns: int) -> int:
+        """It is entered in the queue, to act when it says, or as late as by `lags_ns` if nobody sees it before; what it
+        says now holds until it acts or is told something, for then it is entered anew.
         """
         next_ns = self.guest.next_ns
-        self.queued, self.takes_ns = stamp, self._takes_ns(next_ns)
-        return next_ns
+        self.queued, self.due_ns, self.takes_ns = stamp, next_ns, self._takes_ns(next_ns)
+        self.unseen_ns = self._unseen_ns(next_ns) if next_ns < lags_ns else next_ns
+        return max(next_ns, min(self.unseen_ns, lags_ns))
 
     def _takes_ns(self, next_ns: int) -> int:
         """Before when it takes nothing from the host's heap, and does not end: as long as its boot does not fail, while
@@ -68,9 +72,16 @@ class Resident:
         safe = self.memory.debt <= 0 and self._stays and not self.domain.short_of_tables
         if guest.end is not None or not safe or not (balloon is None or balloon.gives):
             return next_ns
-        if balloon is None:
-            return guest.boots_until_ns(0, self.memory.ballooned_pages)
-        return guest.boots_until_ns(balloon.progress_ns, balloon.most_pages)
+        return guest.boots_until_ns(balloon.progress_ns if balloon is not None else 0)
+
+    def _unseen_ns(self, next_ns: int) -> int:
+        """Before when only its own memory changes, by accesses that are served from its cache."""
+        balloon = self.balloon
+        served = self.memory.lock.served_page_ns is not None or self.memory.entry_count == 0
+        if not served or (balloon is not None and balloon.waits_for_memory):
+            return next_ns
+        balloons_ns = balloon.next_ns if balloon is not None else NEVER
+        return max(next_ns, min(self.takes_ns, self.guest.shows_ns, balloons_ns))
 
 
 @dataclass(frozen=True, slots=True)

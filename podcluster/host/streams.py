@@ -158,6 +158,11 @@ class Stage:
         self._pace = pace
         self.next_ns = pace.start_ns if pace.pages else pace.end_ns
 
+    @property
+    def ends_ns(self) -> int:
+        """When it is over at the earliest."""
+        return self._pace.end_ns
+
     def touches_heap(self) -> bool:
         """Never: populating takes from the domain's own cache."""
         return False

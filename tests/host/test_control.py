@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podcluster.config import CONTROLLERS, ControllerConfig, HostConfig
-from podcluster.records.commands import Close, Command
+from podcluster.records.commands import Close, Command, SetTarget
 from podcluster.records.reports import HostReport
 from podcluster.units import PAGES_PER_MIB, s_to_ns
-from tests.host.lives import guest_config, host_model, live, request, rows, start
+from tests.host.lives import curve, guest_config, host_model, live, request, rows, start
 from tests.host.test_model import END_S, commands, guest_classes
 
 MIB = PAGES_PER_MIB
@@ -63,6 +63,21 @@ def test_idle_looks_may_be_skipped(name: str, classes: list[Any], given: list[Co
     """
     singly = whole_life(name, classes, given, check="step", coalesce=False)
     assert whole_life(name, classes, given, coalesce=True) == singly
+
+
+def test_who_dirties_all_keeps_what_others_left_nothing_of() -> None:
+    """HM-1: demand takes the last pages that were free, at the instant at which the application wanted them."""
+    guest = guest_config(
+        "linux",
+        dirty_all=True,
+        swap={"mib": 0},
+        balloon={"start_s": [0.0, 6.0], "rate_pages_per_s": [300, 20000], "scrub": False, "boot_barrier": False},
+        page_cache={"rate_mib_per_s": 0},
+    )
+    machine = request(0, "linux", 24, 24, curve((0, 17), (10, 15)), hold_ns=0)
+    given: list[Command] = [start(machine, 0.1), SetTarget(s_to_ns(9.3), 0, 20 * MIB)]
+    singly = whole_life("squeezed", [guest], given, check="step", coalesce=False)
+    assert whole_life("squeezed", [guest], given, coalesce=True) == singly
 
 
 @pytest.mark.parametrize("name", MOVING)

@@ -131,6 +131,19 @@ def test_running_guests_ahead_changes_nothing(classes: list[Any], given: list[Co
     assert whole_life(classes, given, coalesce=True, host=host) == singly
 
 
+def test_a_boot_that_fails_comes_in_its_turn() -> None:
+    """HM-1: a balloon gives beside a guest whose kernel has no room, and which gives its memory back when it panics."""
+    classes = [
+        guest_config("linux_no_driver", kernel_mib=[5, 5]),
+        guest_config("windows", firmware_s=[0.2, 0.2], balloon={"start_s": [0.1, 0.1], "batch_pages": 64}),
+    ]
+    small, other = request(0, "linux_no_driver", 12, 12), request(1, "windows", 64, 64)
+    given: list[Command] = [start(small), start(other), SetTarget(s_to_ns(0.4), 1, 32 * MIB)]
+    singly = whole_life(classes, given, coalesce=False)
+    assert [row.cause for row in singly[0]] == ["no_memory_to_boot", ""]
+    assert whole_life(classes, given, coalesce=True) == singly
+
+
 @settings(max_examples=60)
 @given(
     classes=guest_classes(),
