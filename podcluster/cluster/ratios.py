@@ -16,7 +16,6 @@ import numpy as np
 
 from podcluster.records.rows import NO_HOST, DomainRow
 from podcluster.records.samples import SampleBlock
-from podcluster.records.values import Int64Array
 
 
 def peak_of(rows: Sequence[DomainRow], name: str, since_ns: int = 0) -> int:
@@ -62,25 +61,19 @@ def placed_peak(
     return _highest(steps)
 
 
-def add_hosts(samples: SampleBlock) -> SampleBlock:
-    """A sample of the whole cluster for each instant of samples in order of time: the sums over its hosts."""
-    columns, firsts = samples.columns, _firsts(samples)
-    sums = np.add.reduceat(columns, firsts, axis=1) if len(samples) else columns.copy()
-    sums[SampleBlock.NAMES.index("t_ns")] = samples.column("t_ns")[firsts]
+def add_hosts(hosts: Sequence[SampleBlock]) -> SampleBlock:
+    """A sample of the whole cluster for each instant of its hosts' samples, each host's in order of time: the sums."""
+    times = [one.column("t_ns") for one in hosts]
+    t_ns = np.unique(np.concatenate(times))
+    sums = np.zeros((len(SampleBlock.NAMES), len(t_ns)), dtype=np.int64)
+    for one, there in zip(hosts, times, strict=True):
+        if len(there) == len(t_ns):
+            sums += one.columns
+        else:
+            sums[:, np.searchsorted(t_ns, there)] += one.columns
+    sums[SampleBlock.NAMES.index("t_ns")] = t_ns
     sums[SampleBlock.NAMES.index("host_id")] = NO_HOST
     return SampleBlock(sums)
-
-
-def put_before(cluster: SampleBlock, samples: SampleBlock) -> SampleBlock:
-    """Both in order of time and host: each sample of the cluster before those of the hosts that it sums."""
-    return SampleBlock(np.insert(samples.columns, _firsts(samples), cluster.columns, axis=1))
-
-
-def _firsts(samples: SampleBlock) -> Int64Array:
-    """Where the instants of samples in order of time begin."""
-    t_ns = samples.column("t_ns")
-    found: Int64Array = np.flatnonzero(np.concatenate(([True], t_ns[1:] != t_ns[:-1]))[: len(t_ns)])
-    return found
 
 
 class SamplePeaks:

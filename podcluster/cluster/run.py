@@ -50,7 +50,7 @@ from podcluster.cluster.outbox import Outbox
 from podcluster.cluster.plan import Plan, estimate
 from podcluster.cluster.pool import CommandsByHost, Pool
 from podcluster.cluster.progress import Progress
-from podcluster.cluster.ratios import SamplePeaks, add_hosts, put_before
+from podcluster.cluster.ratios import SamplePeaks, add_hosts
 from podcluster.cluster.rescue import Lost, restart_order
 from podcluster.cluster.scheduler import Outcome, Scheduler
 from podcluster.cluster.whereabouts import Whereabouts
@@ -239,11 +239,10 @@ class Driver:
             self._sink.write("machine_samples", MachineSampleBlock.by_instant(machines))
         blocks = [report.samples for report in reports if report.samples]
         if blocks:
-            samples = SampleBlock.by_instant(blocks)
-            cluster = add_hosts(samples)
+            cluster = add_hosts(blocks)
             self.peaks.take(cluster)
             if self._plan.write_samples:
-                self._sink.write("samples", put_before(cluster, samples))
+                self._sink.write("samples", SampleBlock.by_instant([cluster, *blocks]))
 
     # -- what is due -------------------------------------------------------------------------------------------------
 

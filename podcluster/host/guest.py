@@ -287,21 +287,22 @@ class Guest:
                 continue
             if self._settled(first).touches_heap():
                 return
-            before_ns = self._before_others(first, last_ns)
-            if first is not alone and isinstance(first, MERGED) and self._gains(first, before_ns < last_ns):
+            if first is not alone and isinstance(first, MERGED) and self._gains(first, last_ns):
                 share = first.join(first=True)
                 if share is not None:
                     alone = self._merge(first, share, last_ns)
                     continue
             alone = None
-            first.run(max(before_ns, first.next_ns), single=False)
+            first.run(max(self._before_others(first, last_ns), first.next_ns), single=False)
 
-    def _gains(self, first: Joins, company: bool) -> bool:
-        """Whether batches of `first` are better made in a call for streams together, with others in its company or not:
-        by itself demand has a kernel of its own, and to others all batches are one act where Xen takes no time.
+    def _gains(self, first: Joins, last_ns: int) -> bool:
+        """Whether batches of `first` are better made in a call for streams together. Not those of demand that has no
+        company, for it has a kernel of its own, nor those that are one act anyway, since Xen takes no time for them.
         """
-        alone_too = self._lock.faults if first is not self._wants else False
-        return self._timed_in_kernels and (company or alone_too or isinstance(first, Balloon))
+        if not self._timed_in_kernels:
+            return False
+        alone_too = isinstance(first, Balloon) or (self._lock.faults and first is not self._wants)
+        return alone_too or self._before_others(first, last_ns) < last_ns
 
     def _before_others(self, first: Stream, last_ns: int) -> int:
         """The last instant up to which the stream whose turn it is may go on before another's.

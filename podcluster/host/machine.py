@@ -87,6 +87,8 @@ TOLD_MOST = 1 << 14
 RUNS_LOGGED = 1 << 12
 FEWEST_PIECES = 1 << 10
 PIECES = 1 << 15  # that several balloons take in one call
+TAKEN = np.empty(turns.TAKEN_FIELDS * PIECES, np.int64)  # scratch of all hosts of a process, one at a time
+TAKEN_LOG = np.empty(turns.LOG_FIELDS * RUNS_LOGGED, np.int64)
 WORD_MASK = (1 << 64) - 1
 FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
 POD_SCRUBBED = 3
@@ -596,9 +598,7 @@ class Machine:
             one.fields[turns.RUN] = len(runs) // 2
             runs += one.runs
         p = np.array([number for one in takers for number in one.fields], np.int64)
-        taken = np.empty(turns.TAKEN_FIELDS * PIECES, np.int64)
-        log = np.empty(turns.LOG_FIELDS * RUNS_LOGGED, np.int64)
-        out = self._out
+        taken, log, out = TAKEN, TAKEN_LOG, self._out
         last_ns = min(one.until_ns for one in takers)
         turns.take_in_turns(self._h, p, np.array(runs, np.int64), last_ns, least_pages, taken, log, out)
         for k, (dom, one) in enumerate(zip(doms, takers, strict=True)):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podcluster.cluster.ratios import SamplePeaks, add_hosts, put_before
+from podcluster.cluster.ratios import SamplePeaks, add_hosts
 from podcluster.records.rows import NO_HOST
 from podcluster.records.samples import NO_SAMPLES, SampleBlock, SampleRow
 
@@ -34,9 +34,9 @@ def test_the_cluster_is_the_sum_of_its_hosts(rows: list[list[SampleRow]]) -> Non
         there = [row for row in flat if row.t_ns == t_ns]
         total = {name: sum(getattr(row, name) for row in there) for name in SUMMED}
         expected += [replace(there[0], host_id=NO_HOST, **total), *there]
-    samples = SampleBlock.by_instant([SampleBlock.of(host) for host in rows])
-    cluster = add_hosts(samples)
-    assert list(put_before(cluster, samples)) == expected
+    blocks = [SampleBlock.of(host) for host in rows]
+    cluster = add_hosts(blocks)
+    assert list(SampleBlock.by_instant([cluster, *blocks])) == expected
     peaks = SamplePeaks()
     for k in range(len(cluster)):
         peaks.take(cluster[k : k + 1])
@@ -47,7 +47,7 @@ def test_the_cluster_is_the_sum_of_its_hosts(rows: list[list[SampleRow]]) -> Non
 
 def test_no_samples_are_no_sums() -> None:
     """A step in which nobody looked."""
-    assert len(SampleBlock.by_instant([NO_SAMPLES])) == len(add_hosts(NO_SAMPLES)) == len(SampleBlock.join([])) == 0
+    assert len(SampleBlock.by_instant([NO_SAMPLES])) == len(add_hosts([NO_SAMPLES])) == len(SampleBlock.join([])) == 0
 
 
 @given(hosts())
