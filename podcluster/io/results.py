@@ -3,8 +3,9 @@
 What        `<dir>/results/<table>/part-0.parquet` for each table of records.tables.TABLES, written into a folder aside
             that is renamed when all of it is there: a folder named `results` is whole. Tables that relate cells to each
             other are there only in a sweep's dataset.
-Threads     Rows are encoded and written by one thread beside the run, MOST_WRITING parts of each table at most behind;
-            what goes wrong there is raised at a later write, or at the end.
+Threads     Rows are turned into columns by one thread beside the run, MOST_TURNING parts of each table at most behind,
+            and columns encoded and written by another, MOST_WRITING row groups at most behind that; what goes wrong
+            there is raised at a later write, or at the end.
 Invariants  [IO-2] stored rows are sorted by replication and the table's key, rows of equal key in the order they were
             written; [IO-5] nothing that a reader would take for a table (a name ending in .parquet in a folder
             `results`) is ever partly written.
@@ -19,7 +20,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -39,7 +40,8 @@ PART: Final = "part-0.parquet"
 TABLES_OF_A_CELL: Final = tuple(table for table, spec in TABLES.items() if not spec.of_sweep)
 BUFFER_ROWS: Final = 10_000
 PIECE_ROWS: Final = 1 << 18  # samples of a row group: few enough to stay near a core from their making to the file
-MOST_WRITING: Final = 3  # parts of a table that wait to be written
+MOST_TURNING: Final = 3  # parts of a table that wait to be columns
+MOST_WRITING: Final = 3  # row groups of a table that wait to be written
 BLOCK_ROWS: Final = 1_000  # samples that are worth columns of their own rather than a copy
 READ_ROWS: Final = 100_000
 
@@ -64,9 +66,9 @@ class ParquetSink:
         self._provenance = {**(provenance or {}), "cells": {cell: self._axes}}
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         self._aside = _aside(folder)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parquet")
+        self._threads = _Threads(ThreadPoolExecutor(1, "columns"), ThreadPoolExecutor(1, "parquet"))
         self._writers = {
-            table: _TableWriter(self._aside / table, table, cell, self._axes, self._provenance, self._thread)
+            table: _TableWriter(self._aside / table, table, cell, self._axes, self._provenance, self._threads)
             for table in TABLES_OF_A_CELL
         }
 
@@ -94,13 +96,21 @@ class ParquetSink:
             if error is None:
                 _put_in_place(self._aside, self._folder / RESULTS)
         finally:
-            self._thread.shutdown()
+            for thread in self._threads:
+                thread.shutdown()
             shutil.rmtree(self._aside, ignore_errors=True)
             if error is not None:
                 # A run that ends before its first row (no such trace, not enough memory) leaves no folder behind.
                 with suppress(OSError):
                     for path in self._made:
                         path.rmdir()
+
+
+class _Threads(NamedTuple):
+    """Those of a sink, each of which does one thing after another."""
+
+    turns: Executor  # rows into columns
+    writes: Executor
 
 
 class _ReplicationSink:
@@ -124,7 +134,7 @@ class _TableWriter:
         cell: str,
         axes: Mapping[str, AxisValue],
         provenance: Mapping[str, Any],
-        thread: Executor,
+        threads: _Threads,
     ) -> None:
         self._folder = folder
         self._table = table
@@ -141,8 +151,9 @@ class _TableWriter:
         self._last_key: Int64Array | None = None
         self._in_order = True  # so far
         self._file: Any = None
-        self._thread = thread
-        self._writing: list[Future[None]] = []  # in order
+        self._threads = threads
+        self._turning: list[Future[None]] = []  # in order
+        self._writing: list[Future[None]] = []  # likewise
 
     @property
     def _partial(self) -> Path:
@@ -171,18 +182,20 @@ class _TableWriter:
     def close(self, discard: bool) -> None:
         """Finish the file under its real name, in stored order; the folder that holds it is still aside."""
         if discard:
+            wait(self._turning)
             wait(self._writing)
             if self._file is not None:
                 self._file.close()
             return
         self._convert()
-        self._finish_parts(0)
+        _finish(self._turning, 0)
         if self._file is None:
             # All of it is in memory still: the common case, written once.
             parts = self._parts or [tables.to_arrow(self._table, [], self._cell, 0, self._axes, self._schema)]
             write_table(self._ordered(_chain(parts)), self._folder / PART)
             return
         self._flush()
+        _finish(self._writing, 0)
         self._file.close()
         if self._in_order:
             os.replace(self._partial, self._folder / PART)
@@ -201,16 +214,11 @@ class _TableWriter:
         """Have the buffered rows of one replication turned into columns, which take a tenth of the memory."""
         if not self._buffered:
             return
-        self._finish_parts(MOST_WRITING - 1)
-        self._writing.append(self._thread.submit(self._turn, self._blocks or self._buffer, self._replication))
+        _finish(self._turning, MOST_TURNING - 1)
+        self._turning.append(self._threads.turns.submit(self._turn, self._blocks or self._buffer, self._replication))
         self._buffer, self._blocks, self._buffered = [], [], 0
 
-    def _finish_parts(self, left: int) -> None:
-        """Wait until no more than so many are being turned and written."""
-        while len(self._writing) > left:
-            self._writing.pop(0).result()
-
-    # What follows is the thread's until it is done: nobody else looks at the parts and the file meanwhile.
+    # What follows is the threads' until they are done: nobody else looks at the parts and the file meanwhile.
 
     def _turn(self, rows: Sequence[Any], replication: int | None) -> None:
         for part in self._as_columns(rows, replication):
@@ -240,12 +248,19 @@ class _TableWriter:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = pq.ParquetWriter(self._partial, self._schema, **_write_options(self._schema))
-        _write_part(self._file, self._parts)
+        _finish(self._writing, MOST_WRITING - 1)
+        self._writing.append(self._threads.writes.submit(_write_part, self._file, self._parts))
         self._parts, self._part_rows = [], 0
 
 
 def _write_part(file: Any, parts: Sequence[pa.Table]) -> None:
     file.write_table(_chain(parts))
+
+
+def _finish(doing: list[Future[None]], left: int) -> None:
+    """Wait until no more than so many are left, the first first."""
+    while len(doing) > left:
+        doing.pop(0).result()
 
 
 def write_table(table: pa.Table, file: Path) -> None:
