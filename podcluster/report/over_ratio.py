@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.report.style import MARKERS, SERIES, Table, column, dress, foot, new_figure, numbers
+from podcluster.report.style import MARKERS, SERIES, Table, column, dress, foot, new_figure, numbers, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,11 +138,6 @@ def sample_size(cells: Table) -> str:
     if replications.max() < 2:
         bars = "one replication: no intervals"
     return (
-        f"n = {_span(replications)} replications a cell, {_span(boots)} boots; {bars};\n"
+        f"n = {span(replications)} replications a cell, {span(boots)} boots; {bars};\n"
         f"hollow: none seen, with a bar up to the exact one-sided {confidence:.0%} bound"
     )
-
-
-def _span(values: NDArray[Any]) -> str:
-    least, most = int(values.min()), int(values.max())
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

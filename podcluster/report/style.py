@@ -7,6 +7,7 @@ Departs     No pyplot: no window system, no global state, and figures can be dra
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -109,6 +110,13 @@ def dress(axes: Axes) -> None:
     axes.grid(True, color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK)
+
+
+def span(counts: Iterable[int]) -> str:
+    """How many, if all are as many, or from the least to the most: for the foot of a figure."""
+    found = [int(count) for count in counts]
+    least, most = min(found), max(found)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def foot(figure: Figure, text: str) -> None:

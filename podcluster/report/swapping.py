@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.report.style import MARKERS, SERIES, dress, foot, new_figure
+from podcluster.report.style import MARKERS, SERIES, dress, foot, new_figure, span
 from podcluster.study.statistics import DAY_S, ratio_interval
 from podcluster.units import NS_PER_S
 
@@ -142,7 +142,7 @@ def swap_figure(prices: Sequence[Price], *, note: str = "") -> Figure:
     guests = [one.guests for one in prices]
     foot(
         figure,
-        f"n = {min(guests):,} to {max(guests):,} guests a point, in {prices[0].replications} replications; "
+        f"n = {span(guests)} guests a point, in {prices[0].replications} replications; "
         f"bars: intervals over replications{chr(10) + note if note else ''}",
     )
     return figure

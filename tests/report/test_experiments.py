@@ -198,7 +198,7 @@ def test_the_figure_of_swap_has_a_curve_for_each_device() -> None:
     assert [np.asarray(line.get_ydata()).tolist() for line in middle.lines] == [[0.0], [pytest.approx(2 / 3)]]
     (curve,) = right.lines
     assert np.asarray(curve.get_xydata()).tolist() == [[1.5, 1.0], [4.0, 0.5]]
-    assert "n = 3 to 3 guests a point, in 2 replications" in "\n".join(texts(figure))
+    assert "n = 3 guests a point, in 2 replications" in "\n".join(texts(figure))
 
 
 # -- from a folder
