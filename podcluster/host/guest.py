@@ -429,7 +429,7 @@ class Guest:
         boot = self.boot
         self.boot_done_ns = self._up_ns = at_ns
         self.boot_delay_ns = at_ns - self.boot_start_ns - self._sequence.unhindered_ns
-        self.held.floor = boot.services_pages
+        self.held.keep(boot.services_pages)
         self._on_event(at_ns, "boot_done", f"up {(at_ns - self.boot_start_ns) / NS_PER_S:.3f} s after its build")
         self._wants.start(at_ns)
         if self._dirty is not None:
@@ -443,7 +443,7 @@ class Guest:
     def _unpack(self, pages: int, at_ns: int) -> int:
         """An installer unpacks into memory, and keeps it."""
         done = self.held.grow(pages, at_ns)
-        self.held.floor += pages
+        self.held.keep(pages)
         return done
 
     def _installed(self, at_ns: int) -> None:

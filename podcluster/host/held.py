@@ -5,7 +5,7 @@ Units       Pages of 4 KiB; ns of simulated time.
 Symbols     held   what they hold: `resident` of it in memory, the rest on swap
             room   pages that are neither the kernel's nor ballooned
             spare  pages that the OS keeps available rather than take something back from swap (Windows)
-Invariants  [GD-1] held = resident + swapped, 0 <= resident <= room, held <= room + swap
+Invariants  [GD-1] held = resident + swapped, 0 <= resident <= room, floor <= held <= room + swap
             [GD-3] what goes out is moved by the device when it goes, what comes back when it comes [SW-1]; nobody comes
                    back unwanted: pages that are held and idle stay on swap.
 Departs     What is held beyond room is on swap at once, whatever the device has yet to do; the wait for it is counted
@@ -190,6 +190,10 @@ class HeldBooks:
             self.kills += 1
             self.on_kill(at_ns)
         return done
+
+    def keep(self, pages: int) -> None:
+        """So many more of what is held stay so whatever W says; all of it, if not as many were to be had."""
+        self.floor = min(self.floor + pages, self.held)
 
     def shrink_to(self, pages: int, at_ns: int) -> bool:
         """Hold no more than `pages` and the floor; what is on swap goes first. Whether anything went."""

@@ -44,8 +44,7 @@ def share(
     base: int = 0,
 ) -> Share:
     """The fields of a stream that is `done` pages along. `strips`: the next, pages of it that are done, the end, pages
-    of all. `line`: when, first rise, ns, pages; no page is due before it. `base`
-    pages are held beside its own.
+    of all. `line`: when, first rise, ns, pages; no page is due before it. `base`: pages held beside its own.
     """
     return [
         anchor_ns, num, den, batch, upto, done, next_ns, 0, -1, 0, kind, content, vcpu, interrupts, *strips, keeps,

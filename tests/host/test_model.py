@@ -144,6 +144,23 @@ def test_a_boot_that_fails_comes_in_its_turn() -> None:
     assert whole_life(classes, given, coalesce=True) == singly
 
 
+def test_nothing_stays_held_that_was_never_had() -> None:
+    """HM-1: an installer unpacks into memory that an application has taken all of; later there is more, and wanted."""
+    guest = guest_config(
+        "linux",
+        dirty_all=True,
+        swap={"mib": 0},
+        page_cache={"rate_mib_per_s": 0},
+        install={"unpack_mib": [5, 5], "install_s": [2, 2]},
+        balloon={"scrub": False},
+    )
+    machine = request(0, "linux", 32, 40, curve((0, 0), (10, 0), (30, 0), (35, 25)), hold_ns=s_to_ns(3.7))
+    given: list[Command] = [start(machine), SetTarget(s_to_ns(25), 0, 40 * MIB)]
+    singly = whole_life([guest], given, coalesce=False)
+    assert singly[0][0].oom_kills and not singly[0][0].swap_in_pages
+    assert whole_life([guest], given, coalesce=True) == singly
+
+
 @settings(max_examples=60)
 @given(
     classes=guest_classes(),
