@@ -29,6 +29,7 @@ RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where 
 
 # Wall time on one core of a 2020s server, measured with the default guest and a day of 300 machines: a boot touches
 # most of a guest's memory, following a demand is little, controllers that look at guests every few seconds take most.
+# (squeezed, which looks where something happens, by a month of 1,000.)
 # Below INLINE_S a run is over before Ray and its actors, which load the kernels anew, would pay (some 5 s).
 S_PER_GIB_BOOTED: Final = 0.001
 S_PER_INSTANT: Final = 5e-7  # of a demand

@@ -154,8 +154,6 @@ class DemandStream:
         """Its fields, while it grows in memory that Xen has nothing left to find for."""
         if self._quiet or self._grown >= self._growth or self._held.swaps or not self._memory.inert:
             return None
-        if self._mark() != self._base + self._grown:  # somebody else moved pages
-            return None
         ta, wa, tb, wb = self._line()
         line = (ta, self._base + 1 - wa, tb - ta, wb - wa) if wb > wa else NO_LINE
         return share(

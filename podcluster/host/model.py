@@ -402,13 +402,13 @@ class HostModel:
         able = []
         for one in self._residents.running.values():
             takes = one.guest.takes
-            if not takes and max(one.guest.next_ns, one.unseen_ns) <= last_ns:
+            if not takes and one.unseen_ns <= last_ns:
                 self._clear_way(one, before_ns, past_ns)
                 takes = one.guest.takes
             if takes and not one.domain.short_of_tables:
                 able.append(one)
             else:
-                last_ns = min(last_ns, max(one.guest.next_ns, one.unseen_ns) - 1)
+                last_ns = min(last_ns, one.unseen_ns - 1)
         owned_of = self._recorder.owned_of
         able = [one for one in able if one.guest.next_ns <= last_ns]
         if not able:
@@ -424,9 +424,8 @@ class HostModel:
                 shown = self._attention.shown(one)
                 one.guest.took(taker)
                 self._targets.check_limit(taker.last_ns, one)
-                if one.guest.next_ns < before_ns and not one.guest.next_touches_heap:
-                    self._run(one, before_ns, past_ns)
                 self._acted(taker.first_ns, one, shown, heap=True)
+                self._clear_way(one, before_ns, past_ns)
             else:
                 self._agenda.put_guest(one)
         return True

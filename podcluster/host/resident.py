@@ -50,10 +50,14 @@ class Resident:
         nothing left to find for it, or finds it in the cache, its balloon is where it was told to be and stays there,
         and it is not going to leave.
         """
-        memory = self.memory
-        served = memory.debt <= 0 and memory.lock.served_page_ns is not None  # else it reclaims all the same
         up = self.guest.boot_done_ns is not None and self._stays
-        return up and (served or memory.entry_count == 0) and (self.balloon is None or self.balloon.idle)
+        return up and self._served and (self.balloon is None or self.balloon.idle)
+
+    @property
+    def _served(self) -> bool:
+        """What it touches is there, or in its cache: it owes nothing, and Xen does not reclaim all the same."""
+        memory = self.memory
+        return memory.entry_count == 0 or (memory.debt <= 0 and memory.lock.served_page_ns is not None)
 
     def queue(self, stamp: int, lags_ns: int) -> int:
         """It is entered in the queue, to act when it says, or as late as by `lags_ns` if nobody sees it before; what it
@@ -77,8 +81,7 @@ class Resident:
     def _unseen_ns(self, next_ns: int) -> int:
         """Before when only its own memory changes, by accesses that are served from its cache."""
         balloon = self.balloon
-        served = self.memory.lock.served_page_ns is not None or self.memory.entry_count == 0
-        if not served or (balloon is not None and balloon.waits_for_memory):
+        if not self._served or (balloon is not None and balloon.waits_for_memory):
             return next_ns
         balloons_ns = balloon.next_ns if balloon is not None else NEVER
         return max(next_ns, min(self.takes_ns, self.guest.shows_ns, balloons_ns))

@@ -186,8 +186,10 @@ def _in_time(hosts: Sequence[RowBlock]) -> Int64Array:
 def _alike(hosts: Sequence[RowBlock]) -> list[Source]:
     """Where the rows of all come from, if nobody has looked at any and all have them at the same instants."""
     sources = [one._source for one in hosts if one._source is not None]
-    same = len(sources) == len(hosts) and all(np.array_equal(one.t_ns, sources[0].t_ns) for one in sources[1:])
-    return sources if same else []
+    if len(sources) < len(hosts) or not sources:
+        return []
+    t_ns = sources[0].t_ns
+    return sources if all(np.array_equal(one.t_ns, t_ns) for one in sources[1:]) else []
 
 
 def _filled(columns: int, sources: Sequence[Source]) -> Int64Array:
