@@ -46,6 +46,7 @@ from podcluster.host.state import (
     SUPER,
     TABLE,
     TABLE_CONFLICT,
+    UP,
     ZEROS,
     DomainState,
     HostState,
@@ -145,17 +146,38 @@ def _claim_listed(h: HostState, seen: npt.NDArray[np.uint64], ram: int, handle: 
 
 
 @routine
+def _reversed(bits: np.uint64) -> np.uint64:
+    """The 64 bits in the opposite order."""
+    span = U1
+    for mask in (
+        np.uint64(0x5555555555555555),
+        np.uint64(0x3333333333333333),
+        np.uint64(0x0F0F0F0F0F0F0F0F),
+        np.uint64(0x00FF00FF00FF00FF),
+        np.uint64(0x0000FFFF0000FFFF),
+        np.uint64(0x00000000FFFFFFFF),
+    ):
+        bits = ((bits >> span) & mask) | ((bits & mask) << span)
+        span <<= U1
+    return bits
+
+
+@routine
 def _claim_block(h: HostState, g: DomainState, b: int, seen: npt.NDArray[np.uint64]) -> int:
     """Note the frames behind the RAM pages of a block; a frame that is elsewhere too, else -1."""
     ram = int(g.blk[b, RAM_ROW])
     handle = int(g.blk[b, DETAIL])
-    if handle:
+    if handle > UP:
         return _claim_listed(h, seen, ram, handle)
     base = int(g.blk[b, BASE])
     if ram == ONES:
-        return claim_run(h, seen, base, BLOCK_PAGES)
+        return claim_run(h, seen, base if handle == UP else base - BLOCK_PAGES + 1, BLOCK_PAGES)
     for wi in range(8):
-        twice = _claim_bits(h, seen, base + 64 * wi, h.row[ram, wi])
+        bits = h.row[ram, wi]
+        if handle == UP:
+            twice = _claim_bits(h, seen, base + 64 * wi, bits)
+        else:
+            twice = _claim_bits(h, seen, base - 64 * wi - 63, _reversed(bits))
         if twice >= 0:
             return twice
     return -1

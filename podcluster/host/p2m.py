@@ -13,7 +13,7 @@ import numpy as np
 from podcluster.host.contents import contents_set_bits, contents_uniform, pattern_set, pattern_uniform
 from podcluster.host.heap import U0, U1
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.rows import detail_give, detail_make, page_bit, row_fill, row_give, row_is, row_write
+from podcluster.host.rows import detail_give, lay_frames, page_bit, row_fill, row_give, row_is, row_write
 from podcluster.host.state import (
     ANY,
     BASE,
@@ -39,6 +39,7 @@ from podcluster.host.state import (
     SHADOW_MASK,
     TABLE,
     TABLE_CONFLICT,
+    UP,
     ZEROS,
     DomainState,
     HostState,
@@ -92,7 +93,7 @@ def _block_uniform(h: HostState, g: DomainState, b: int, kind: int, mfn: int) ->
     detail_give(h, g.blk[b, DETAIL])
     if kind != RAM:
         pattern_uniform(h, g, b, ZEROS)
-    g.blk[b, DETAIL] = 0
+    g.blk[b, DETAIL] = UP
     g.blk[b, KIND] = kind
     g.blk[b, BASE] = mfn
     g.blk[b, RAM_ROW] = ONES if kind == RAM else ZEROS
@@ -131,7 +132,7 @@ def _settle(h: HostState, g: DomainState, b: int) -> None:
         row_give(h, ram)
         g.blk[b, RAM_ROW] = ZEROS
         detail_give(h, int(g.blk[b, DETAIL]))
-        g.blk[b, DETAIL] = 0
+        g.blk[b, DETAIL] = UP
         if row_is(h, int(g.blk[b, HEAD]), U0) and row_is(h, int(g.blk[b, ANY]), U0):
             contents_uniform(h, g, b, ZEROS)
 
@@ -143,21 +144,25 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
     Promises are plain ones. RAM keeps what PATTERNED says: it is what a scrubbed promise turns into.
     """
     b = gfn >> 9
-    i = gfn & 511
     open_block(g, b)
     if kind == RAM:
-        handle = int(g.blk[b, DETAIL])
-        if handle == 0:
-            base = mfn - i
-            if base != g.blk[b, BASE]:
-                if int(g.blk[b, RAM_ROW]) == ZEROS:
-                    g.blk[b, BASE] = base
-                else:
-                    handle = detail_make(h, int(g.blk[b, BASE]))
-                    g.blk[b, DETAIL] = handle
-        if handle:
-            for k in range(count):
-                h.detail[handle, i + k] = mfn + k
+        lay_frames(h, g, b, gfn & 511, count, mfn, 1)
+    _set_rows(h, g, b, gfn & 511, count, kind)
+
+
+@routine
+def set_pages_down(h: HostState, g: DomainState, gfn: int, count: int, mfn: int) -> None:
+    """Set the `count` entries of 4 KiB inside one block from `gfn` downwards to RAM on frames from `mfn` upwards."""
+    b = gfn >> 9
+    i = (gfn & 511) - count + 1
+    open_block(g, b)
+    lay_frames(h, g, b, i, count, mfn + count - 1, -1)
+    _set_rows(h, g, b, i, count, RAM)
+
+
+@routine
+def _set_rows(h: HostState, g: DomainState, b: int, i: int, count: int, kind: int) -> None:
+    """Say that `count` pages of table `b` from page `i` on are of this kind, the frames of RAM being laid."""
     patterned = kind != RAM and int(g.blk[b, PATTERNED]) != ZEROS
     if count == BLOCK_PAGES:
         if patterned:
@@ -168,7 +173,7 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
         g.blk[b, POD_ROW] = ONES if kind == POD else ZEROS
         if kind != RAM:
             detail_give(h, g.blk[b, DETAIL])
-            g.blk[b, DETAIL] = 0
+            g.blk[b, DETAIL] = UP
     else:
         row_fill(h, g, b, RAM_ROW, i, count, kind == RAM)
         row_fill(h, g, b, POD_ROW, i, count, kind == POD)
@@ -176,21 +181,6 @@ def set_pages(h: HostState, g: DomainState, gfn: int, count: int, kind: int, mfn
             row_fill(h, g, b, PATTERNED, i, count, False)
         _settle(h, g, b)
     g.rec[0].table_generation += 1
-
-
-@routine
-def set_pages_down(h: HostState, g: DomainState, gfn: int, count: int, mfn: int) -> None:
-    """Set the `count` entries of 4 KiB inside one block from `gfn` downwards to RAM on frames from `mfn` upwards."""
-    set_pages(h, g, gfn - count + 1, count, RAM, mfn)
-    if count == 1:
-        return
-    b = gfn >> 9
-    handle = int(g.blk[b, DETAIL])
-    if handle == 0:
-        handle = detail_make(h, int(g.blk[b, BASE]))
-        g.blk[b, DETAIL] = handle
-    for k in range(count):
-        h.detail[handle, (gfn & 511) - k] = mfn + k
 
 
 @routine

@@ -38,6 +38,7 @@ from podcluster.host.state import (
     CHUNK_NEXT,
     CHUNK_SEGMENTS,
     DETAIL,
+    DOWN,
     HEAD,
     KIND,
     L_HEAD,
@@ -53,6 +54,7 @@ from podcluster.host.state import (
     POD_ROW,
     RAM,
     RAM_ROW,
+    UP,
     ZEROS,
     DomainState,
     HostState,
@@ -76,7 +78,7 @@ def packed_arrays(h: HostState, domains: Mapping[int, DomainState]) -> Packed:
     lists = [_segments(h, g, which) for g in domains.values() for which in range(LISTS)]
     segments = _joined(lists, (0, 2))
     partly = _partly_free(h.heap_masks)
-    listed = np.flatnonzero(blk[:, DETAIL])
+    listed = np.flatnonzero(blk[:, DETAIL] > UP)
     ram = _bits(h.row[blk[listed, RAM_ROW]])
     return {
         "host": h.rec.tobytes(),
@@ -90,6 +92,7 @@ def packed_arrays(h: HostState, domains: Mapping[int, DomainState]) -> Packed:
         "bases": packed_numbers(blk[_with_base(handles[RAM_ROW], blk[:, DETAIL]), BASE]),
         "rows": rows.tobytes(),
         "handles": [packed_numbers(column) for column in _unlike(handles, blk[:, KIND])],
+        "down": packed_numbers(np.flatnonzero(blk[:, DETAIL] == DOWN)),
         "listed": packed_numbers(listed),
         "frames": packed_numbers(h.detail[blk[listed, DETAIL]][ram]),
         "segments": [packed_numbers(column) for column in segments.T],
@@ -191,7 +194,7 @@ def _like(unlike: list[Int64Array], kinds: Int64Array) -> Handles:
 
 def _with_base(ram: npt.NDArray[Any], details: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Blocks whose frames follow from a base: with RAM, and without a list."""
-    based: npt.NDArray[np.bool_] = (ram != ZEROS) & (details == 0)
+    based: npt.NDArray[np.bool_] = (ram != ZEROS) & (details <= UP)
     return based
 
 
@@ -216,6 +219,7 @@ def _unpacked_blocks(h: HostState, packed: Packed) -> npt.NDArray[np.int32]:
             blk[:, ANY] = np.where(numbers == handles[HEAD], blk[:, HEAD], blk[:, ANY])
         top += count
     listed = unpacked_numbers(packed["listed"])
+    blk[unpacked_numbers(packed["down"]), DETAIL] = DOWN
     blk[listed, DETAIL] = np.arange(1, 1 + len(listed))
     blk[_with_base(handles[RAM_ROW], blk[:, DETAIL]), BASE] = unpacked_numbers(packed["bases"])
     details = h.detail[1 : 1 + len(listed)]

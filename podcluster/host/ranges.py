@@ -55,6 +55,7 @@ from podcluster.host.state import (
     RECENT_IN_DEBT,
     SINGLE,
     TABLE,
+    UP,
     ZEROS,
     DomainState,
     HostState,
@@ -198,7 +199,7 @@ def _populate_listed(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64], 
         handle = int(g.blk[b, DETAIL])
         ram = int(g.blk[b, RAM_ROW])
         head = int(g.blk[b, HEAD])
-        if handle and row > ONES and ram > ONES and head > ONES and head == g.blk[b, ANY]:
+        if handle > UP and row > ONES and ram > ONES and head > ONES and head == g.blk[b, ANY]:
             h.row[row, wi] &= ~m
             h.row[ram, wi] |= m
             h.row[head, wi] |= m

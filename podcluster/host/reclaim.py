@@ -37,6 +37,7 @@ from podcluster.host.state import (
     BATCH,
     BLOCK_PAGES,
     DETAIL,
+    DOWN,
     EMPTY,
     G_RAM,
     G_TABLE,
@@ -63,6 +64,7 @@ from podcluster.host.state import (
     SWEEP_LIMIT,
     TABLE,
     TYPE_MASK,
+    UP,
     ZEROS,
     DomainState,
     HostState,
@@ -113,13 +115,15 @@ def block_is_whole(h: HostState, g: DomainState, b: int) -> bool:
         row_give(h, ram)
         g.blk[b, RAM_ROW] = ONES
     handle = int(g.blk[b, DETAIL])
+    if handle == DOWN:
+        return False
     if handle:
         base = int(h.detail[handle, 0])
         for i in range(BLOCK_PAGES):
             if h.detail[handle, i] != base + i:
                 return False
         detail_give(h, handle)
-        g.blk[b, DETAIL] = 0
+        g.blk[b, DETAIL] = UP
         g.blk[b, BASE] = base
     return int(g.blk[b, BASE]) & (BLOCK_PAGES - 1) == 0
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from podcluster.host.heap import ALL, U0, U1, span_mask
 from podcluster.host.kernel import clz, ctz, popcount, routine
-from podcluster.host.state import BASE, BLOCK_PAGES, DETAIL, ONES, ZEROS, DomainState, HostState
+from podcluster.host.state import BASE, BLOCK_PAGES, DETAIL, DOWN, ONES, RAM_ROW, UP, ZEROS, DomainState, HostState
 
 
 @routine
@@ -135,8 +135,8 @@ def next_page(h: HostState, row: int, i: int, end: int, step: int, flip: np.uint
 
 @routine
 def detail_give(h: HostState, handle: int) -> None:
-    """Give a list of frames back."""
-    if handle:
+    """Give a list of frames back, if it is one."""
+    if handle > UP:
         r = h.rec[0]
         h.detail[handle, 0] = r.detail_free
         r.detail_free = handle
@@ -144,8 +144,8 @@ def detail_give(h: HostState, handle: int) -> None:
 
 
 @routine
-def detail_make(h: HostState, base: int) -> int:
-    """A list of the frames base, base + 1, ..."""
+def _detail_make(h: HostState, base: int, along: int) -> int:
+    """A list of the frames base, base + along, ..."""
     r = h.rec[0]
     new = r.detail_free
     if new:
@@ -155,17 +155,48 @@ def detail_make(h: HostState, base: int) -> int:
         r.detail_top += 1
     r.details_used += 1
     for i in range(BLOCK_PAGES):
-        h.detail[new, i] = base + i
+        h.detail[new, i] = base + along * i
     return int(new)
+
+
+@routine
+def lay_frames(h: HostState, g: DomainState, b: int, i: int, count: int, mfn: int, along: int) -> None:
+    """Put frames mfn, mfn + along, ... behind the `count` pages of block `b` from page `i` on, which RAM_ROW does not
+    count yet.
+    """
+    handle = int(g.blk[b, DETAIL])
+    ram = int(g.blk[b, RAM_ROW])
+    if ram == ZEROS or count == BLOCK_PAGES:  # there are no others
+        detail_give(h, handle)
+        g.blk[b, DETAIL] = UP if along > 0 else DOWN
+        g.blk[b, BASE] = mfn - along * i
+        return
+    if handle <= UP:
+        base = int(g.blk[b, BASE])
+        way = 1 if handle == UP else -1
+        if base + way * i == mfn and (count == 1 or along == way):
+            return
+        if row_count(h, ram) == 1:  # of a single page nobody knows which way its frames run
+            other = next_page(h, ram, 0, BLOCK_PAGES, 1, U0)
+            new = -way if count == 1 else along
+            if base + way * other - new * other == mfn - new * i:
+                g.blk[b, DETAIL] = UP if new > 0 else DOWN
+                g.blk[b, BASE] = mfn - new * i
+                return
+        handle = _detail_make(h, base, way)
+        g.blk[b, DETAIL] = handle
+    for k in range(count):
+        h.detail[handle, i + k] = mfn + along * k
 
 
 @routine
 def frame_of(h: HostState, g: DomainState, b: int, i: int) -> int:
     """Frame behind RAM page `i` of block `b`."""
     handle = g.blk[b, DETAIL]
-    if handle:
+    if handle > UP:
         return int(h.detail[handle, i])
-    return int(g.blk[b, BASE]) + i
+    base = int(g.blk[b, BASE])
+    return base + i if handle == UP else base - i
 
 
 @routine
@@ -173,11 +204,11 @@ def frame_run(h: HostState, g: DomainState, b: int, i: int, n: int, step: int) -
     """How many of the `n` RAM pages of block `b` from page `i` on, in the direction of `step`, have frames that follow
     each other: less than 0 where they do so downwards. A single page counts as upwards.
     """
-    handle = g.blk[b, DETAIL]
-    if handle == 0:
-        return n * step if n > 1 else n
     if n == 1:
         return 1
+    handle = g.blk[b, DETAIL]
+    if handle <= UP:
+        return n * step if handle == UP else -n * step
     mfn = h.detail[handle, i]
     along = -1 if h.detail[handle, i + step] < mfn else 1
     run = 1

@@ -7,9 +7,9 @@ Symbols     h HostState   g DomainState   b index of a block   i page within a b
 Blocks      Every 2 MiB of a domain has one record of nine int32 (`KIND` .. `PATTERNED`). Its six bit rows (512 bits
             each) are handles into `h.row`; rows 0 (all zero) and 1 (all one) are shared and never written, so a block
             that is uniform owns no row and every reader works without a case split. `HEAD` and `ANY` may be the same
-            row while they are equal. `DETAIL` holds 512 frames once they are out of order, else 0: then page i has
-            frame BASE + i. Under a 1 GiB entry (`gib`) the 512 block records are kept valid, so that shattering it
-            changes one word.
+            row while they are equal. `DETAIL` says which frames are behind a block's RAM: UP, page i has frame BASE +
+            i; DOWN, BASE - i; else a handle into `h.detail`, which names the frame of each page. Without RAM it is UP.
+            Under a 1 GiB entry (`gib`) the 512 block records are kept valid, so that shattering it changes one word.
 Contents    A bit in `ANY`: the page has a word that is not zero; in `HEAD`: one of its first 16 words is not. Bits of
             pages that are not RAM are zero. In `PATTERNED`: a page of RAM holds the guest's scrub pattern all over, or
             a promised one is `pod_scrubbed` and will [S2, S3]. A frame that is neither mapped nor cached keeps its two
@@ -56,6 +56,10 @@ BLOCK_FIELDS = 9
 
 ZEROS = 0
 ONES = 1
+
+# Field DETAIL where a block's frames follow each other; above, a list of frames.
+UP = 0
+DOWN = -1
 
 # Kinds of a 1 GiB slot (`gib`).
 G_NONE = 0  # never set: no table of 1 GiB slots need exist here
@@ -338,7 +342,7 @@ def new_host_state(frames: int, *, scrub_on_free: bool, words: bool, gfn_blocks:
         rec[name] = size
     rec["order_words"] = sum(levels)
     rec["row_top"] = 2  # ZEROS and ONES
-    rec["detail_top"] = 1  # 0 means "in order"
+    rec["detail_top"] = 1  # 0 is UP
     rec["chunk_top"] = 1  # 0 means "no chunk"
     state = HostState(
         rec=rec,

@@ -42,6 +42,7 @@ from podcluster.host.state import (
     SUPER,
     TABLE,
     TYPE_ONE,
+    UP,
     ZEROS,
     DomainState,
     HostState,
@@ -72,7 +73,7 @@ def destroy(h: HostState, g: DomainState) -> None:
         g.blk[b, RAM_ROW] = ZEROS
         g.blk[b, POD_ROW] = ZEROS
         g.blk[b, ODD] = ZEROS
-        g.blk[b, DETAIL] = 0
+        g.blk[b, DETAIL] = UP
         g.blk[b, BASE] = 0
     for gi in range(g.gib.shape[0]):
         if g.gib[gi] != G_NONE:

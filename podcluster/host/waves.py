@@ -19,13 +19,11 @@ Departs     nowhere: tests/host/test_waves.py drives both.
 from podcluster.host.heap import ALL, U0
 from podcluster.host.kernel import routine
 from podcluster.host.lists import list_drop, list_head, list_head_signed, list_turn
-from podcluster.host.p2m import set_pages
+from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import reclaims_first
 from podcluster.host.reclaim import look_at
-from podcluster.host.rows import detail_make, next_page, page_bit
+from podcluster.host.rows import next_page, page_bit
 from podcluster.host.state import (
-    BASE,
-    DETAIL,
     L_LENGTH,
     ODD,
     PATTERNED,
@@ -75,29 +73,17 @@ def _look_at_others(h: HostState, g: DomainState, low: int, high: int, count: in
 @routine
 def _back(h: HostState, g: DomainState, gfn: int, n: int, step: int) -> None:
     """Map the first n frames of SINGLE to the pages from `gfn` on."""
-    b = gfn >> 9
-    low = gfn if step > 0 else gfn - n + 1
-    first = list_head(h, g, SINGLE)
-    signed = list_head_signed(h, g, SINGLE)
-    if abs(signed) >= n and (n == 1 or (signed > 0) == (step > 0)):  # frames ascend with the pages
-        set_pages(h, g, low, n, RAM, first if step > 0 else first - n + 1)
-        list_drop(h, g, SINGLE, n)
-        return
-    set_pages(h, g, low, n, RAM, first)
-    handle = int(g.blk[b, DETAIL])
-    if handle == 0:
-        handle = detail_make(h, int(g.blk[b, BASE]))
-        g.blk[b, DETAIL] = handle
-    i = gfn & 511
     while n > 0:
         first = list_head(h, g, SINGLE)
         signed = list_head_signed(h, g, SINGLE)
-        along = 1 if signed > 0 else -1
         here = min(n, abs(signed))
-        for k in range(here):
-            h.detail[handle, i + k * step] = first + k * along
+        last = gfn + (here - 1) * step
+        if (signed > 0) == (step > 0):  # frames ascend with the pages
+            set_pages(h, g, min(gfn, last), here, RAM, first if step > 0 else first - here + 1)
+        else:
+            set_pages_down(h, g, max(gfn, last), here, first if step < 0 else first - here + 1)
         list_drop(h, g, SINGLE, here)
-        i += here * step
+        gfn += here * step
         n -= here
 
 
