@@ -108,19 +108,33 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     telemetry_s = config.study.telemetry_s
     # A run shorter than the grid is looked at once, at its end: ratios need a peak.
     grid_s = min(telemetry_s or RATIO_SAMPLES_S, config.study.duration_s)
+    duration_ns, warmup_ns = s_to_ns(config.study.duration_s), s_to_ns(config.study.warmup_s)
+    orders = parse(config.workload.orders, need, hosts, duration_ns)
+    failures = tuple(draw_failures(config.failure, specs, seed, duration_ns))
+    asked = [duration_ns, *(order.at_ns for order in (*orders, *failures))]
+    if warmup_ns:
+        asked.append(warmup_ns)
+    if config.migration.rebalance_s is not None:
+        asked.append(0)
     return Plan(
         specs=specs,
         hosts=HostPlan(
-            config.host, config.guests, seed, s_to_ns(grid_s), config.controller, config.study.machine_samples
+            config.host,
+            config.guests,
+            seed,
+            s_to_ns(grid_s),
+            config.controller,
+            config.study.machine_samples,
+            unasked_ns=min(asked),
         ),
         need_pages=need,
         reserve_pages=reserve_pages,
-        orders=parse(config.workload.orders, need, hosts, s_to_ns(config.study.duration_s)),
-        failures=tuple(draw_failures(config.failure, specs, seed, s_to_ns(config.study.duration_s))),
+        orders=orders,
+        failures=failures,
         failure=config.failure,
         migration=config.migration,
-        warmup_ns=s_to_ns(config.study.warmup_s),
-        duration_ns=s_to_ns(config.study.duration_s),
+        warmup_ns=warmup_ns,
+        duration_ns=duration_ns,
         epoch_ns=s_to_ns(config.cluster.epoch_s),
         write_samples=telemetry_s > 0,
         notes=tuple(notes),

@@ -49,6 +49,7 @@ class HostPlan:
     telemetry_ns: int
     controller: ControllerConfig | None = None  # None: static
     machine_samples: bool = False  # each machine is looked at, too
+    unasked_ns: int = 0  # before then nothing is asked of domains but to start, and to stop when they depart
 
 
 MakeHost = Callable[[HostSpec, HostPlan], Host]
@@ -66,6 +67,7 @@ def make_host(spec: HostSpec, plan: HostPlan) -> Host:
         plan.telemetry_ns,
         machine_samples=plan.machine_samples,
         controller=plan.controller,
+        unasked_ns=plan.unasked_ns,
     )
 
 
@@ -76,7 +78,7 @@ LEVEL: Final = 1  # of compression: for a checkpoint it is done again and again
 
 
 def nothing(_: Any) -> int:
-    """What is known of a host of which nobody says how much memory it takes [bytes], or until when it is quiet [ns]."""
+    """What is known of a host of which nobody says how much memory it takes [bytes]."""
     return 0
 
 
@@ -91,7 +93,6 @@ class Packing(NamedTuple):
     unpack: Callable[[Any], Host]
     resident_bytes: Callable[[Any], int] = nothing  # memory that a host takes
     let_go: Callable[[Any], None] = forget  # of a host that has been packed
-    quiet_until_ns: Callable[[Any], int] = nothing  # before that, without commands, a host only gets older
     room_bytes: int | None = None  # of memory for the hosts of one shard that are not packed; None: for all
 
 
@@ -119,19 +120,13 @@ def let_go_of_host(host: Any) -> None:
     host.let_go()
 
 
-def quiet_until_ns_of_host(host: Any) -> int:
-    """Until when nothing happens on the real host by itself."""
-    return int(host.quiet_until_ns)
+PACKING: Final = Packing(pack_host, unpack_host, bytes_of_host, let_go_of_host)
 
 
-PACKING: Final = Packing(pack_host, unpack_host, bytes_of_host, let_go_of_host, quiet_until_ns_of_host)
+class _Last(NamedTuple):
+    """What a host last said of itself, and how long that holds without commands."""
 
-
-class Kept(NamedTuple):
-    """A packed host, and what it reports as long as it is quiet."""
-
-    packed: Any
-    view: HostView | None  # None: it has said nothing yet
+    view: HostView
     quiet_until_ns: int
 
 
@@ -152,7 +147,8 @@ class HostShard:
         self._resident: dict[int, Host] = {}
         self._bytes: dict[int, int] = {}  # what each of these takes, ...
         self._all_bytes = 0  # ... and all of them
-        self._packed: dict[int, Kept] = {}  # the others
+        self._packed: dict[int, Any] = {}  # the others
+        self._last: dict[int, _Last] = {}  # of each that has said anything
         self._early: dict[int, HostReport] = {}  # of the next step, which these hosts have taken already
         self.host_ids: list[int] = []  # in order
 
@@ -162,11 +158,11 @@ class HostShard:
             self.host_ids.append(spec.host_id)
             if spec.host_id in packed:
                 small, early = of_bytes(packed[spec.host_id])
-                self._keep(spec.host_id, self._packing.unpack(small), None)
+                self._keep(spec.host_id, self._packing.unpack(small))
                 if early is not None:
                     self._early[spec.host_id] = early
             else:
-                self._keep(spec.host_id, self._make(spec, self._plan), None)
+                self._keep(spec.host_id, self._make(spec, self._plan))
 
     def advance(self, until_ns: int, commands: CommandsByHost) -> list[HostReport]:
         """Step every host to `until_ns`; reports in host_id order."""
@@ -187,8 +183,9 @@ class HostShard:
         """Free the hosts' arrays now: guests and their streams point at each other, and a collector that counts objects
         does not see how large these are.
         """
-        for kept in (self._resident, self._bytes, self._packed, self._early, self.host_ids):
+        for kept in (self._resident, self._bytes, self._packed, self._last, self._early):
             kept.clear()
+        self.host_ids.clear()
         self._all_bytes = 0
         gc.collect()
 
@@ -206,20 +203,20 @@ class HostShard:
                     f"{early.now_ns} ns, is to go to {until_ns} ns with {len(commands)} commands"
                 )
             return early
+        last = self._last.get(host_id)
+        if last is not None and not commands and until_ns < last.quiet_until_ns:
+            return HostReport(host_id, until_ns, replace(last.view, at_ns=until_ns))
         host = self._resident.get(host_id)
         if host is None:
-            kept = self._packed[host_id]
-            if kept.view is not None and not commands and until_ns < kept.quiet_until_ns:
-                return HostReport(host_id, until_ns, replace(kept.view, at_ns=until_ns))
-            host = self._packing.unpack(kept.packed)
-            del self._packed[host_id]
+            host = self._packing.unpack(self._packed.pop(host_id))
         report = host.advance(until_ns, commands)
-        self._keep(host_id, host, report.view)
+        self._last[host_id] = _Last(report.view, report.quiet_until_ns)
+        self._keep(host_id, host)
         return report
 
-    def _keep(self, host_id: int, host: Host, view: HostView | None) -> None:
+    def _keep(self, host_id: int, host: Host) -> None:
         """Keep a host until its next turn: as it is where there is room for it. All take turns, so whichever is there
-        may as well stay. `view` is what it last said of itself.
+        may as well stay.
         """
         room_bytes = self._packing.room_bytes
         self._resident[host_id] = host
@@ -229,7 +226,7 @@ class HostShard:
         self._all_bytes += host_bytes - self._bytes.get(host_id, 0)
         self._bytes[host_id] = host_bytes
         if self._all_bytes > room_bytes:
-            self._packed[host_id] = Kept(self._packing.pack(host), view, self._packing.quiet_until_ns(host))
+            self._packed[host_id] = self._packing.pack(host)
             self._all_bytes -= self._bytes.pop(host_id)
             del self._resident[host_id]
             self._packing.let_go(host)
@@ -237,7 +234,7 @@ class HostShard:
     def _small(self, host_id: int) -> Any:
         """A host packed, whether it is already or not."""
         host = self._resident.get(host_id)
-        return self._packed[host_id].packed if host is None else self._packing.pack(host)
+        return self._packed[host_id] if host is None else self._packing.pack(host)
 
 
 def to_bytes(small: Any) -> bytes:

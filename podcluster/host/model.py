@@ -105,13 +105,16 @@ class HostModel:
         controller: ControllerConfig | None = None,
         machine: MakeMachine = make_machine,
         coalesce: bool | None = None,
+        unasked_ns: int = 0,
     ) -> None:
         """`coalesce=None`: True, unless every step is to be audited. `guests` by `os_class`; no controller: static.
-        `machine_samples`: samples are of each machine as well.
+        `machine_samples`: samples are of each machine as well. `unasked_ns`: before then the cluster asks nothing of a
+        domain but to start, and to stop when it departs.
         """
         self._spec = spec
         self._cfg = host
         self._coalesce = host.check != "step" if coalesce is None else coalesce
+        self._unasked_ns = unasked_ns
         self._takes_by_turns = host.era != RFC2009 and host.scrub_on_free
         self._now_ns = 0
         self._until_ns = 0  # the end of the call of `advance`
@@ -218,14 +221,10 @@ class HostModel:
         self._run_to(until_ns + 1)
         self._now_ns = until_ns
         self._audit.end_epoch()
-        report = self._recorder.report(until_ns, self._viewed())
+        quiet_until_ns = min(self._migrations.due_ns, self._attention.next_ns, self._agenda.next_ns)
+        report = self._recorder.report(until_ns, self._viewed(), quiet_until_ns)
         news = {**self._migrations.take(), **self._lifecycle.take_answers()}
         return replace(report, **news) if news else report
-
-    @property
-    def quiet_until_ns(self) -> int:
-        """Before that instant nothing happens here by itself, and nothing of a report changes but its time."""
-        return min(self._migrations.due_ns, self._attention.next_ns, self._recorder.next_look_ns, self._agenda.next_ns)
 
     @property
     def resident_bytes(self) -> int:
@@ -358,12 +357,14 @@ class HostModel:
         self._agenda.put_guest(resident)
 
     def _run(self, resident: Resident, before_ns: int, past_ns: int, calm_ns: int = 0) -> None:
-        """Run a guest ahead up to `before_ns`, as long as it leaves the heap alone: past starts of other domains, too,
-        which look at nothing but the heap.
+        """Run a guest ahead up to `before_ns`, as long as it leaves the heap alone: past starts and departures of other
+        domains, too, which look at nothing but the heap, and past the end of this call of `advance`.
         """
         last_ns = before_ns - 1
         if self._control is None and not self._agenda.has_own and self._migrations.due_ns == NEVER:
-            last_ns = max(last_ns, min(self._unminded_ns, self._recorder.next_look_ns) - 1)
+            departs_ns = resident.request.departure_ns
+            alone_ns = self._unasked_ns if departs_ns is None else min(self._unasked_ns, departs_ns)
+            last_ns = max(last_ns, min(max(self._unminded_ns, alone_ns), self._recorder.next_look_ns) - 1)
         resident.guest.run(last_ns, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns, calm_ns=calm_ns)
 
     def _run_by_itself(self, at_ns: int, resident: Resident, before_ns: int, past_ns: int) -> None:

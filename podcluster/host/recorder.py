@@ -27,6 +27,7 @@ from podcluster.host.observed import DemandGrid, Level
 from podcluster.host.outcome import outcome
 from podcluster.host.own import LowMemory
 from podcluster.host.resident import Resident
+from podcluster.host.streams import NEVER
 from podcluster.records.fates import EventKind, Fate
 from podcluster.records.hosts import HostSpec, HostView
 from podcluster.records.machines import MachineRequest
@@ -81,7 +82,9 @@ class Recorder:
         self._to_come: list[tuple[int, int]] = []  # a heap: from which look on, how many fewer of both
         self._low_memory = LowMemory(machine.free_pages)
         self._domains: list[DomainRow] = []
-        self._events: list[tuple[int, int, int, EventRow]] = []
+        self._events: list[tuple[int, int, int, EventRow]] = []  # when, domid, number
+        self._told = 0  # events so far
+        self.tells_ns = NEVER  # the earliest of those that are still to be reported
         self._stretches: list[Stretch] = []
         self._host: HostRow | None = None
         self._started = self._not_built = self._died = self._domains_peak = self._target_changes = 0
@@ -92,22 +95,37 @@ class Recorder:
         self.owned_of: dict[int, int] = {}  # by domid
         self._free.at(0, machine.free_pages)
 
-    def report(self, at_ns: int, view: HostView) -> HostReport:
-        """All that was taken down since the last report."""
-        events = tuple(row for _, _, _, row in sorted(self._events, key=lambda event: event[:3]))
+    def report(self, at_ns: int, view: HostView, quiet_until_ns: int) -> HostReport:
+        """All that was taken down since the last report; nothing happens by itself before `quiet_until_ns`."""
+        events = self._events_until(at_ns) if self.tells_ns <= at_ns else ()
         domains, samples, host = tuple(self._domains), self._samples(), self._host
-        if domains or events or samples:
-            self._domains, self._events, self._stretches = [], [], []
+        if domains or samples:
+            self._domains, self._stretches = [], []
         self._host = None
         machines = self._machines.block() if self._machines is not None else NO_MACHINE_SAMPLES
-        return HostReport(self._spec.host_id, at_ns, view, domains, events, samples, host, machine_samples=machines)
+        return HostReport(
+            self._spec.host_id, at_ns, view, domains, events, samples, host, machine_samples=machines,
+            quiet_until_ns=min(quiet_until_ns, self.next_look_ns, self.tells_ns),
+        )  # fmt: skip
+
+    def _events_until(self, at_ns: int) -> tuple[EventRow, ...]:
+        """What happened by then, in order; guests may have come further."""
+        told = [event for event in self._events if event[0] <= at_ns]
+        self._events = [event for event in self._events if event[0] > at_ns]
+        self.tells_ns = min((event[0] for event in self._events), default=NEVER)
+        return tuple(row for _, _, _, row in sorted(told, key=lambda event: event[:3]))
 
     # -- what happens ------------------------------------------------------------------------------------------------
+
+    def _tell(self, at_ns: int, domid: int, row: EventRow) -> None:
+        self._told += 1
+        self._events.append((at_ns, domid, self._told, row))
+        self.tells_ns = min(self.tells_ns, at_ns)
 
     def event(self, at_ns: int, request: MachineRequest, domid: int, kind: EventKind, text: str) -> None:
         """Something happened to a machine; domid 0 if it has no domain."""
         row = EventRow(at_ns, self._spec.host_id, request.domain_id, request.attempt, kind, text)
-        self._events.append((at_ns, domid, len(self._events), row))
+        self._tell(at_ns, domid, row)
 
     def built(self, at_ns: int, resident: Resident) -> None:
         """A domain is there."""
@@ -212,7 +230,7 @@ class Recorder:
         for threshold in self._low_memory.crossed(free_pages):
             text = LOW_MEMORY.format(free_pages, threshold)
             row = EventRow(at_ns, self._spec.host_id, NO_DOMAIN, 0, "low_memory", text)
-            self._events.append((at_ns, TOOLSTACK, len(self._events), row))
+            self._tell(at_ns, TOOLSTACK, row)
 
     def room_changed(self, at_ns: int) -> None:
         """Memory was set aside for who is to come, or is free again."""

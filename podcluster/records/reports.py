@@ -23,6 +23,7 @@ class HostReport(Sent):
 
     `wanted` is asked for by domains that are ready to go to another host, `departed` the state of those on their way
     there, `stayed` the domain_ids of those that were to go and do not; `answers` are about domains that are to come.
+    Before `quiet_until_ns`, without commands, the host only gets older.
     """
 
     host_id: int
@@ -37,6 +38,7 @@ class HostReport(Sent):
     wanted: tuple[RoomWanted, ...] = ()
     answers: tuple[RoomAnswer, ...] = ()
     machine_samples: MachineSampleBlock = NO_MACHINE_SAMPLES
+    quiet_until_ns: int = 0
 
     @property
     def moving(self) -> bool:
