@@ -144,8 +144,13 @@ def detail_give(h: HostState, handle: int) -> None:
 
 
 @routine
-def _detail_make(h: HostState, base: int, along: int) -> int:
-    """A list of the frames base, base + along, ..."""
+def list_frames(h: HostState, g: DomainState, b: int) -> int:
+    """Have a list of the frames of block `b`, whichever they are; its handle."""
+    handle = int(g.blk[b, DETAIL])
+    if handle > UP:
+        return handle
+    base = int(g.blk[b, BASE])
+    along = 1 if handle == UP else -1
     r = h.rec[0]
     new = r.detail_free
     if new:
@@ -156,6 +161,7 @@ def _detail_make(h: HostState, base: int, along: int) -> int:
     r.details_used += 1
     for i in range(BLOCK_PAGES):
         h.detail[new, i] = base + along * i
+    g.blk[b, DETAIL] = new
     return int(new)
 
 
@@ -183,8 +189,7 @@ def lay_frames(h: HostState, g: DomainState, b: int, i: int, count: int, mfn: in
                 g.blk[b, DETAIL] = UP if new > 0 else DOWN
                 g.blk[b, BASE] = mfn - new * i
                 return
-        handle = _detail_make(h, base, way)
-        g.blk[b, DETAIL] = handle
+        handle = list_frames(h, g, b)
     for k in range(count):
         h.detail[handle, i + k] = mfn + along * k
 

@@ -22,7 +22,7 @@ from podcluster.host.lists import list_drop, list_head, list_head_signed, list_t
 from podcluster.host.p2m import set_pages, set_pages_down
 from podcluster.host.pod import reclaims_first
 from podcluster.host.reclaim import look_at
-from podcluster.host.rows import next_page, page_bit
+from podcluster.host.rows import list_frames, next_page, page_bit
 from podcluster.host.state import (
     L_LENGTH,
     ODD,
@@ -73,17 +73,28 @@ def _look_at_others(h: HostState, g: DomainState, low: int, high: int, count: in
 @routine
 def _back(h: HostState, g: DomainState, gfn: int, n: int, step: int) -> None:
     """Map the first n frames of SINGLE to the pages from `gfn` on."""
+    low = gfn if step > 0 else gfn - n + 1
+    first = list_head(h, g, SINGLE)
+    signed = list_head_signed(h, g, SINGLE)
+    if abs(signed) >= n:
+        if (signed > 0) == (step > 0):  # frames ascend with the pages
+            set_pages(h, g, low, n, RAM, first if step > 0 else first - n + 1)
+        else:
+            set_pages_down(h, g, low + n - 1, n, first if step < 0 else first - n + 1)
+        list_drop(h, g, SINGLE, n)
+        return
+    set_pages(h, g, low, n, RAM, first)
+    handle = list_frames(h, g, gfn >> 9)
+    i = gfn & 511
     while n > 0:
         first = list_head(h, g, SINGLE)
         signed = list_head_signed(h, g, SINGLE)
+        along = 1 if signed > 0 else -1
         here = min(n, abs(signed))
-        last = gfn + (here - 1) * step
-        if (signed > 0) == (step > 0):  # frames ascend with the pages
-            set_pages(h, g, min(gfn, last), here, RAM, first if step > 0 else first - here + 1)
-        else:
-            set_pages_down(h, g, max(gfn, last), here, first if step < 0 else first - here + 1)
+        for k in range(here):
+            h.detail[handle, i + k * step] = first + k * along
         list_drop(h, g, SINGLE, here)
-        gfn += here * step
+        i += here * step
         n -= here
 
 
