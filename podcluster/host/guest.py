@@ -578,7 +578,7 @@ class Guest:
         """Peak of W(t) from boot done to `end_ns`; 0 if it never came up."""
         if self.boot_done_ns is None:
             return 0
-        t = self._demand.t_ns
-        inside = self._demand.pages[(t > self.boot_done_ns) & (t < end_ns)]
+        first, last = self._demand.t_ns.searchsorted((self.boot_done_ns + 1, end_ns)).tolist()
+        inside = self._demand.pages[first:last]
         ends = max(self._demand.at(self.boot_done_ns), self._demand.at(end_ns))
         return max(ends, int(inside.max())) if len(inside) else ends

@@ -18,7 +18,8 @@ import numpy as np
 from podcluster.records.demand import Demand
 from podcluster.records.values import Int64Array
 
-STRETCH: Final = 512  # instants worked out at once
+STRETCH: Final = 128  # instants worked out at once, at first: twice as many each time ...
+MOST_STRETCH: Final = 4096  # ... up to these
 
 
 @dataclass(slots=True)
@@ -81,9 +82,11 @@ class OnGrid:
     same: bool
 
     @classmethod
-    def of(cls, demand: Demand, grid_ns: int) -> OnGrid:
-        """As it is."""
+    def of(cls, demand: Demand, grid_ns: int, like: OnGrid | None = None) -> OnGrid:
+        """As it is; `like` another, whose instants may be the very same."""
         t, samples = demand.t_ns, len(demand.t_ns)
+        if like is not None and like.demand.t_ns is t and like.grid_ns == grid_ns:
+            return cls(demand, grid_ns, like.same)
         same = int(t[-1]) == grid_ns * (samples - 1)
         if same and samples > 1:
             same = bool((t == grid_ns * np.arange(samples, dtype=np.int64)).all())
@@ -114,12 +117,14 @@ class DemandGrid:
     def __init__(self, grid_ns: int) -> None:
         self._grid_ns = grid_ns
         self._guests: dict[int, _Wanted] = {}
+        self._latest: OnGrid | None = None
         self._start = 0  # number of the stretch's first instant
         self._sums = np.zeros(0, dtype=np.int64)
 
     def add(self, key: int, demand: Demand, up_ns: int) -> None:
         """A guest is up since `up_ns`: it counts at all instants after that."""
-        guest = _Wanted(OnGrid.of(demand, self._grid_ns), up_ns // self._grid_ns + 1)
+        self._latest = OnGrid.of(demand, self._grid_ns, self._latest)
+        guest = _Wanted(self._latest, up_ns // self._grid_ns + 1)
         self._guests[key] = guest
         self._count(guest, self._start, 1)
 
@@ -132,8 +137,8 @@ class DemandGrid:
     def sums(self, first: int, count: int) -> Int64Array:
         """Sums at `count` instants from number `first` on; no more than there are left of `first`'s stretch."""
         if not self._start <= first < self._start + len(self._sums):
-            self._start = first // STRETCH * STRETCH
-            self._sums = np.zeros(STRETCH, dtype=np.int64)
+            self._start = first
+            self._sums = np.zeros(min(max(2 * len(self._sums), STRETCH), MOST_STRETCH), dtype=np.int64)
             for guest in self._guests.values():
                 self._count(guest, self._start, 1)
         return self._sums[first - self._start : first - self._start + count]

@@ -72,18 +72,18 @@ class Demand:
         are: what hosts are sent, and are kept with, is mostly this.
         """
         first_ns, step_ns = int(self.t_ns[0]), int(np.diff(self.t_ns[:2]).sum())
-        grid = (np.diff(self.t_ns) == step_ns).all()
+        even = (np.diff(self.t_ns) == step_ns).all()
         small = self.pages.min() >= 0 and self.pages.max() < 1 << 31
-        t_ns = (first_ns, step_ns, len(self.t_ns)) if grid else self.t_ns
+        t_ns = (first_ns, step_ns, len(self.t_ns)) if even else self.t_ns
         return _demand_of, (t_ns, self.pages.astype(np.int32) if small else self.pages)
 
 
 def _demand_of(t_ns: tuple[int, int, int] | Int64Array, pages: NDArray[np.integer[Any]]) -> Demand:
     """What `Demand.__reduce__` was called of."""
-    return Demand(_grid(*t_ns) if isinstance(t_ns, tuple) else t_ns, pages.astype(np.int64))
+    return Demand(grid(*t_ns) if isinstance(t_ns, tuple) else t_ns, pages.astype(np.int64))
 
 
 @lru_cache(maxsize=64)
-def _grid(first_ns: int, step_ns: int, count: int) -> Int64Array:
-    """Instants at equal distances, once for all who share them."""
+def grid(first_ns: int, step_ns: int, count: int) -> Int64Array:
+    """Instants at equal distances, one array for all who have them: nobody writes to it."""
     return first_ns + step_ns * np.arange(count, dtype=np.int64)

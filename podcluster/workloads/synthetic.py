@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from podcluster.config import WorkloadConfig
 from podcluster.errors import ConfigError
-from podcluster.records.demand import Demand
+from podcluster.records.demand import Demand, grid
 from podcluster.records.machines import MachineRequest, Workload
 from podcluster.rng import stream
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, mib_to_pages, pages_to_mib
@@ -318,7 +318,7 @@ def use_share(
 def to_demand(share: FloatArray, maxmem_mib: int) -> Demand:
     """Shares at 300 s steps as demand in pages."""
     pages = (share * (maxmem_mib * PAGES_PER_MIB)).astype(np.int64)
-    return Demand(np.arange(len(share), dtype=np.int64) * (SAMPLE_S * NS_PER_S), pages)
+    return Demand(grid(0, SAMPLE_S * NS_PER_S, len(share)), pages)
 
 
 def _add_bursts(bursts: FloatArray, machine: Machine, day: int, draws: np.random.Generator) -> None:
