@@ -46,17 +46,22 @@ class _Look(NamedTuple):
         """So many instants of it, from number `first` on."""
         return self._replace(first_ns=self.first_ns + first * self.grid_ns, instants=instants)
 
-    def fill(self, columns: Int64Array) -> None:
-        """Put its rows into [column, instant, machine]."""
-        by_name = dict(zip(MachineSampleBlock.NAMES, columns, strict=True))
-        by_name["t_ns"][:] = self.t_ns.reshape(-1, 1)
-        by_name["host_id"][:] = self.host_id
-        by_name["domain_id"][:] = self.domain_ids
-        by_name["target_pages"][:] = self.targets
-        by_name["owned_pages"][:] = self.owned
-        for machine, wanted in enumerate(self.wanted):
-            at_each = wanted if isinstance(wanted, int) else wanted.at_each(self.first_ns, self.instants)
-            by_name["demanded_pages"][:, machine] = at_each
+    @property
+    def steady(self) -> Int64Array:
+        """int64[column, machine], 0 for what changes."""
+        none = [0] * self.rows
+        of = {
+            "host_id": [self.host_id] * self.rows,
+            "domain_id": self.domain_ids,
+            "target_pages": self.targets,
+            "owned_pages": self.owned,
+        }
+        return np.array([of.get(name, none) for name in MachineSampleBlock.NAMES], dtype=np.int64)
+
+    def changing(self, found: Int64Array) -> None:
+        """Put what machines want into [machine, instant]."""
+        for row, wanted in zip(found, self.wanted, strict=True):
+            row[:] = wanted if isinstance(wanted, int) else wanted.at_each(self.first_ns, self.instants)
 
 
 class MachineLooks:

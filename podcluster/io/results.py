@@ -3,9 +3,9 @@
 What        `<dir>/results/<table>/part-0.parquet` for each table of records.tables.TABLES, written into a folder aside
             that is renamed when all of it is there: a folder named `results` is whole. Tables that relate cells to each
             other are there only in a sweep's dataset.
-Threads     Rows are turned into columns by one thread beside the run, MOST_TURNING parts of each table at most behind,
-            and columns encoded and written by another, MOST_WRITING row groups at most behind that; what goes wrong
-            there is raised at a later write, or at the end.
+Threads     Rows are turned into columns by one thread beside the run, MOST_TURNING parts of each table at most behind
+            that take memory, and columns encoded and written by another, MOST_WRITING row groups at most behind that;
+            what goes wrong there is raised at a later write, or at the end.
 Invariants  [IO-2] stored rows are sorted by replication and the table's key, rows of equal key in the order they were
             written; [IO-5] nothing that a reader would take for a table (a name ending in .parquet in a folder
             `results`) is ever partly written.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +44,8 @@ MOST_TURNING: Final = 3  # parts of a table that wait to be columns
 MOST_WRITING: Final = 3  # row groups of a table that wait to be written
 BLOCK_ROWS: Final = 1_000  # samples that are worth columns of their own rather than a copy
 READ_ROWS: Final = 100_000
+ALL: Final = slice(None)
+ENDS: Final = [0, -1]
 
 
 class ParquetSink:
@@ -214,15 +216,18 @@ class _TableWriter:
         """Have the buffered rows of one replication turned into columns, which take a tenth of the memory."""
         if not self._buffered:
             return
-        _finish(self._turning, MOST_TURNING - 1)
+        if self._buffer or any(block.is_made for block in self._blocks):
+            _finish(self._turning, MOST_TURNING - 1)
         self._turning.append(self._threads.turns.submit(self._turn, self._blocks or self._buffer, self._replication))
         self._buffer, self._blocks, self._buffered = [], [], 0
 
     # What follows is the threads' until they are done: nobody else looks at the parts and the file meanwhile.
 
     def _turn(self, rows: Sequence[Any], replication: int | None) -> None:
-        for part in self._as_columns(rows, replication):
-            keys = _keys(self._table, part)
+        for piece in self._in_pieces(rows):
+            part = tables.to_arrow(self._table, piece, self._cell, replication, self._axes, self._schema)
+            known = isinstance(piece, RowBlock) and piece.in_order
+            keys = _keys(self._table, part, ENDS if known else ALL)
             follows = keys if self._last_key is None else np.concatenate((self._last_key, keys), axis=1)
             self._in_order = self._in_order and _ascends(follows)
             self._last_key = keys[:, -1:]
@@ -232,13 +237,12 @@ class _TableWriter:
             if self._part_rows >= 10 * BUFFER_ROWS:
                 self._flush()
 
-    def _as_columns(self, rows: Sequence[Any], replication: int | None) -> Iterator[pa.Table]:
-        """Tables of these rows; of samples so many at a time as a core has at hand while it turns them."""
-        pieces: Iterable[Sequence[Any]] = (rows,)
-        if isinstance(rows[0], RowBlock):
-            pieces = (rows[0] if len(rows) == 1 else type(rows[0]).join(rows)).pieces(PIECE_ROWS)
-        for piece in pieces:
-            yield tables.to_arrow(self._table, piece, self._cell, replication, self._axes, self._schema)
+    @staticmethod
+    def _in_pieces(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
+        """These rows; samples so many at a time as a core has at hand while it turns them."""
+        if not isinstance(rows[0], RowBlock):
+            return (rows,)
+        return (rows[0] if len(rows) == 1 else type(rows[0]).join(rows)).pieces(PIECE_ROWS)
 
     def _flush(self) -> None:
         import pyarrow.parquet as pq
@@ -410,14 +414,15 @@ def _chain(parts: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts).unify_dictionaries()
 
 
-def _keys(table: str, part: pa.Table) -> Int64Array:
-    """What the rows of a table in one piece are stored by, int64[key column, row]."""
+def _keys(table: str, part: pa.Table, rows: slice | list[int] = ALL) -> Int64Array:
+    """What these rows of a table in one piece are stored by, int64[key column, row]."""
     names = tables.sort_key(table)
     # From the buffers: to_numpy would import pandas.
     columns = [
-        np.frombuffer(part.column(name).chunk(0).buffers()[1], dtype=np.int64, count=part.num_rows) for name in names
+        np.frombuffer(part.column(name).chunk(0).buffers()[1], dtype=np.int64, count=part.num_rows)[rows]
+        for name in names
     ]
-    return np.array(columns, dtype=np.int64).reshape(len(names), part.num_rows)
+    return np.array(columns, dtype=np.int64).reshape(len(names), len(columns[0]) if columns else part.num_rows)
 
 
 def _ascends(keys: Int64Array) -> bool:

@@ -51,7 +51,9 @@ class MachineSampleRow:
 
 
 class Source(Protocol):
-    """Where rows come from that nobody has looked at yet: as many at each of some instants."""
+    """Where rows come from that nobody has looked at yet: as many at each of some instants, alike but for the time and
+    the last column.
+    """
 
     @property
     def t_ns(self) -> Int64Array:
@@ -64,8 +66,12 @@ class Source(Protocol):
     def part(self, first: int, instants: int) -> Source:
         """Those of so many instants, from number `first` on."""
 
-    def fill(self, columns: Int64Array) -> None:
-        """Put them into int64[column, instant, row]."""
+    @property
+    def steady(self) -> Int64Array:
+        """int64[column, row], anything for the two that change."""
+
+    def changing(self, found: Int64Array) -> None:
+        """Put the last column into int64[row, instant]."""
 
 
 class RowBlock(Sequence[Any]):
@@ -75,28 +81,36 @@ class RowBlock(Sequence[Any]):
     thread that writes: put together from those of hosts, or filled where they are to be.
     """
 
-    __slots__ = ("_columns", "_hosts", "_rows", "_source")
+    __slots__ = ("_columns", "_hosts", "_rows", "_source", "in_order")
     ROW: ClassVar[type[Any]]
     NAMES: ClassVar[tuple[str, ...]]  # of its fields, in order
     _columns: Int64Array | None
     _hosts: Sequence[Self]  # whose rows it is, or
     _source: Source | None  # where they come from, while nobody has looked
     _rows: int
+    in_order: bool
+    """Known to ascend by time, host and what comes after that in the table's key, without a look at the rows."""
 
     def __init__(self, columns: Int64Array) -> None:
         self._set(columns, (), None, int(columns.shape[1]))
 
     def _set(self, columns: Int64Array | None, hosts: Sequence[Self], source: Source | None, rows: int) -> None:
         self._columns, self._hosts, self._source, self._rows = columns, hosts, source, rows
+        self.in_order = False
 
     @property
     def columns(self) -> Int64Array:
         """int64[column, row], a line for each field of ROW."""
         if self._columns is None:
-            columns = _in_time(self._hosts) if self._source is None else _filled(len(self.NAMES), [self._source])
+            columns = _in_time(self._hosts) if self._source is None else _filled(self.NAMES, [self._source])
             self._set(columns, (), None, self._rows)
             return columns
         return self._columns
+
+    @property
+    def is_made(self) -> bool:
+        """Whether its columns, or some of them, are in memory."""
+        return self._columns is not None or any(one.is_made for one in self._hosts)
 
     @classmethod
     def by_instant(cls, hosts: Sequence[Self]) -> Self:
@@ -137,9 +151,12 @@ class RowBlock(Sequence[Any]):
             return
         instants, width = len(sources[0].t_ns), sum(one.rows for one in sources)
         step = max(1, rows // width)
+        ascend = _ascend(self.NAMES, sources)
         for first in range(0, instants, step):
             parts = [one.part(first, min(step, instants - first)) for one in sources]
-            yield type(self)(_filled(len(self.NAMES), parts))
+            piece = type(self)(_filled(self.NAMES, parts))
+            piece.in_order = ascend
+            yield piece
 
     def column(self, name: str) -> Int64Array:
         """One column, int64[rows]."""
@@ -172,7 +189,7 @@ def _in_time(hosts: Sequence[RowBlock]) -> Int64Array:
     """The columns of all, in order of time and host."""
     kind = type(hosts[0])
     if sources := _alike(hosts):
-        return _filled(len(kind.NAMES), sources)
+        return _filled(kind.NAMES, sources)
     at = kind.NAMES.index("t_ns")
     apart = [piece for piece in map(_instants_apart, hosts) if piece is not None]
     times = [piece[at, :, 0] for piece in apart]
@@ -192,15 +209,28 @@ def _alike(hosts: Sequence[RowBlock]) -> list[Source]:
     return sources if all(np.array_equal(one.t_ns, t_ns) for one in sources[1:]) else []
 
 
-def _filled(columns: int, sources: Sequence[Source]) -> Int64Array:
+def _filled(names: Sequence[str], sources: Sequence[Source]) -> Int64Array:
     """The rows of all, which have them at the same instants, in order of time and source."""
-    instants = len(sources[0].t_ns)
-    filled = np.empty((columns, instants, sum(one.rows for one in sources)), dtype=np.int64)
+    t_ns, rows = sources[0].t_ns, sum(one.rows for one in sources)
+    filled = np.empty((len(names), len(t_ns), rows), dtype=np.int64)
+    steady = np.concatenate([one.steady for one in sources], axis=1)
+    changing = np.empty((rows, len(t_ns)), dtype=np.int64)
     upto = 0
     for one in sources:
         first, upto = upto, upto + one.rows
-        one.fill(filled[:, :, first:upto])
-    return filled.reshape(columns, -1)
+        one.changing(changing[first:upto])
+    filled[:] = steady.reshape(len(names), 1, -1)
+    filled[names.index("t_ns")] = t_ns.reshape(-1, 1)
+    filled[-1] = changing.T
+    return filled.reshape(len(names), -1)
+
+
+def _ascend(names: Sequence[str], sources: Sequence[Source]) -> bool:
+    """Whether each instant is after the one before, and the rows of one ascend by host and then by machine."""
+    steady = np.concatenate([one.steady for one in sources], axis=1)
+    host, machine = steady[names.index("host_id")], steady[names.index("domain_id")]
+    apart = (host[1:] > host[:-1]) | ((host[1:] == host[:-1]) & (machine[1:] > machine[:-1]))
+    return bool((np.diff(sources[0].t_ns) > 0).all() and apart.all())
 
 
 def _instants_apart(block: RowBlock) -> Int64Array | None:

@@ -33,17 +33,25 @@ class Machines:
     def part(self, first: int, instants: int) -> Machines:
         return replace(self, first=self.first + first, instants=instants)
 
-    def fill(self, columns: Int64Array) -> None:
-        columns[0] = self.t_ns[:, None]
-        columns[1] = self.host_id
-        columns[2] = np.arange(self.rows)
-        for column in range(3, COLUMNS):
-            columns[column] = self.t_ns[:, None] * 1000 + 10 * columns[2] + column
+    @property
+    def steady(self) -> Int64Array:
+        numbers = np.arange(COLUMNS)[:, None] * 100 + np.arange(self.rows)
+        numbers[1], numbers[2] = self.host_id, np.arange(self.rows)
+        return numbers
+
+    def changing(self, found: Int64Array) -> None:
+        found[:] = self.t_ns * 1000 + 10 * np.arange(self.rows)[:, None]
 
 
 def there(source: Machines) -> MachineSampleBlock:
-    """The same rows, filled."""
-    return MachineSampleBlock(MachineSampleBlock.from_source(source).columns)
+    """The same rows, one by one."""
+    between = range(3, COLUMNS - 1)
+    rows = [
+        [t_ns, source.host_id, machine, *(100 * column + machine for column in between), t_ns * 1000 + 10 * machine]
+        for t_ns in source.t_ns.tolist()
+        for machine in range(source.rows)
+    ]
+    return MachineSampleBlock(np.array(rows, np.int64).T.copy())
 
 
 sources = st.lists(
@@ -73,8 +81,16 @@ def test_pieces_in_order_are_the_whole(hosts: list[Machines], alike: bool, rows:
     assert np.array_equal(np.concatenate([one.columns for one in pieces], axis=1), wanted)
     at_an_instant = sum(one.rows for one in hosts)
     assert max(len(one) for one in pieces) <= max(rows, at_an_instant)
+    assert not alike or all(one.in_order for one in pieces)
     seen = block()
     assert len(seen.columns) and [len(one) for one in seen.pieces(rows)][:-1] == [rows] * ((len(seen) - 1) // rows)
+
+
+@pytest.mark.parametrize("hosts", [(1, 0), (0, 0)])
+def test_what_does_not_ascend_is_not_said_to(hosts: tuple[int, int]) -> None:
+    """Hosts that come in another order, and rows of two of them that are the same machine's."""
+    sources = [MachineSampleBlock.from_source(Machines(host_id, 2, 1, 3)) for host_id in hosts]
+    assert not any(one.in_order for one in MachineSampleBlock.by_instant(sources).pieces(4))
 
 
 @pytest.mark.parametrize("look", [lambda one: one, lambda one: one[:2], lambda one: pickle.loads(pickle.dumps(one))])
