@@ -20,8 +20,8 @@ from podcluster.host.streams import NEVER
 
 
 class Shown(NamedTuple):
-    """What a guest shows of itself: its driver, that it is up, what it holds, and when that may change next, to those
-    who watch use; to others 0.
+    """What a guest shows of itself: its driver, that it is up, and to those who watch use what it holds, and when that
+    may change next; to others 0.
     """
 
     can_balloon: bool
@@ -33,8 +33,8 @@ class Shown(NamedTuple):
     def by(cls, resident: Resident, wakes: str) -> Shown:
         """A guest now."""
         guest = resident.guest
-        next_use_ns = guest.next_use_ns if wakes == "use" else 0
-        return cls(resident.can_balloon, guest.boot_done_ns is not None, guest.held.held, next_use_ns)
+        held_pages, next_use_ns = (guest.held.held, guest.next_use_ns) if wakes == "use" else (0, 0)
+        return cls(resident.can_balloon, guest.boot_done_ns is not None, held_pages, next_use_ns)
 
 
 class Attention:

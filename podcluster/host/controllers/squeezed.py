@@ -19,7 +19,7 @@ Departs     The daemon's checks lie on multiples of 10 s of the host's clock. An
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from podcluster.controller_parameters import SqueezedParameters
@@ -122,15 +122,13 @@ def share_out(free_kib: int, goal_kib: int, members: Sequence[Member], margin_ki
     return [one.min_kib + math.trunc(gamma * extent) for one, extent in zip(members, ranges, strict=True)]
 
 
-def write(one: Member, target_kib: int, *, limits: bool = True) -> Iterator[Action]:
+def write(one: Member, target_kib: int, *, limits: bool = True) -> list[Action]:
     """Target and limit of a domain: limit first when raising, target first when lowering (D5.8)."""
     limit_pages = target_kib // KIB_A_PAGE + XEN_OFFSET_PAGES + one.offset_pages
     aim: list[Action] = [Target(one.domid, target_kib)] if target_kib != one.target_kib else []
-    raising = limit_pages > one.limit_pages
-    limit: list[Action] = (
-        [Limit(one.domid, limit_pages)] if raising or (limits and limit_pages < one.limit_pages) else []
-    )
-    yield from [*limit, *aim] if raising else [*aim, *limit]
+    if limit_pages > one.limit_pages:
+        return [Limit(one.domid, limit_pages), *aim]
+    return [*aim, Limit(one.domid, limit_pages)] if limits and limit_pages < one.limit_pages else aim
 
 
 class Squeezed:
@@ -216,7 +214,7 @@ class Squeezed:
         pairs = list(zip(active, targets, strict=True))
         freeing = [(one, new) for one, new in pairs if new < one.actual_kib - self._inaccuracy_kib]
         chosen = freeing if freeing and self._rules.two_phases else pairs  # D5.5
-        over = all(self._on_target(one) for one in active) and all(new == one.target_kib for one, new in chosen)
+        over = all(new == one.target_kib for one, new in chosen) and all(map(self._on_target, active))
         new_of = {} if over else {one.domid: new for one, new in chosen}
         actions: list[Action] = []
         for one in members:
@@ -243,10 +241,12 @@ class Squeezed:
         if before is None:
             return Progress(one.actual_kib, now_ns, False)
         moved = one.actual_kib - before.actual_kib
-        wanted = 0 if self._on_target(one) else one.target_kib - one.actual_kib
+        wanted = one.target_kib - one.actual_kib
+        if abs(wanted) <= self._inaccuracy_kib:
+            return before if not moved else before._replace(actual_kib=one.actual_kib)
         if moved * wanted > 0:
             return Progress(one.actual_kib, now_ns, False)
-        late = self._rules.stuck_detection and wanted != 0 and now_ns - before.since_ns > self._stuck_ns
+        late = self._rules.stuck_detection and now_ns - before.since_ns > self._stuck_ns
         return Progress(one.actual_kib, before.since_ns, before.stuck or late)
 
     def _on_target(self, one: Member) -> bool:
