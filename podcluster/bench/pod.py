@@ -44,7 +44,7 @@ def _promised(maxmem_gib: int, target_gib: int, *, small: bool = False) -> Machi
     machine = Machine(target + PAGES_PER_GIB)
     machine.create(1, maxmem_pages=maxmem, max_pages=maxmem, sp_1g=False, sp_2m=not small)
     machine.set_pod_target(1, target)
-    machine.mark_pod_seq(1, 0, maxmem // SUPERPAGE_PAGES, 9)
+    machine.mark_pod_extents(1, [(0, maxmem // SUPERPAGE_PAGES, 9)])
     return machine
 
 
@@ -93,17 +93,16 @@ def sweep() -> float:
     machine = Machine(ram + PAGES_PER_GIB)
     machine.create(1, maxmem_pages=ram + PAGES_PER_GIB, max_pages=ram, sp_1g=False, sp_2m=False)
     machine.set_pod_target(1, ram)
-    machine.mark_pod_seq(1, 0, (ram + PAGES_PER_GIB) // SUPERPAGE_PAGES, 9)
+    machine.mark_pod_extents(1, [(0, (ram + PAGES_PER_GIB) // SUPERPAGE_PAGES, 9)])
     machine.touch_range(1, 0, ram, content=DATA)
     zeroes = np.random.default_rng(2).choice(ram, ram // 100_000, replace=False)
     machine.touch_list(1, zeroes, content=ZERO)
     # The recent list would find the latest pages first: what is touched here is dirty, and rolls it over.
-    state = machine.state_record(1)
-    assert state["pod_count"] == 0
+    assert machine.counters(1).cache_count == 0
     touched = np.arange(ram, ram + len(zeroes) + 1, dtype=np.int64)
     seconds = _seconds(lambda: machine.touch_list(1, touched, content=DATA))
-    state = machine.state_record(1)
-    assert state["crashed"] and state["ev"][2] == len(zeroes), state
+    found = machine.counters(1)
+    assert found.crashed and found.reclaimed_4k == len(zeroes), found
     return ram / seconds
 
 

@@ -1,8 +1,7 @@
 """One Xen host and its domains: the Python face of the kernels.
 
-What        `Machine` owns the arrays and offers the hypervisor's operations, by number of the domain: those of the
-            golden traces (one method each, named and answered as in docs/golden-traces.md) and those the simulator
-            uses, whole ranges at a time.
+What        `Machine` owns the arrays and offers the hypervisor's operations that the simulator uses, by number of the
+            domain, whole ranges at a time. `traced.py` adds those of the golden traces.
 Units       Pages of 4 KiB everywhere; first_gfn and count describe a range, `descending` the direction in which it is
             walked.
 Rules       T1-T4, P1-P15 of docs/model.md; H1-H3 of docs/model.md.
@@ -21,7 +20,6 @@ from podcluster.host import (
     access,
     audit,
     batches,
-    contents,
     follow,
     follow_demand,
     frames,
@@ -41,7 +39,6 @@ from podcluster.host.eras import RFC2009, RING_SLOTS, SWITCHES, TODAY
 from podcluster.host.layout import for_kernels
 from podcluster.host.packed import packed_arrays, unpacked_arrays
 from podcluster.host.page_sets import PageBooks
-from podcluster.host.reservation import DONE
 from podcluster.host.state import (
     BLOCK_FIELDS,
     BLOCK_PAGES,
@@ -53,17 +50,12 @@ from podcluster.host.state import (
     G_TABLE,
     GIB_BLOCKS,
     KIND,
-    L_LENGTH,
     PATTERNED,
     POD,
     RAM_ABOVE_TARGET,
     RECENT_AFTER,
     RING_EMPTY,
     RING_SUPER,
-    SHADOWED_PT,
-    SINGLE,
-    SPECIAL,
-    SUPER,
     TABLE,
     DomainState,
     detail_capacity,
@@ -89,10 +81,7 @@ FEWEST_PIECES = 1 << 10
 PIECES = 1 << 15  # that several balloons take in one call
 TAKEN = np.empty(turns.TAKEN_FIELDS * PIECES, np.int64)  # scratch of all hosts of a process, one at a time
 TAKEN_LOG = np.empty(turns.LOG_FIELDS * RUNS_LOGGED, np.int64)
-WORD_MASK = (1 << 64) - 1
-FLAGS = {"special": SPECIAL, "shadowed_pt": SHADOWED_PT}
 POD_SCRUBBED = 3
-LISTS = {"super": SUPER, "single": SINGLE}
 Gfns = npt.NDArray[np.int64]
 
 
@@ -142,15 +131,6 @@ class Ballooned(NamedTuple):
         return self.how == batches.CUT_SHORT
 
 
-class Reference(NamedTuple):
-    """An extra reference that somebody holds: on a frame, had through a gfn."""
-
-    mfn: int
-    dom: int
-    gfn: int
-    how: str
-
-
 class Machine:
     """A host of `host_pages` frames, all of them free, without domains.
 
@@ -187,10 +167,6 @@ class Machine:
         self._domains: dict[int, DomainState] = {}
         self._maxmem: dict[int, int] = {}
         self._spare: dict[int, list[DomainState]] = {}  # arrays of domains that are gone, by blocks of room
-        self._table_hashes: dict[int, tuple[int, dict[str, Any]]] = {}
-        self._cache_hashes: dict[int, tuple[int, str]] = {}
-        self._header_guests: dict[int, dict[str, Any]] = {}
-        self._references: dict[int, Reference] = {}
         self._aside: dict[int, list[tuple[int, int]]] = {}
         self._last_handle = 0
         self._touched: set[int] = set()
@@ -204,25 +180,15 @@ class Machine:
         self._pieces = np.empty(0, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What makes it the machine that it is: no scratch, no arrays to be used again, no hashes worked out."""
+        """What makes it the machine that it is: no scratch, no arrays to be used again."""
         passing = {"_told", "_out", "_pieces", "_h", "_domains"}
         kept = {name: value for name, value in vars(self).items() if name not in passing}
-        arrays = packed_arrays(self._h, self._domains)
-        return {**kept, "arrays": arrays, "_spare": {}, "_table_hashes": {}, "_cache_hashes": {}}
+        return {**kept, "arrays": packed_arrays(self._h, self._domains), "_spare": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._h, self._domains = unpacked_arrays(state.pop("arrays"))
         vars(self).update(state)
         self._make_scratch()
-
-    @classmethod
-    def from_header(cls, header: Mapping[str, Any]) -> "Machine":
-        """The host of a golden trace; its guests come into being with `create(dom)`."""
-        era = header.get("era", TODAY)
-        machine = cls(header["host_pages"], scrub_on_free=header["scrub_on_free"], words=True, era=era)
-        for guest in header["guests"]:
-            machine._header_guests[guest["id"]] = {key: value for key, value in guest.items() if key != "id"}
-        return machine
 
     # ---- domains ----------------------------------------------------------------------------------------------------
 
@@ -230,19 +196,17 @@ class Machine:
         self,
         dom: int,
         *,
-        maxmem_pages: int | None = None,
-        max_pages: int | None = None,
+        maxmem_pages: int,
+        max_pages: int,
         paging: str = "hap",
         p2m: str = "ept",
         sp_1g: bool = True,
         sp_2m: bool = True,
     ) -> int:
-        """A domain comes into being, empty; without keywords as the trace's header describes it. Always 0.
+        """A domain comes into being, empty. Always 0.
 
         `max_pages` is the quota, `maxmem_pages` the address space that its table is laid out for.
         """
-        if maxmem_pages is None or max_pages is None:
-            return self.create(dom, **self._header_guests[dom])
         blocks = _whole_gibs(maxmem_pages)
         self._reserve(blocks)
         # xen2012 begins with gfn 0 in every slot.
@@ -269,8 +233,7 @@ class Machine:
         assert g.rec["dying"][0] and g.rec["tot_pages"][0] == 0, "only a destroyed domain without pages is forgotten"
         self._gfn_blocks -= int(g.rec["blocks"][0])
         self._spare.setdefault(len(g.blk), []).append(g)  # its table is empty: the next domain may have it
-        for kept in (self._maxmem, self._table_hashes, self._cache_hashes):
-            kept.pop(dom, None)
+        self._maxmem.pop(dom)
         self._touched.discard(dom)
 
     def _reserve(self, blocks: int) -> None:
@@ -338,7 +301,7 @@ class Machine:
         `key` (64 bits) names the draw: the same key has the same arrivals. Infinite: whenever Xen looks.
         """
         r = self._domains[dom].rec
-        r["pending_key"] = _signed(key)
+        r["pending_key"] = signed(key)
         r["softirq_bin_ns"], r["irq_bin_ns"] = pending.bin_ns(softirq_per_s), pending.bin_ns(irq_per_s)
 
     def set_scrub_pattern(self, dom: int, on: bool) -> None:
@@ -366,107 +329,21 @@ class Machine:
         teardown.destroy(self._h, self._changed(dom))
         return 0
 
-    def state(self, dom: int) -> int:
-        """A closing record; does nothing."""
-        return 0
-
     # ---- PoD hypercalls ---------------------------------------------------------------------------------------------
 
     def set_pod_target(self, dom: int, pages: int) -> int:
         """P4: 0, -12 or -22."""
         return int(pod.set_target(self._h, self._changed(dom), pages))
 
-    def mark_pod(self, dom: int, gfn: int, order: int) -> int:
-        """P5: 0, or -16 where there is RAM."""
-        return int(pod.mark_pod(self._h, self._reach(dom, gfn + (1 << order)), gfn, order))
-
-    def mark_pod_seq(self, dom: int, start: int, count: int, order: int) -> int:
-        """Mark adjacent extents; number done."""
-        return self.mark_pod_extents(dom, [(start, count, order)])
-
     def mark_pod_extents(self, dom: int, runs: Sequence[tuple[int, int, int]]) -> int:
         """Mark runs of adjacent extents, (first gfn, count, order); number of extents done."""
         g = self._reach(dom, max(first + (count << order) for first, count, order in runs))
         return int(pod.mark_pod_extents(self._h, g, np.array(runs, np.int64).reshape(-1)))
 
-    def populate(self, dom: int, gfn: int, order: int) -> int:
-        """Allocate an extent from the host and map it: 1, or 0."""
-        return int(reservation.populate(self._h, self._reach(dom, gfn + (1 << order)), gfn, order))
-
-    def populate_special(self, dom: int, gfn: int) -> int:
-        """One special page, outside the quota: 1, or 0."""
-        return int(reservation.populate_special(self._h, self._reach(dom, gfn + 1), gfn))
-
     def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
         """Populate extents `step` extents apart; number done."""
         end = max(start, start + (count - 1) * (step << order)) + (1 << order)
         return int(reservation.populate_seq(self._h, self._reach(dom, end), start, count, order, step))
-
-    def populate_list(self, dom: int, order: int, gfns: Iterable[int]) -> int:
-        """Populate listed extents; number done."""
-        done = 0
-        for gfn in gfns:
-            if not self.populate(dom, gfn, order):
-                break
-            done += 1
-        return done
-
-    def decrease(self, dom: int, gfn: int, order: int) -> list[int]:
-        """P12 and the ordinary release: [1 if it ran to its end, pages that PoD handled]."""
-        result = int(reservation.decrease(self._h, self._changed(dom), gfn, order))
-        return [1, result - DONE] if result >= DONE else [0, result]
-
-    def decrease_seq(self, dom: int, start: int, count: int, order: int, step: int) -> list[int]:
-        """Several decreases, `step` extents apart; totals up to and with the first that does not run to its end."""
-        return self.decrease_list(dom, order, [start + k * step * (1 << order) for k in range(count)])
-
-    def decrease_list(self, dom: int, order: int, gfns: Iterable[int]) -> list[int]:
-        """Decreases of listed extents; totals as in `decrease_seq`."""
-        total, handled = 0, 0
-        for gfn in gfns:
-            done, dealt = self.decrease(dom, gfn, order)
-            handled += dealt
-            if not done:
-                break
-            total += 1
-        return [total, handled]
-
-    # ---- guest accesses to words ------------------------------------------------------------------------------------
-
-    def read(self, dom: int, gfn: int, word: int) -> int:
-        """The word at `gfn`, or a status below 0."""
-        self._make_room_for_words(0)
-        g = self._changed(dom)
-        status = int(access.access_word(self._h, g, gfn, word, 0, False))
-        return status if status else int(g.rec["stream_sum"][0]) & WORD_MASK
-
-    def write(self, dom: int, gfn: int, word: int, value: int) -> int:
-        """Write a word: 0 or a status below 0."""
-        self._make_room_for_words(1)
-        return int(access.access_word(self._h, self._changed(dom), gfn, word, _signed(value), True))
-
-    def read_seq(self, dom: int, start: int, count: int, step: int, word: int) -> list[int]:
-        """Reads `step` gfns apart: [ok, holes, status, sum]."""
-        return self._access(dom, _sequence(start, count, step), word, 0, False)
-
-    def write_seq(self, dom: int, start: int, count: int, step: int, word: int, value: int) -> list[int]:
-        """Writes `step` gfns apart: [ok, holes, status, 0]."""
-        return self._access(dom, _sequence(start, count, step), word, value, True)
-
-    def read_list(self, dom: int, word: int, gfns: Iterable[int]) -> list[int]:
-        """Reads of listed gfns: [ok, holes, status, sum]."""
-        return self._access(dom, _array(gfns), word, 0, False)
-
-    def write_list(self, dom: int, word: int, value: int, gfns: Iterable[int]) -> list[int]:
-        """Writes of listed gfns: [ok, holes, status, 0]."""
-        return self._access(dom, _array(gfns), word, value, True)
-
-    def _access(self, dom: int, gfns: Gfns, word: int, value: int, write: bool) -> list[int]:
-        self._make_room_for_words(len(gfns) if write else 0)
-        g = self._changed(dom)
-        status = int(access.access_list(self._h, g, gfns, word, _signed(value), write))
-        r = g.rec[0]
-        return [int(r["stream_ok"]), int(r["stream_holes"]), status, int(r["stream_sum"]) & WORD_MASK]
 
     def map_page(self, dom: int, gfn: int, by: int) -> int:
         """Domain `by` maps a page of `dom`, which populates it: 0, or a status below 0; at a death the note says who
@@ -478,34 +355,16 @@ class Machine:
         g.rec["accessor"] = -1
         return status
 
-    def _make_room_for_words(self, more: int) -> None:
-        """Keep the hash of words at most half full."""
-        h = self._h
-        if not h.rec["words"][0]:
-            raise InvariantError("words of pages are read and written only on a Machine(words=True)")
-        needed = int(h.rec["word_count"][0]) + more
-        size = h.words.shape[0]
-        if 2 * needed > size:
-            while 2 * needed > size:
-                size *= 2
-            self._h = h.replace(words=np.zeros((size, 3), np.int64))
-            contents.words_rehash(h, self._h)
-
     # ---- whole pages, ranges at a time ------------------------------------------------------------------------------
 
     def touch_range(self, dom: int, first_gfn: int, count: int, *, content: int, descending: bool = False) -> int:
         """The guest overwrites whole pages with ZERO, DATA or PATTERN; pages done, holes included, up to its death."""
-        if self._h.rec["words"][0]:
-            self._make_room_for_words(count)
         first, step = _walk(first_gfn, count, descending)
         return int(ranges.touch_range(self._h, self._changed(dom), first, count, step, content))
 
     def touch_list(self, dom: int, gfns: Iterable[int], *, content: int) -> int:
         """The guest overwrites listed pages; pages done, up to the guest's death."""
-        listed = _array(gfns)
-        if self._h.rec["words"][0]:
-            self._make_room_for_words(len(listed))
-        return int(ranges.touch_list(self._h, self._changed(dom), listed, content))
+        return int(ranges.touch_list(self._h, self._changed(dom), as_gfns(gfns), content))
 
     def balloon_range(self, dom: int, first_gfn: int, count: int, *, descending: bool = False) -> int:
         """Give single pages back; pages done before the request stops."""
@@ -514,7 +373,7 @@ class Machine:
 
     def balloon_list(self, dom: int, gfns: Iterable[int]) -> int:
         """Give listed pages back; pages done before the request stops."""
-        return int(ranges.balloon_list(self._h, self._changed(dom), _array(gfns)))
+        return int(ranges.balloon_list(self._h, self._changed(dom), as_gfns(gfns)))
 
     def balloon_runs(
         self,
@@ -608,63 +467,6 @@ class Machine:
         logged = turns.LOG_FIELDS * int(out[0])
         return [(at_ns, pages) for at_ns, pages in log[:logged].reshape(-1, 2).tolist()]
 
-    # ---- references, flags, broken frames ---------------------------------------------------------------------------
-
-    def query(self, dom: int, gfn: int) -> list[int]:
-        """[kind, order] without populating (T3): 0 empty, 1 RAM, 2 `pod`, 3 `pod_scrubbed` (S2)."""
-        g = self._domains[dom]
-        kind = int(p2m.page_kind(self._h, g, gfn))
-        if kind == POD and int(self._h.row[g.blk[gfn >> 9, PATTERNED], (gfn & 511) >> 6]) >> (gfn & 63) & 1:
-            kind = POD_SCRUBBED
-        return [kind, 0 if self._is_2009 and kind == EMPTY else int(p2m.entry_order(g, gfn))]
-
-    def add_ref(self, dom: int, gfn: int, id: int, how: str = "plain") -> int:
-        """An extra reference on the frame now at `gfn`: 0, or -1 where there is no RAM.
-
-        `how`: `type`, it counts as a use of the frame's type; `grant`, the grant table names `gfn` as long as it lasts.
-        Zero checks of rfc2009 see these two and no others [R7].
-        """
-        if id in self._references:
-            return -1
-        g = self._changed(dom)
-        mfn = int(teardown.add_ref(self._h, g, gfn, how == "type"))
-        if mfn < 0:
-            return -1
-        self._references[id] = Reference(mfn, dom, gfn, how)
-        if how == "grant":
-            self._set_grants(dom)
-        return 0
-
-    def _set_grants(self, dom: int) -> None:
-        """Let the domain know what its grant table names."""
-        gfns = [ref.gfn for ref in self._references.values() if ref.dom == dom and ref.how == "grant"]
-        g = self._domains[dom].replace(grants=np.array([*gfns, 0], np.int64))
-        g.rec["grants"] = len(gfns)
-        self._domains[dom] = g
-
-    def drop_ref(self, id: int, dom: int) -> int:
-        """Drop a reference again, wherever its frame is by now; -1 for an unknown one."""
-        held = self._references.pop(id, None)
-        if held is None:
-            return -1
-        self._touched.add(held.dom)
-        teardown.drop_ref(self._h, self._domains[held.dom], held.mfn, held.how == "type")
-        if held.how == "grant":
-            self._set_grants(held.dom)
-        return 0
-
-    def shadow_ref(self, dom: int, gfn: int) -> int:
-        """A reference of a shadow mapping: 0, or -1."""
-        return int(teardown.shadow_ref(self._h, self._changed(dom), gfn))
-
-    def set_flag(self, dom: int, gfn: int, flag: str, on: bool) -> int:
-        """Set or clear `special` or `shadowed_pt`: 0, 1 if already so, -1 where there is no RAM."""
-        return int(teardown.set_flag(self._h, self._changed(dom), gfn, FLAGS[flag], bool(on)))
-
-    def offline(self, dom: int, list: str, index: int, sub: int = 0) -> int:
-        """P13, a memory error in a cached frame: 1, or -1."""
-        return int(teardown.offline(self._h, self._changed(dom), LISTS[list], index, sub))
-
     # ---- host memory outside domains --------------------------------------------------------------------------------
 
     def set_aside(self, pages: int) -> int:
@@ -716,6 +518,14 @@ class Machine:
     def outstanding_claims(self) -> int:
         """Pages claimed and not yet allocated, all domains."""
         return int(self._h.rec["claims"][0])
+
+    def query(self, dom: int, gfn: int) -> list[int]:
+        """[kind, order] without populating (T3): 0 empty, 1 RAM, 2 `pod`, 3 `pod_scrubbed` (S2)."""
+        g = self._domains[dom]
+        kind = int(p2m.page_kind(self._h, g, gfn))
+        if kind == POD and int(self._h.row[g.blk[gfn >> 9, PATTERNED], (gfn & 511) >> 6]) >> (gfn & 63) & 1:
+            kind = POD_SCRUBBED
+        return [kind, 0 if self._is_2009 and kind == EMPTY else int(p2m.entry_order(g, gfn))]
 
     def counters(self, dom: int) -> Counters:
         """The counters of a domain."""
@@ -787,65 +597,6 @@ class Machine:
         ram4k, ram2m, ram1g, pod4k, pod2m, pod1g = out.tolist()
         return ram4k, ram2m, ram1g, pod4k, pod2m, pod1g
 
-    def _hash_table(self, dom: int) -> dict[str, Any]:
-        g = self._domains[dom]
-        generation = int(g.rec["table_generation"][0])
-        kept = self._table_hashes.get(dom)
-        if kept is not None and kept[0] == generation:
-            return kept[1]
-        out = np.zeros(hashes.TABLE_FIELDS, np.uint64)
-        hashes.hash_table(self._h, g, out)
-        ram4k, ram2m, ram1g, pod4k, pod2m, pod1g, fnv, total, frames = out.tolist()
-        table = {
-            "ram4k": ram4k,
-            "ram2m": ram2m,
-            "ram1g": ram1g,
-            "pod4k": pod4k,
-            "pod2m": pod2m,
-            "pod1g": pod1g,
-            "p2m_fnv": f"{fnv:016x}",
-            "p2m_sum": f"{total:016x}",
-            "frames": f"{frames:016x}",
-        }
-        self._table_hashes[dom] = (generation, table)
-        return table
-
-    def _hash_cache(self, dom: int) -> str:
-        g = self._domains[dom]
-        generation = int(g.rec["cache_generation"][0])
-        kept = self._cache_hashes.get(dom)
-        if kept is None or kept[0] != generation:
-            kept = (generation, f"{int(hashes.hash_cache(self._h, g)):016x}")
-            self._cache_hashes[dom] = kept
-        return kept[1]
-
-    def state_record(self, dom: int) -> dict[str, Any]:
-        """All fields of a golden state record (docs/golden-traces.md)."""
-        g = self._domains[dom]
-        r = dict(zip(g.rec.dtype.names or (), g.rec[0].item(), strict=True))
-        if self._is_2009:
-            recent = {"reclaim_super": r["reclaim_super"], "super_sweeps": r["super_sweeps"]}
-        else:
-            recent = {"mrp_idx": r["mrp_idx"], "mrp": f"{int(hashes.hash_ring(g)):016x}"}
-        return {
-            "dom": dom,
-            "tot_pages": r["tot_pages"],
-            "pod_count": r["cache_count"],
-            "entry_count": r["entry_count"],
-            "cache_super": int(g.lists[SUPER, L_LENGTH]),
-            "cache_single": int(g.lists[SINGLE, L_LENGTH]),
-            "max_guest": r["max_guest"],
-            "reclaim_single": r["reclaim_single"],
-            "crashed": r["crashed"],
-            "host_free_pages": self.free_pages,
-            "host_free_2m": self.free_2m,
-            "ev": [r["populated_4k"], r["populated_2m"], r["reclaimed_4k"], r["reclaimed_2m"], r["splintered_2m"]],
-            "sweeps": r["sweeps"],
-            **self._hash_table(dom),
-            "cache": self._hash_cache(dom),
-            **recent,
-        }
-
     def table_pages(self, dom: int) -> int:
         """Pages of the domain's table itself: the root, the tables below it, and one for each GiB and each 2 MiB that
         is not one entry (A3.9).
@@ -894,11 +645,6 @@ class Machine:
         """Give the memory of its arrays back at once; it is of no use from here on."""
         vars(self).clear()
 
-    def q_dump(self, dom: int) -> str:
-        """The PoD line of the operator's debug key."""
-        r = self._domains[dom].rec[0]
-        return f"PoD entries={r['entry_count']} cachesize={r['cache_count']}"
-
     @staticmethod
     def oom_line(oom: Mapping[str, int]) -> str:
         """The line that Xen logs when a domain runs out of PoD memory."""
@@ -936,16 +682,13 @@ def _walk(first_gfn: int, count: int, descending: bool) -> tuple[int, int]:
     return (first_gfn + count - 1, -1) if descending else (first_gfn, 1)
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """The int64 of the same 64 bits."""
     return value - (1 << 64) if value >> 63 else value
 
 
-def _array(gfns: Iterable[int]) -> Gfns:
+def as_gfns(gfns: Iterable[int]) -> Gfns:
+    """Listed gfns as kernels take them."""
     if isinstance(gfns, np.ndarray):
         return for_kernels(gfns)
     return np.array(list(gfns), np.int64)
-
-
-def _sequence(start: int, count: int, step: int) -> Gfns:
-    return start + step * np.arange(count, dtype=np.int64)

@@ -110,9 +110,9 @@ class ReplayResult:
 
 def kernel_machine(header: dict[str, Any]) -> GoldenMachine:
     """The host that the simulator uses, for the header of a trace."""
-    from podcluster.host.machine import Machine  # here, because the kernels take their time to load
+    from podcluster.host.traced import TracedMachine  # here, because the kernels take their time to load
 
-    machine: GoldenMachine = Machine.from_header(header)
+    machine: GoldenMachine = TracedMachine.from_header(header)
     return machine
 
 

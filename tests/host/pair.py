@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from tests.reference.model import ReferenceMachine
 from tests.reference.table import RAM
 
@@ -13,7 +13,7 @@ class Pair:
     """One host twice. `call` compares what an operation returns and notes, `compare` all the state there is."""
 
     def __init__(self, host_pages: int, *, scrub_on_free: bool = True, words: bool = True, **host: Any) -> None:
-        self.fast = Machine(host_pages, scrub_on_free=scrub_on_free, words=words, **host)
+        self.fast = TracedMachine(host_pages, scrub_on_free=scrub_on_free, words=words, **host)
         self.slow = ReferenceMachine(host_pages, scrub_on_free=scrub_on_free, **host)
         self.words = words
         self.era = host.get("era", "today")

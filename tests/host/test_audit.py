@@ -7,16 +7,16 @@ import pytest
 
 from podcluster.errors import InvariantError
 from podcluster.host.audit import claim_run
-from podcluster.host.machine import Machine
 from podcluster.host.state import ANY, BASE, DETAIL, SINGLE, SPECIAL, SUPER
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA
 
 GUEST = 7
 
 
-def booted() -> Machine:
+def booted() -> TracedMachine:
     """A guest of 16 MiB promised, 8 MiB owned, some of it touched and some ballooned out."""
-    machine = Machine(1 << 14)
+    machine = TracedMachine(1 << 14)
     machine.create(GUEST, maxmem_pages=4096, max_pages=2048)
     machine.set_pod_target(GUEST, 2048)
     machine.mark_pod_seq(GUEST, 0, 8, 9)
@@ -27,26 +27,26 @@ def booted() -> Machine:
     return machine
 
 
-def rec_change(field: str, change: int) -> Callable[[Machine], None]:
-    def apply(machine: Machine) -> None:
+def rec_change(field: str, change: int) -> Callable[[TracedMachine], None]:
+    def apply(machine: TracedMachine) -> None:
         machine._domains[GUEST].rec[field] += change
 
     return apply
 
 
-def map_a_cached_frame(machine: Machine) -> None:
+def map_a_cached_frame(machine: TracedMachine) -> None:
     machine._domains[GUEST].blk[0, BASE] += 512  # where the second block's frames are
 
 
-def content_where_nothing_is(machine: Machine) -> None:
+def content_where_nothing_is(machine: TracedMachine) -> None:
     machine._domains[GUEST].blk[4, ANY] = 1  # all pages of a promised block hold data
 
 
-def lose_host_frames(machine: Machine) -> None:
+def lose_host_frames(machine: TracedMachine) -> None:
     machine._h.rec["free"] -= 3
 
 
-def stretch_a_list(machine: Machine) -> None:
+def stretch_a_list(machine: TracedMachine) -> None:
     machine._domains[GUEST].lists[SUPER, 4] += 1
 
 
@@ -64,7 +64,7 @@ def stretch_a_list(machine: Machine) -> None:
         (stretch_a_list, "P15", "list lengths"),
     ],
 )
-def test_damage_is_named(damage: Callable[[Machine], None], rule: str, words: str) -> None:
+def test_damage_is_named(damage: Callable[[TracedMachine], None], rule: str, words: str) -> None:
     machine = booted()
     damage(machine)
     machine._audited = ()
@@ -75,7 +75,7 @@ def test_damage_is_named(damage: Callable[[Machine], None], rule: str, words: st
         assert f"domain {GUEST}" in str(caught.value)
 
 
-def shuffled() -> Machine:
+def shuffled() -> TracedMachine:
     """The guest with a hole in its first block, and pages of its second one by one, wherever there were frames."""
     machine = booted()
     machine.balloon_range(GUEST, 100, 60)
@@ -88,25 +88,25 @@ def shuffled() -> Machine:
     return machine
 
 
-def shift_a_block(machine: Machine) -> None:
+def shift_a_block(machine: TracedMachine) -> None:
     machine._domains[GUEST].blk[0, BASE] += 1
 
 
-def name_no_frame(machine: Machine) -> None:
+def name_no_frame(machine: TracedMachine) -> None:
     machine._h.detail[machine._domains[GUEST].blk[1, DETAIL], 5] = 1 << 14
 
 
-def name_a_frame_twice(machine: Machine) -> None:
+def name_a_frame_twice(machine: TracedMachine) -> None:
     listed = machine._h.detail[machine._domains[GUEST].blk[1, DETAIL]]
     listed[450] = listed[5]
 
 
-def name_a_free_frame(machine: Machine) -> None:
+def name_a_free_frame(machine: TracedMachine) -> None:
     free = next(mfn for mfn in range(1 << 14) if claim_run(machine._h, np.zeros(257, np.uint64), mfn, 1) >= 0)
     machine._h.detail[machine._domains[GUEST].blk[1, DETAIL], 5] = free
 
 
-def hide_a_special_page(machine: Machine) -> None:
+def hide_a_special_page(machine: TracedMachine) -> None:
     machine._h.attr[machine._domains[GUEST].blk[0, BASE] + 7] |= SPECIAL
     machine._domains[GUEST].rec["tot_pages"] -= 1
 
@@ -121,7 +121,7 @@ def hide_a_special_page(machine: Machine) -> None:
         (hide_a_special_page, "tot_pages"),
     ],
 )
-def test_damage_is_found_page_by_page(damage: Callable[[Machine], None], words: str) -> None:
+def test_damage_is_found_page_by_page(damage: Callable[[TracedMachine], None], words: str) -> None:
     """Blocks with holes, and those whose frames are listed: one frame too many, shared, free, or not looked at."""
     machine = shuffled()
     damage(machine)
@@ -140,7 +140,7 @@ def test_equations_are_checked_while_a_regular_life_is_led_and_no_longer() -> No
 
 
 def test_negative_debt_is_an_error_from_the_end_of_the_build_on() -> None:
-    machine = Machine(1 << 14)
+    machine = TracedMachine(1 << 14)
     machine.create(GUEST, maxmem_pages=4096, max_pages=4096)
     machine.set_pod_target(GUEST, 1024)
     machine.audit()  # a cache before there are entries is how a build begins

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podcluster.host.batches import ALL_GIVEN, CUT_SHORT, DIED, HEAP_NEXT
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA, ZERO
 from tests.host.pair import Pair
 from tests.host.test_pod_machine import BLOCK, SHAPES
@@ -96,8 +96,8 @@ def test_whole_blocks_equal_the_page_loop(
         pair.audit()
 
 
-def guest(target: int, pages: int = 4 * BLOCK) -> Machine:
-    machine = Machine(8 * BLOCK)
+def guest(target: int, pages: int = 4 * BLOCK) -> TracedMachine:
+    machine = TracedMachine(8 * BLOCK)
     machine.create(DOM, maxmem_pages=pages, max_pages=target)
     machine.set_pod_target(DOM, target)
     machine.mark_pod_seq(DOM, 0, pages // BLOCK, 9)

@@ -9,7 +9,7 @@ import pytest
 from podcluster.config import HostConfig
 from podcluster.host import build_2009, domain
 from podcluster.host.guest_memory import GuestMemory
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA
 from podcluster.units import PAGES_PER_GIB, PAGES_PER_MIB
 from tests.host.lives import guest_config, one_life, request
@@ -24,8 +24,8 @@ def layout(maxmem_pages: int) -> list[tuple[int, int]]:
     return [(0, 0xA0), (0xC0, maxmem_pages - 0xC0)]
 
 
-def build(maxmem_pages: int, target_pages: int, *, host_pages: int | None = None) -> tuple[Machine, bool]:
-    machine = Machine(host_pages or maxmem_pages + BLOCK, era="rfc2009")
+def build(maxmem_pages: int, target_pages: int, *, host_pages: int | None = None) -> tuple[TracedMachine, bool]:
+    machine = TracedMachine(host_pages or maxmem_pages + BLOCK, era="rfc2009")
     machine.create(1, maxmem_pages=maxmem_pages, max_pages=target_pages + 256, p2m="pt")
     return machine, build_2009.populate(machine, 1, layout(maxmem_pages), target_pages)
 
@@ -67,7 +67,7 @@ def test_the_tail_is_real_ram() -> None:
 def test_ram_above_4_gib_counts_on_from_below_the_hole() -> None:
     """The sum is over pages of RAM, not over gfns: a target above 3.75 GiB reaches into the upper part."""
     below, above = 0xF0000, 0x100000
-    machine = Machine(5 * PAGES_PER_GIB, era="rfc2009")
+    machine = TracedMachine(5 * PAGES_PER_GIB, era="rfc2009")
     machine.create(1, maxmem_pages=above + 2 * BLOCK, max_pages=2 * PAGES_PER_GIB * 2, p2m="pt")
     ram = [(0, 0xA0), (0xC0, below - 0xC0), (above, 2 * BLOCK)]
     assert build_2009.populate(machine, 1, ram, below + BLOCK)
@@ -85,7 +85,7 @@ def test_a_host_without_enough_fails_for_real_ram_and_is_silent_for_the_cache() 
 
 def test_a_domain_of_2009_is_built_so_and_owns_less_than_its_target() -> None:
     """The toolstack's numbers go to that builder; with memory = maxmem nothing is promised."""
-    machine = Machine(2 * PAGES_PER_GIB, era="rfc2009")
+    machine = TracedMachine(2 * PAGES_PER_GIB, era="rfc2009")
     guest = guest_config("linux")
     built = domain.build(machine, 1, request(1, "linux", 256, 512), HOST_2009, guest)
     assert isinstance(built, domain.Domain)
@@ -107,7 +107,7 @@ def test_a_guest_boots_under_every_era(era: str) -> None:
 
 def test_a_guest_whose_table_was_to_blame_says_so() -> None:
     """R1, R7: a block given back and had again page by page, all zero: a sweep that meets it crashes the guest."""
-    machine = Machine(PAGES_PER_GIB, era="rfc2009")
+    machine = TracedMachine(PAGES_PER_GIB, era="rfc2009")
     built = domain.build(machine, 1, request(1, "linux", 64, 128), HOST_2009, guest_config("linux"))
     assert isinstance(built, domain.Domain)
     memory = GuestMemory(

@@ -6,7 +6,7 @@ from podcluster.config import ERAS
 from podcluster.errors import InvariantError
 from podcluster.host.eras import RING_SLOTS, SWITCHES
 from podcluster.host.failures import death
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA, ZERO
 from tests.host.pair import Pair
 from tests.host.test_pod_machine import BLOCK
@@ -142,7 +142,7 @@ def test_where_a_superpage_sweep_begins_in_32_bits(max_guest: int) -> None:
 
 def test_after_ram_was_promised_the_lock_is_held() -> None:
     """R5: the next operation on that guest would have stopped the hypervisor: ours says so, and others go on."""
-    machine = Machine(8 * BLOCK, era="rfc2009")
+    machine = TracedMachine(8 * BLOCK, era="rfc2009")
     for dom in (1, 2):
         machine.create(dom, maxmem_pages=2 * BLOCK, max_pages=BLOCK)
     assert machine.populate(1, 5, 0) == 1

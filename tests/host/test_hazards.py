@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA, ZERO
 
 BLOCK = 512
 DOM = 1
 
 
-def guest(pages: int = 4 * BLOCK, **host: Any) -> Machine:
+def guest(pages: int = 4 * BLOCK, **host: Any) -> TracedMachine:
     """A guest of 8 MiB that owns `pages`, in entries of 4 KiB, none of it touched."""
-    machine = Machine(8192, **host)
+    machine = TracedMachine(8192, **host)
     machine.create(DOM, maxmem_pages=8 * BLOCK, max_pages=pages, sp_2m=False)
     machine.set_pod_target(DOM, pages)
     machine.mark_pod_seq(DOM, 0, 8, 9)
@@ -56,7 +56,7 @@ def test_a_sweep_that_wraps_resumes_where_it_stopped() -> None:
 
 def test_pages_beyond_the_highest_touch_and_gfn_0_are_the_ring_s() -> None:
     """P6 notes a gfn when it is populated: RAM that the builder put above it is never swept, nor is gfn 0."""
-    machine = Machine(8192)
+    machine = TracedMachine(8192)
     machine.create(DOM, maxmem_pages=8 * BLOCK, max_pages=BLOCK + 9, sp_2m=False)
     machine.set_pod_target(DOM, BLOCK)
     machine.populate_seq(DOM, 7 * BLOCK, 8, 0, 1)
@@ -67,7 +67,7 @@ def test_pages_beyond_the_highest_touch_and_gfn_0_are_the_ring_s() -> None:
     assert machine.hazard(DOM) == (0, 0, 9)
 
 
-def zero_wave(**host: Any) -> Machine:
+def zero_wave(**host: Any) -> TracedMachine:
     """Forty pages are zeroed when forty others have been populated after them; then the guest wants sixty more."""
     machine = guest(BLOCK, **host)
     machine.touch_range(DOM, 1, BLOCK, content=DATA)

@@ -12,11 +12,11 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from podcluster import kernels
 from podcluster.host import follow, kernel, merged
-from podcluster.host.machine import Machine
 from podcluster.host.page_runs import Allocator, PageSet, PageStack
 from podcluster.host.page_sets import PageBooks
 from podcluster.host.shares import share
 from podcluster.host.state import new_host_state
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA, ZERO
 from podcluster.records.values import Int64Array
 
@@ -84,7 +84,7 @@ def test_parts_of_kernels_are_not_finished() -> None:
 def exercise() -> None:
     """Use every kernel once: a guest's whole life on a small host."""
     for words in (False, True):
-        machine = Machine(1 << 14, scrub_on_free=not words, words=words)
+        machine = TracedMachine(1 << 14, scrub_on_free=not words, words=words)
         handle = machine.set_aside(1000)
         machine.create(1, maxmem_pages=8192, max_pages=8192)
         machine.claim(1, 2048)

@@ -15,7 +15,7 @@ from podcluster.host.integers import (
     unpacked_numbers,
     unpacked_sequence,
 )
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -33,12 +33,12 @@ def test_what_is_regular_is_one_run() -> None:
     assert sum(map(len, packed_numbers(np.arange(10**6) + 7))) < 32
 
 
-def whole(machine: Machine) -> None:
+def whole(machine: TracedMachine) -> None:
     """Give a machine arrays that were packed and unpacked."""
     machine.__setstate__(machine.__getstate__())
 
 
-def told(machine: Machine, change: Any) -> list[Any]:
+def told(machine: TracedMachine, change: Any) -> list[Any]:
     """A short life with words, references, special pages and an offlined frame, changed after each operation."""
     found: list[Any] = []
 
@@ -70,13 +70,13 @@ def told(machine: Machine, change: Any) -> list[Any]:
 @pytest.mark.parametrize("scrubs", [True, False])
 def test_a_machine_that_keeps_words(scrubs: bool) -> None:
     """The same answers and the same state, operation by operation."""
-    never = told(Machine(8192, words=True, scrub_on_free=scrubs), lambda machine: None)
-    assert told(Machine(8192, words=True, scrub_on_free=scrubs), whole) == never
+    never = told(TracedMachine(8192, words=True, scrub_on_free=scrubs), lambda machine: None)
+    assert told(TracedMachine(8192, words=True, scrub_on_free=scrubs), whole) == never
 
 
 def test_what_was_written_is_found_without_the_systems_help(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """Where no pagemap is, all of an array is read; the same is found."""
-    machine = Machine(1 << 20)
+    machine = TracedMachine(1 << 20)
     machine.create(1, maxmem_pages=4096, max_pages=4096)
     machine.populate_seq(1, 0, 4096, 0, 1)
     for gfn in (3, 700, 4095):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podcluster.host.machine import Machine
 from podcluster.host.pending import NEVER, bin_ns, next_arrival
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA, ZERO
 from podcluster.rng import key
 from podcluster.units import NS_PER_S
@@ -71,9 +71,9 @@ def test_rates_at_the_ends() -> None:
     assert bin_ns(10**12) == 1
 
 
-def guest(costs: dict[str, int] | None = None) -> Machine:
+def guest(costs: dict[str, int] | None = None) -> TracedMachine:
     """A guest of 8 MiB with 4 MiB, all dirty but two pages at the bottom of what it has populated; cache empty."""
-    machine = Machine(4096, costs=costs)
+    machine = TracedMachine(4096, costs=costs)
     machine.create(DOM, maxmem_pages=4 * BLOCK, max_pages=2 * BLOCK, sp_2m=False)
     machine.set_pod_target(DOM, 2 * BLOCK)
     machine.mark_pod_seq(DOM, 0, 4, 9)

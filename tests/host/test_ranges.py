@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from podcluster.config import ERAS
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.pair import WORDS, Pair
 from tests.host.test_pod_machine import BLOCK, SHAPES
@@ -43,7 +43,7 @@ class Trio(Pair):
 
     def __init__(self, *, scrub_on_free: bool = True, words: bool = True, **host: Any) -> None:
         super().__init__(HOST_PAGES, scrub_on_free=scrub_on_free, words=words, **host)
-        self.loop = Machine(HOST_PAGES, scrub_on_free=scrub_on_free, words=words, **host)
+        self.loop = TracedMachine(HOST_PAGES, scrub_on_free=scrub_on_free, words=words, **host)
         self.conflict = False  # R1: nothing more is asked of the guest
 
     def prepare(self, method: str, *arguments: Any, **keywords: Any) -> Any:
@@ -298,7 +298,7 @@ def test_any_range_equals_its_loop_where_nothing_is_promised(
 @pytest.mark.parametrize("descending", [False, True])
 def test_leaves_of_a_gib_come_apart_like_page_by_page(descending: bool) -> None:
     """Ballooning into 1 GiB of RAM in one entry, and back: against the page loop of the kernels."""
-    loop, whole = Machine(3 << 18), Machine(3 << 18)
+    loop, whole = TracedMachine(3 << 18), TracedMachine(3 << 18)
     for machine in (loop, whole):
         machine.create(DOM, maxmem_pages=1 << 18, max_pages=1 << 18, sp_1g=True)
         assert machine.populate(DOM, 0, 18) == 1

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from podcluster.errors import InvariantError
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA, PATTERN, ZERO
 from tests.host.pair import Pair
 from tests.host.test_pod_machine import BLOCK, SHAPES
@@ -51,7 +51,7 @@ def test_without_a_registered_pattern_it_is_plain_data() -> None:
     """S1: the same state, hashes included, as of a guest that writes data."""
     states = []
     for content in (PATTERN, DATA):
-        machine = Machine(8 * BLOCK)
+        machine = TracedMachine(8 * BLOCK)
         machine.create(DOM, maxmem_pages=4 * BLOCK, max_pages=BLOCK + 40)
         machine.set_pod_target(DOM, BLOCK + 40)
         machine.mark_pod_seq(DOM, 0, 4, 9)
@@ -163,7 +163,7 @@ def test_zeroed_pages_and_pattern_pages_left_at_a_death_are_hazards() -> None:
 
 
 def test_hosts_that_keep_words_know_no_pattern() -> None:
-    machine = Machine(4 * BLOCK, words=True)
+    machine = TracedMachine(4 * BLOCK, words=True)
     machine.create(DOM, maxmem_pages=BLOCK, max_pages=BLOCK)
     with pytest.raises(InvariantError, match="S1"):
         machine.set_scrub_pattern(DOM, True)

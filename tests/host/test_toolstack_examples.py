@@ -13,7 +13,7 @@ from podcluster.config import HostConfig
 from podcluster.host import domain as toolstack
 from podcluster.host import xapi, xl
 from podcluster.host.domain import Domain, extents
-from podcluster.host.machine import Machine
+from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA
 from podcluster.host.xapi import Capacity, Constraints, Vm
 from podcluster.host.xl import Dom0, FreeMemory, Look, Numbers
@@ -51,7 +51,7 @@ def test_what_a_guest_costs_beside_itself_is_taken_from_the_host() -> None:
     """A stub domain, and tables that the IOMMU does not share: taken at the build, given back at the end."""
     guest = guest_config("linux", stubdom="minios", passthrough=True)
     host = HostConfig(iommu_shares_tables=False)
-    machine = Machine(PAGES_PER_GIB)
+    machine = TracedMachine(PAGES_PER_GIB)
     free = machine.free_pages
     domain = toolstack.build(machine, 1, request(7, "linux", 512, 512), host, guest)
     assert isinstance(domain, Domain)
@@ -74,7 +74,7 @@ def test_what_a_guest_costs_beside_itself_is_taken_from_the_host() -> None:
 def test_what_does_not_go_with_populate_on_demand(feature: str, text: str) -> None:
     """B1.4: refused where memory < maxmem, with nothing taken; built where they are equal."""
     guest = guest_config("linux", **{feature: True})
-    machine = Machine(PAGES_PER_GIB)
+    machine = TracedMachine(PAGES_PER_GIB)
     free = machine.free_pages
     assert toolstack.build(machine, 1, request(7, "linux", 512, 600), HostConfig(), guest) == toolstack.BuildFailed(
         "refused", text
@@ -102,7 +102,7 @@ def test_the_layout_of_4_gib() -> None:
 
 def test_example_b1_entry_by_entry() -> None:
     """B2.6: 480 singles + 511 + 508 superpages are the 522,208 entries of the example."""
-    machine = Machine(2 * PAGES_PER_GIB)
+    machine = TracedMachine(2 * PAGES_PER_GIB)
     built(machine, 1024, 2048)
     *_, pod4k, pod2m, pod1g = machine.entry_map(1)
     assert (pod4k, pod2m, pod1g) == (480, 1019, 0)
@@ -189,7 +189,7 @@ def test_dom0_without_a_size_of_its_own() -> None:
 def test_the_numbers_of_mem_set_in_the_example() -> None:
     """B4.1, `mem-set 1024m` of B-1: PoD target 260,352, 288 more than at the build; xenstore 1 MiB more."""
 
-    class Recorder(Machine):
+    class Recorder(TracedMachine):
         def set_pod_target(self, dom: int, pages: int) -> int:
             asked.append(pages)
             return super().set_pod_target(dom, pages)
@@ -206,7 +206,7 @@ def test_the_numbers_of_mem_set_in_the_example() -> None:
 
 def test_mem_max() -> None:
     """B4.4: quota and static-max, beyond the configured maxmem too; the guest is not told, PoD not touched."""
-    machine = Machine(2 * PAGES_PER_GIB)
+    machine = TracedMachine(2 * PAGES_PER_GIB)
     domain = built(machine, 1024, 2048)
     before, out = machine.counters(1), domain.pages_to_balloon_out
     assert toolstack.mem_max(machine, domain, 4096 * MIB) == ""
@@ -216,7 +216,7 @@ def test_mem_max() -> None:
 
 def test_mem_max_stops_at_the_target_in_xenstore() -> None:
     """B4.4: 1015 MiB are allowed to B-1 (1,039,360 KiB in xenstore), 1014 are not, and change nothing."""
-    machine = Machine(2 * PAGES_PER_GIB)
+    machine = TracedMachine(2 * PAGES_PER_GIB)
     domain = built(machine, 1024, 2048)
     assert toolstack.mem_max(machine, domain, 1014 * MIB).startswith("memory_static_max must be greater")
     assert machine.counters(1).max_pages == 262_400
@@ -233,7 +233,7 @@ def test_mem_max_stops_at_the_target_in_xenstore() -> None:
 )
 def test_what_giving_back_one_page_does(backed: bool, indebted: bool, entries: int, cache: int, freed: int) -> None:
     """A3.8, all four rows of the table: E, C and the host's free pages."""
-    machine = Machine(PAGES_PER_GIB)
+    machine = TracedMachine(PAGES_PER_GIB)
     built(machine, 64, 128)
     first = 0x6000  # 96 MiB, untouched so far
     if backed:
@@ -252,7 +252,7 @@ def test_what_giving_back_one_page_does(backed: bool, indebted: bool, entries: i
 
 def test_nothing_reaches_the_host_before_the_debt_is_paid() -> None:
     """A3.8, memory 1024 and maxmem 2048: 262,144 pages for nothing, and page 262,145 is the host's first."""
-    machine = Machine(2 * PAGES_PER_GIB)
+    machine = TracedMachine(2 * PAGES_PER_GIB)
     built(machine, 1024, 2048)
     free = machine.free_pages
     assert machine.balloon_range(1, 0x800, 262_144) == 262_144
@@ -263,7 +263,7 @@ def test_nothing_reaches_the_host_before_the_debt_is_paid() -> None:
 
 def test_a_limit_below_what_is_owned() -> None:
     """A5.3: tot 262,144, limit 200,000: deflating fails until 62,145 pages have really left."""
-    machine = Machine(2 * PAGES_PER_GIB)
+    machine = TracedMachine(2 * PAGES_PER_GIB)
     machine.create(1, maxmem_pages=300_000, max_pages=262_144)
     assert machine.populate_seq(1, 0, 1, 18, 1) == 1
     assert machine.tot_pages(1) == 262_144
@@ -277,7 +277,7 @@ def test_a_limit_below_what_is_owned() -> None:
 
 def test_pages_stolen_for_the_cache_do_not_leave() -> None:
     """A5.3: with a debt, ballooned RAM goes to the cache: as much is owned as before, and deflating still fails."""
-    machine = Machine(PAGES_PER_GIB)
+    machine = TracedMachine(PAGES_PER_GIB)
     domain = built(machine, 64, 128)
     machine.set_max_pages(1, machine.tot_pages(1))
     machine.touch_range(1, 0x800, 512, content=DATA)
@@ -288,7 +288,7 @@ def test_pages_stolen_for_the_cache_do_not_leave() -> None:
 
 def test_an_own_claim_too_small_is_of_no_use() -> None:
     """H3.2: free 1100, claims 800 (300 own), a request of 512: refused, though 300 own + 300 unclaimed would do."""
-    machine = Machine(1100)
+    machine = TracedMachine(1100)
     for dom in (1, 2):
         machine.create(dom, maxmem_pages=4096, max_pages=4096)
     assert machine.claim(1, 300) == machine.claim(2, 500) == 0
@@ -300,7 +300,7 @@ def test_an_own_claim_too_small_is_of_no_use() -> None:
 
 def test_a_pool_cannot_use_a_claim() -> None:
     """H3.4: what is not counted as a domain's (a paging pool, dom0) gets unclaimed memory only, the claimant's too."""
-    machine = Machine(1100)
+    machine = TracedMachine(1100)
     machine.create(1, maxmem_pages=4096, max_pages=4096)
     assert machine.claim(1, 1000) == 0
     assert machine.set_aside(101) == -12
@@ -317,7 +317,7 @@ def test_a_pool_cannot_use_a_claim() -> None:
 
 def test_claim_vectors() -> None:
     """H5, the table: stake, populate, cancel, destroy, and every refusal leaves what was."""
-    machine = Machine(4096)
+    machine = TracedMachine(4096)
     machine.create(1, maxmem_pages=8192, max_pages=8192)
     assert machine.outstanding_claims == 0
     assert machine.claim(1, 4 * MIB) == 0
@@ -339,7 +339,7 @@ def test_claim_vectors() -> None:
 @pytest.mark.parametrize("claims", [True, False])
 def test_the_race_of_two_builds(claims: bool) -> None:
     """H5: 1000 free, A and B need 700 each. With claims B fails at once and A cannot; without, both fail at 500."""
-    machine = Machine(1000)
+    machine = TracedMachine(1000)
     for dom in (1, 2):
         machine.create(dom, maxmem_pages=4096, max_pages=4096)
     if claims:
@@ -421,7 +421,7 @@ def test_overheads_of_other_kinds() -> None:
 
 def test_a_domain_of_xapi_on_a_machine() -> None:
     """D2.3, D2.4, D4.5, B-1's sizes under XAPI: claim 1016 MiB, limit target + overhead + 1 MiB, debt 1024 MiB."""
-    machine = Machine(2 * PAGES_PER_GIB)
+    machine = TracedMachine(2 * PAGES_PER_GIB)
     domain = built(machine, 1024, 2048, toolstack="xapi")
     numbers = domain.numbers
     assert (numbers.claim_pages, numbers.max_pages) == (1016 * MIB, (1024 + 21 + 1) * MIB)
@@ -434,7 +434,7 @@ def test_a_domain_of_xapi_on_a_machine() -> None:
 
 def test_squeezed_never_sets_a_pod_target() -> None:
     """D4.5, D5.8: a raise moves limit and xenstore, and the debt stays; `mem-set` would have paid some of it."""
-    machine = Machine(2 * PAGES_PER_GIB)
+    machine = TracedMachine(2 * PAGES_PER_GIB)
     domain = built(machine, 1024, 2048, toolstack="xapi")
     assert toolstack.set_target(machine, domain, 1536 * MIB) == ""
     assert machine.debt_pages(1) == 1024 * MIB

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podcluster.host.machine import Machine
 from podcluster.host.model import make_machine
 from podcluster.host.takers import Taker, taker
+from podcluster.host.traced import TracedMachine
 from podcluster.records.commands import SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import guest_config, host_config, host_model, live, request, rows, start
@@ -21,9 +21,9 @@ PAGES = 4 * BLOCK
 COSTS = {"hypercall_ns": 700, "populate_4k_ns": 11}
 
 
-def ballooned_out(runs_of: Sequence[Sequence[tuple[int, int]]]) -> Machine:
+def ballooned_out(runs_of: Sequence[Sequence[tuple[int, int]]]) -> TracedMachine:
     """A host of domains of 8 MiB, each of which has given these runs back."""
-    machine = Machine(len(runs_of) * PAGES + 3 * BLOCK + 37, costs=COSTS)
+    machine = TracedMachine(len(runs_of) * PAGES + 3 * BLOCK + 37, costs=COSTS)
     for dom, runs in enumerate(runs_of):
         machine.create(dom, maxmem_pages=PAGES, max_pages=PAGES)
         assert machine.populate_seq(dom, 0, 4, 9, 1) == 4
@@ -102,7 +102,7 @@ def test_frames_go_to_whose_turn_it_is(
     together.audit()
 
 
-class Watched(Machine):
+class Watched(TracedMachine):
     """The real machine, which notes how many batches came of each call."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
