@@ -28,9 +28,9 @@ class Resident:
     balloon: Balloon | None
     linux: bool  # whose balloon driver it has
     queued: int = 0  # stamp of its entry in the queue; older entries are void
-    due_ns: int = 0  # when it acts next, as of then
-    _takes_from_ns: int | None = None  # `takes_ns`, if anybody has asked since
-    _unseen_until_ns: int | None = None  # `unseen_ns`, likewise
+    due_ns: int = 0  # when it acts next, as of then;
+    takes_ns: int = 0  # before when it certainly takes nothing from the host's heap;
+    unseen_ns: int = 0  # before when it leaves the heap alone, and shows nothing new to who looks at what domains own
     moved: bool = False  # a controller has changed its target
     pinned: bool = False  # its dynamic range is its minimum alone: it is about to migrate (D4.7)
 
@@ -64,30 +64,13 @@ class Resident:
         says now holds until it acts or is told something, for then it is entered anew.
         """
         next_ns = self.guest.next_ns
-        self.queued, self.due_ns = stamp, next_ns
-        self._takes_from_ns = self._unseen_until_ns = None
-        if next_ns >= lags_ns:
-            self._unseen_until_ns = next_ns
-            return next_ns
+        self.queued, self.due_ns, self.takes_ns = stamp, next_ns, self._takes_ns(next_ns)
+        self.unseen_ns = self._unseen_ns(next_ns) if next_ns < lags_ns else next_ns
         return max(next_ns, min(self.unseen_ns, lags_ns))
 
-    @property
-    def takes_ns(self) -> int:
-        """Before when it takes nothing from the host's heap, and does not end, as of when it was queued."""
-        if self._takes_from_ns is None:
-            self._takes_from_ns = self._takes_ns(self.due_ns)
-        return self._takes_from_ns
-
-    @property
-    def unseen_ns(self) -> int:
-        """Before when it leaves the heap alone, and shows nothing new to who looks at what domains own; likewise."""
-        if self._unseen_until_ns is None:
-            self._unseen_until_ns = self._unseen_ns(self.due_ns)
-        return self._unseen_until_ns
-
     def _takes_ns(self, next_ns: int) -> int:
-        """As long as its boot does not fail, while it owes nothing, so that no access can find the cache empty, and its
-        balloon only gives.
+        """Before when it takes nothing from the host's heap, and does not end: as long as its boot does not fail, while
+        it owes nothing, so that no access can find the cache empty, and its balloon only gives.
         """
         guest, balloon = self.guest, self.balloon
         safe = self.memory.debt <= 0 and self._stays and not self.domain.short_of_tables
