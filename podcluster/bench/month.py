@@ -2,8 +2,8 @@
 
 What        `configure` and `draw` give the machines, `simulate` runs them in this process, `run_on` on any pool;
             `Rows` is where rows go that nobody keeps.
-Epochs      The cluster meets its hosts once a minute while machines arrive, which is the first ten, and not each 10 s as
-            by default: on actors each meeting costs some ms, whatever there is to do.
+Epochs      The cluster meets its hosts once a minute while machines arrive, in the first ten minutes, and not each 10 s
+            as by default: on actors each meeting costs some ms, whatever there is to do.
 Units       Pages of 4 KiB; `simulate` and `run_on` in seconds of wall time.
 """
 

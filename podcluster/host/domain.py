@@ -21,7 +21,7 @@ Departs     The device model maps its video RAM at the start of the MMIO hole (g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -96,27 +96,25 @@ class Layout:
     video: Run
     roms: Run
     special: Run
+    ram_pages: int = field(init=False)
+    """Pages that are RAM to the guest."""
+    extra: tuple[Run, ...] = field(init=False)
+    """Counted pages beside RAM that do exist, in the order they are populated: ROMs right behind video RAM."""
+    extra_pages: int = field(init=False)
+    """Pages in `extra`."""
+
+    def __post_init__(self) -> None:
+        (at, video), (_, roms) = self.video, self.roms
+        extra = tuple(run for run in (self.special, (at, video + roms)) if run[1])
+        # Once for all guests that are laid out alike; frozen as the rest.
+        object.__setattr__(self, "ram_pages", sum(count for _, count in self.ram))
+        object.__setattr__(self, "extra", extra)
+        object.__setattr__(self, "extra_pages", sum(count for _, count in extra))
 
     @classmethod
     def of(cls, numbers: Numbers, extra_ram_pages: int) -> Layout:
         """Place M - V below the VGA hole, up to the MMIO hole, and from 4 GiB up (B2.1)."""
         return _layout(numbers.maxmem_pages - numbers.video_pages, numbers.video_pages, extra_ram_pages)
-
-    @property
-    def ram_pages(self) -> int:
-        """Pages that are RAM to the guest."""
-        return sum(count for _, count in self.ram)
-
-    @property
-    def extra(self) -> tuple[Run, ...]:
-        """Counted pages beside RAM that do exist, in the order they are populated: ROMs right behind video RAM."""
-        (at, video), (_, roms) = self.video, self.roms
-        return tuple(run for run in (self.special, (at, video + roms)) if run[1])
-
-    @property
-    def extra_pages(self) -> int:
-        """Pages in `extra`."""
-        return sum(count for _, count in self.extra)
 
 
 @lru_cache

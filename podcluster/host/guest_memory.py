@@ -56,6 +56,7 @@ from podcluster.records.migration import GuestState
 from podcluster.records.values import Int64Array
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
+MANY_RUNS: Final = 16  # of free memory; for fewer there is room from the start
 NEXT_RUNS: Final = 64  # of the pool that following a demand takes at once, as a rule
 PROMISED: Final = 2  # kinds of gfn from here on are populate-on-demand entries (`Mechanism.query`)
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
@@ -118,8 +119,9 @@ class GuestMemory:
         pool = _without(layout.ram, kept)
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
         # Of memory in blocks, about so many runs are in each at some time.
-        for one in (self._nonzero, self._away, self._balloon, self._allocator.taken):
-            one.make_room(self._allocator.pool.run_count)
+        if (runs := self._allocator.pool.run_count) > MANY_RUNS:
+            for one in (self._nonzero, self._away, self._balloon, self._allocator.taken):
+                one.make_room(runs)
         # What of the image did not fit at 16 MiB is allocated like the descriptors.
         self.descriptor_pages = descriptor_pages
         to_allocate = descriptor_pages + image_pages - sum(count for _, count in self.image)

@@ -77,9 +77,9 @@ class Arrays:
     def __init__(self, **arrays: npt.NDArray[Any]) -> None:
         assert arrays.keys() == {field.name for field in self.FIELDS}, "an array too many or too few"
         words: list[int] = []
-        for field in self.FIELDS:
-            array = arrays[field.name]
-            assert array.dtype == field.dtype and array.shape[1:] == field.entry and array.flags.c_contiguous, field
+        for name, dtype, entry in self.FIELDS:
+            array = arrays[name]
+            assert array.dtype == dtype and array.shape[1:] == entry and array.flags.c_contiguous, name
             words += _address(array), len(array)
         vars(self).update(arrays)
         self._table = np.array(words, np.int64)
