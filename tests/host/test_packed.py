@@ -1,5 +1,6 @@
 """Are numbers and the arrays of a machine the same after packing?"""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from podcluster.host.integers import (
 from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA
 
+BLOCK = 512
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
@@ -109,3 +111,25 @@ def test_long_sequences_are_packed() -> None:
     assert packed_sequence([7, 3] * 50) is not None
     for other in ([1] * 8, [True] * 50, [1] * 49 + [2**63], [(1, 2)] * 49 + [(1, 2, 3)], [1.0] * 50):
         assert packed_sequence(other) is None
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_frames_that_follow_each_other_need_no_list(descending: bool) -> None:
+    """Upwards or downwards from the base, whether there are holes or not; a page with a frame of its own does."""
+    machine = TracedMachine(8 * BLOCK)
+    machine.create(1, maxmem_pages=4 * BLOCK, max_pages=4 * BLOCK, sp_1g=False, sp_2m=False)
+    machine.set_pod_target(1, 3 * BLOCK)
+    machine.mark_pod_seq(1, 0, 3, 9)
+    machine.touch_range(1, 5, 3 * BLOCK - 9, content=DATA, descending=descending)
+    machine.audit()
+    assert not machine._h.rec["details_used"][0]
+    again = pickle.loads(pickle.dumps(machine))
+    again.audit()
+    assert again.state_record(1) == machine.state_record(1) and not again._h.rec["details_used"][0]
+    for one in (machine, again):
+        assert one.decrease(1, BLOCK + 7, 0) == [1, 0]
+        assert one.populate(1, 3 * BLOCK, 0) == 1  # which has the frame now
+        assert one.populate(1, BLOCK + 7, 0) == 1
+        one.audit()
+    assert machine._h.rec["details_used"][0] == 1
+    assert again.state_record(1) == machine.state_record(1)
