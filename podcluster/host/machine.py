@@ -134,8 +134,8 @@ class Ballooned(NamedTuple):
 class Machine:
     """A host of `host_pages` frames, all of them free, without domains.
 
-    `words`: keep the words of pages, so that reads return what was written (golden traces); else only whether pages
-    are zero. `era`: which hypervisor it runs. `ring_slots`: records in the recent list of each domain (P7), a power of
+    `words`: keep the words of pages, for a `TracedMachine`, which sees to room for them; else only whether pages are
+    zero. `era`: which hypervisor it runs. `ring_slots`: records in the recent list of each domain (P7), a power of
     two; None: as the era has it. `sweep_wraps`: not Xen, a sweep that reaches the bottom empty-handed goes on at the
     top. `costs`: ns that the hypervisor takes, by the names in `host.costs` (G6); none: no time passes.
     """

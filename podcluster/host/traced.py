@@ -173,7 +173,7 @@ class TracedMachine(Machine):
         """Keep the hash of words at most half full."""
         h = self._h
         if not h.rec["words"][0]:
-            raise InvariantError("words of pages are read and written only on a Machine(words=True)")
+            raise InvariantError("words of pages are read and written only on a TracedMachine(words=True)")
         needed = int(h.rec["word_count"][0]) + more
         size = h.words.shape[0]
         if 2 * needed > size:
