@@ -102,7 +102,8 @@ class RowBlock(Sequence[Any]):
     def columns(self) -> Int64Array:
         """int64[column, row], a line for each field of ROW."""
         if self._columns is None:
-            columns = _in_time(self._hosts) if self._source is None else _filled(self.NAMES, [self._source])
+            source = self._source
+            columns = _in_time(self._hosts) if source is None else _filled(self.NAMES, [source], source.steady)
             self._set(columns, (), None, self._rows)
             return columns
         return self._columns
@@ -151,10 +152,11 @@ class RowBlock(Sequence[Any]):
             return
         instants, width = len(sources[0].t_ns), sum(one.rows for one in sources)
         step = max(1, rows // width)
-        ascend = _ascend(self.NAMES, sources)
+        steady = _steady(sources)
+        ascend = _ascend(self.NAMES, sources[0].t_ns, steady)
         for first in range(0, instants, step):
             parts = [one.part(first, min(step, instants - first)) for one in sources]
-            piece = type(self)(_filled(self.NAMES, parts))
+            piece = type(self)(_filled(self.NAMES, parts, steady))
             piece.in_order = ascend
             yield piece
 
@@ -189,7 +191,7 @@ def _in_time(hosts: Sequence[RowBlock]) -> Int64Array:
     """The columns of all, in order of time and host."""
     kind = type(hosts[0])
     if sources := _alike(hosts):
-        return _filled(kind.NAMES, sources)
+        return _filled(kind.NAMES, sources, _steady(sources))
     at = kind.NAMES.index("t_ns")
     apart = [piece for piece in map(_instants_apart, hosts) if piece is not None]
     times = [piece[at, :, 0] for piece in apart]
@@ -209,11 +211,15 @@ def _alike(hosts: Sequence[RowBlock]) -> list[Source]:
     return sources if all(np.array_equal(one.t_ns, t_ns) for one in sources[1:]) else []
 
 
-def _filled(names: Sequence[str], sources: Sequence[Source]) -> Int64Array:
-    """The rows of all, which have them at the same instants, in order of time and source."""
+def _steady(sources: Sequence[Source]) -> Int64Array:
+    """int64[column, row] what is the same at each instant, of all."""
+    return np.concatenate([one.steady for one in sources], axis=1)
+
+
+def _filled(names: Sequence[str], sources: Sequence[Source], steady: Int64Array) -> Int64Array:
+    """The rows of all, which have them at the same instants, in order of time and source; `steady` as of all."""
     t_ns, rows = sources[0].t_ns, sum(one.rows for one in sources)
     filled = np.empty((len(names), len(t_ns), rows), dtype=np.int64)
-    steady = np.concatenate([one.steady for one in sources], axis=1)
     changing = np.empty((rows, len(t_ns)), dtype=np.int64)
     upto = 0
     for one in sources:
@@ -225,12 +231,11 @@ def _filled(names: Sequence[str], sources: Sequence[Source]) -> Int64Array:
     return filled.reshape(len(names), -1)
 
 
-def _ascend(names: Sequence[str], sources: Sequence[Source]) -> bool:
+def _ascend(names: Sequence[str], t_ns: Int64Array, steady: Int64Array) -> bool:
     """Whether each instant is after the one before, and the rows of one ascend by host and then by machine."""
-    steady = np.concatenate([one.steady for one in sources], axis=1)
     host, machine = steady[names.index("host_id")], steady[names.index("domain_id")]
     apart = (host[1:] > host[:-1]) | ((host[1:] == host[:-1]) & (machine[1:] > machine[:-1]))
-    return bool((np.diff(sources[0].t_ns) > 0).all() and apart.all())
+    return bool((np.diff(t_ns) > 0).all() and apart.all())
 
 
 def _instants_apart(block: RowBlock) -> Int64Array | None:
