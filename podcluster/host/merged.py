@@ -131,7 +131,8 @@ BOOKS_FULL = 5  # there must be more room in `b` or in `pieces`, or another sum 
 
 NEVER = 1 << 62
 FREED_NS = 1 << 40  # so long at most from the first page that went to the host to the last, ...
-FREED_MOST = 1 << 61  # ... and no more than that and a batch adds up, in one call
+FREED_MOST = 1 << 61  # ... and no more than that and one act adds up, in one call
+TOGETHER = 512  # batches that give to the host in one act
 
 
 @routine
@@ -355,22 +356,36 @@ def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints
     """How many batches of the balloon, the next and those after it, are alike and come before anybody else's turn, less
     the last of them: that is made by itself, and says when the lock is free.
 
-    All that they give back are promises, within what is owed: Xen takes the same time for each, and nothing but these
-    pages changes. So each is due as much later.
+    All that they give back are promises, within what is owed; or nothing is promised any more, and all of it is RAM
+    that goes to the host, which nobody else takes from or looks at meanwhile. Either way Xen takes the same time for
+    each, and nothing but these pages changes. So each is due as much later.
     """
     batch = p[at + BATCH]
     if size < batch or p[at + NEXT] < c[FREE] or p[at + UPWARDS] or (p[at + SCRUBS] and not c[INERT]):
         return 1
-    if h.rec[0].whole_extents or b.taken[PAGES] > _in_use(c):
-        return 1
-    most = min(p[at + GOAL] - b.away[PAGES] - 1, g.rec[0].entry_count - g.rec[0].cache_count)
-    most = min(most, _room(c, b) - c[RESIDENT] - p[at + KEPT] - p[at + LEAST] + batch)
-    ns = h.rec[0].hypercall_ns + batch * h.rec[0].look_ns
+    hr = h.rec[0]
+    debt = g.rec[0].entry_count - g.rec[0].cache_count
+    most = min(p[at + GOAL] - b.away[PAGES] - 1, _room(c, b) - c[RESIDENT] - p[at + KEPT] - p[at + LEAST] + batch)
     last = min(min(c[LAST], p[at + UNTIL]), c[OTHERS] - 1)
+    if debt > 0:
+        most = min(most, debt)
+        if b.taken[PAGES] > _in_use(c):
+            return 1
+    else:
+        most = min(most, TOGETHER * batch)
+        last = min(min(last, c[CALM]), (c[FREED_FROM] if c[FREED] else p[at + NEXT]) + FREED_NS)
+        surplus = debt < 0 and not c[INERT]
+        if surplus or c[PAID] < 0 or hr.words or not hr.scrub_on_free or p[at + NEXT] > last:
+            return 1
+    if hr.whole_extents or p[at + NEXT] != _due(p, at, p[at + DONE]):
+        return 1
+    ns = hr.hypercall_ns + batch * hr.look_ns
     batches = _batches_by(p, at, min(most, _free(c, b)) // batch, ns, last)
     if batches < 3:
         return 1
-    return int(max(min(batches, _promised_on_top(h, g, b, batches * batch) // batch) - 1, 1))
+    if debt > 0:
+        batches = min(batches, _promised_on_top(h, g, b, batches * batch) // batch)
+    return int(max(batches - 1, 1))
 
 
 @routine
@@ -507,7 +522,7 @@ def _take(
 def _give(
     h: HostState, g: DomainState, b: PageBooks, c: Ints, p: Ints, at: int, size: int, pieces: Ints, out: Ints
 ) -> int:
-    """The next batch of the balloon: how it ended."""
+    """The next batch of the balloon, or several: how it ended."""
     n = draw_spare(b.taken, _in_use(c), size, pieces)
     pages = np.int64(0)
     for k in range(n):
@@ -637,10 +652,14 @@ def run_merged(
         how = ON_TIME
         if kind == GIVES:
             owned = r.tot_pages
+            batch = p[at + BATCH]
             how = _give(h, g, b, c, p, at, size, pieces, out)
             r.now_ns += (batches - 1) * h.rec[0].hypercall_ns
             if r.tot_pages < owned:
-                _note_freed(c, owned - r.tot_pages, began)
+                each = (owned - r.tot_pages) // batches
+                ns = (r.now_ns - began) // batches
+                for one in range(batches):
+                    _note_freed(c, each, began if one == 0 else _due(p, at, p[at + DONE] + one * batch) + one * ns)
         elif not _take(h, g, b, c, p, at, size, strips, pieces):
             how = DIED
         end = r.now_ns
