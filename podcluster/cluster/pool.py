@@ -14,7 +14,6 @@ Departs     nowhere.
 
 from __future__ import annotations
 
-import gc
 import pickle
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -180,14 +179,13 @@ class HostShard:
         return {host_id: to_bytes((self._small(host_id), self._early.get(host_id))) for host_id in host_ids}
 
     def clear(self) -> None:
-        """Free the hosts' arrays now: guests and their streams point at each other, and a collector that counts objects
-        does not see how large these are.
-        """
+        """Let go of all hosts, and give what they hold back now."""
+        for host in self._resident.values():
+            self._packing.let_go(host)
         for kept in (self._resident, self._bytes, self._packed, self._last, self._early):
             kept.clear()
         self.host_ids.clear()
         self._all_bytes = 0
-        gc.collect()
 
     @property
     def residents(self) -> list[int]:

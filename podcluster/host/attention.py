@@ -8,7 +8,7 @@ Invariants  [CT-1] of `controllers/view.py`: a look that is left out would have 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from podcluster.host.agenda import Agenda
 from podcluster.host.control import Control
@@ -33,8 +33,14 @@ class Shown(NamedTuple):
     def by(cls, resident: Resident, wakes: str) -> Shown:
         """A guest now."""
         guest = resident.guest
-        held_pages, next_use_ns = (guest.held.held, guest.next_use_ns) if wakes == "use" else (0, 0)
-        return cls(resident.can_balloon, guest.boot_done_ns is not None, held_pages, next_use_ns)
+        can_balloon, up = resident.can_balloon, guest.boot_done_ns is not None
+        if wakes != "use":
+            return NO_USE[can_balloon][up]
+        return cls(can_balloon, up, guest.held.held, guest.next_use_ns)
+
+
+NO_USE: Final = tuple(tuple(Shown(can_balloon, up, 0, 0) for up in (False, True)) for can_balloon in (False, True))
+"""What guests can show to those who do not watch use, by what the first two say."""
 
 
 class Attention:
@@ -114,11 +120,11 @@ class Attention:
         control = self._control
         if control is None or before is None:
             return
-        now = Shown.by(resident, control.wakes)
-        changed = now.held_pages != before.held_pages if control.wakes == "use" else heap
-        if control.wakes == "guests" or now[:2] != before[:2] or changed:
+        now, wakes = Shown.by(resident, control.wakes), control.wakes
+        changed = now.held_pages != before.held_pages if wakes == "use" else heap
+        if changed or wakes == "guests" or now[:2] != before[:2]:
             # Of acts that are run together the first may be page cache growing, which wakes nobody.
-            used = control.wakes == "use" and before.next_use_ns < NEVER
+            used = wakes == "use" and before.next_use_ns < NEVER
             self.wake(max(at_ns, before.next_use_ns) if used else at_ns)
         domid = resident.domain.domid
         if domid in self._unquiet and resident.quiet:

@@ -173,14 +173,14 @@ class Guest:
     @property
     def next_ns(self) -> int:
         """When anything happens next; its end, if it has one."""
-        return self._ready_ns(self._first()) if self.end is None else self.end.at_ns
+        return self._first()[1] if self.end is None else self.end.at_ns
 
     @property
     def next_use_ns(self) -> int:
         """When what its services and applications hold may change next: page cache may grow before."""
         if self.end is not None:
             return self.end.at_ns
-        if self._first() is self._wants:
+        if self._first()[0] is self._wants:
             self._wants.relax()
         return min(self._ready_ns(one) for one in self._streams if one is not self._cache)
 
@@ -209,7 +209,7 @@ class Guest:
     @property
     def balloons_next(self) -> bool:
         """Whether what happens next is the balloon's."""
-        return self.end is None and self._first().rank == BALLOON
+        return self.end is None and self._first()[0].rank == BALLOON
 
     def add_stream(self, one: Stream) -> None:
         """Let something else act in the guest's memory."""
@@ -221,8 +221,8 @@ class Guest:
         due_ns, free_ns = one.next_ns, self._lock.free_ns
         return due_ns if due_ns >= free_ns or not one.enters_xen() else free_ns
 
-    def _first(self) -> Stream:
-        """Who acts next: who can begin first, then whose instant is first, then who is first in the list."""
+    def _first(self) -> tuple[Stream, int]:
+        """Who acts next, and when: who can begin first, then whose instant is first, then who is first in the list."""
         free_ns = self._lock.free_ns
         found, found_due_ns, found_ready_ns = self._streams[0], NEVER, NEVER
         for one in self._streams:
@@ -232,17 +232,17 @@ class Guest:
             ready_ns = due_ns if due_ns >= free_ns or not one.enters_xen() else free_ns
             if ready_ns < found_ready_ns or (ready_ns == found_ready_ns and due_ns < found_due_ns):
                 found, found_due_ns, found_ready_ns = one, due_ns, ready_ns
-        return found
+        return found, found_ready_ns
 
     def _settled_first(self) -> Stream:
         """The same, what comes before it made good, so that it finds the guest as it is then [GD-4]."""
-        return self._settled(self._first())
-
-    def _settled(self, first: Stream) -> Stream:
+        first, at_ns = self._first()
         if first is not self._wants:
-            at_ns = self._ready_ns(first)
-            self._wants.settle(at_ns if first.rank > self._wants.rank else at_ns - 1)
+            self._settle_for(first, at_ns)
         return first
+
+    def _settle_for(self, first: Stream, at_ns: int) -> None:
+        self._wants.settle(at_ns if first.rank > self._wants.rank else at_ns - 1)
 
     def step(self, *, plainly: bool = True) -> None:
         """Do the next thing only, whatever it touches; if not `plainly`, as the first of many that a kernel makes."""
@@ -266,7 +266,7 @@ class Guest:
     @property
     def goes_past(self) -> bool:
         """Whether what happens next may be done before looks at its host that come before it [GS-4]."""
-        return self.end is None and self._is_told(self._first()) and not self.next_touches_heap
+        return self.end is None and self._is_told(self._first()[0]) and not self.next_touches_heap
 
     def _is_told(self, first: Stream) -> bool:
         """Whether looks see nothing of what `first` does, or are told of it."""
@@ -278,14 +278,18 @@ class Guest:
     def _run(self, before_looks_ns: int) -> None:
         alone: Stream | None = None  # whose next act comes to more than pages
         while self.end is None:
-            first = self._first()
-            last_ns = max(before_looks_ns, self._past_ns) if self._is_told(first) else before_looks_ns
-            if self._ready_ns(first) > last_ns:
+            first, at_ns = self._first()
+            last_ns = before_looks_ns
+            if self._past_ns > last_ns and self._is_told(first):
+                last_ns = self._past_ns
+            if at_ns > last_ns:
                 return
             # Only now: until it is demand's turn others may change what would be left out.
-            if first is self._wants and self._wants.relax():
+            if first is not self._wants:
+                self._settle_for(first, at_ns)
+            elif self._wants.relax():
                 continue
-            if self._settled(first).touches_heap():
+            if first.touches_heap():
                 return
             if first is not alone and isinstance(first, MERGED) and self._gains(first, last_ns):
                 share = first.join(first=True)
@@ -366,7 +370,7 @@ class Guest:
             return False
         if self.held.swaps or self.held.killed or self._cache.wakes_at < NEVER:
             return False
-        return self._timed_in_kernels and self._first() is driver
+        return self._timed_in_kernels and self._first()[0] is driver
 
     def take_part(self, last_ns: int, most: int) -> Taker:
         """Its balloon's part, `most` pages at most: batches that begin by `last_ns`, before all else in the guest."""
@@ -376,7 +380,7 @@ class Guest:
 
     def took(self, one: Taker) -> None:
         """What its balloon got."""
-        first = self._first()
+        first, _ = self._first()
         assert isinstance(first, Balloon)
         first.took(one)
 
@@ -389,6 +393,13 @@ class Guest:
         self.die(at_ns)
         assert self.end is not None
         self.end = replace(self.end, fate="pod_oom_by_other")
+
+    def let_go(self) -> None:
+        """It is of no use from here on. It and its streams point at each other, and a collector that counts objects
+        does not see how large these are.
+        """
+        vars(self._sequence).clear()
+        vars(self).clear()
 
     # -- on its way to another host ----------------------------------------------------------------------------------
 

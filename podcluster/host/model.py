@@ -234,11 +234,10 @@ class HostModel:
         return self._machine.resident_bytes + HOST_BYTES + GUEST_BYTES * len(standing) + books
 
     def let_go(self) -> None:
-        """Give most of that back at once: the host is of no use from here on. (Guests and their streams point at each
-        other, and a collector that counts objects does not see how large these are.)
-        """
+        """Give that back at once: the host is of no use from here on."""
         for resident in self._residents.standing:
             vars(resident.memory).clear()  # runs of pages
+            resident.guest.let_go()
         self._machine.let_go()
 
     def look(self) -> HostLook:

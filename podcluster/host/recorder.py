@@ -160,11 +160,12 @@ class Recorder:
         """
         domid, memory = resident.domain.domid, resident.memory
         cached, entries = self._promises.get(domid, (0, 0))
-        seen, memory.entries_seen = memory.entries_seen, []
-        for look_ns, left in seen:
-            heapq.heappush(self._to_come, (look_ns, entries - left))
-            cached -= entries - left
-            entries = left
+        if memory.entries_seen:
+            seen, memory.entries_seen = memory.entries_seen, []
+            for look_ns, left in seen:
+                heapq.heappush(self._to_come, (look_ns, entries - left))
+                cached -= entries - left
+                entries = left
         now = (memory.entry_count - memory.debt, memory.entry_count)
         self._promises[domid] = now
         self._cached += now[0] - cached

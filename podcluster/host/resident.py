@@ -33,16 +33,15 @@ class Resident:
     unseen_ns: int = 0  # before when it leaves the heap alone, and shows nothing new to who looks at what domains own
     moved: bool = False  # a controller has changed its target
     pinned: bool = False  # its dynamic range is its minimum alone: it is about to migrate (D4.7)
+    _stays: bool = field(init=False)  # its guest is not going to leave, and takes nothing from its balloon by itself
+
+    def __post_init__(self) -> None:
+        self._stays = not self.guest.leaves_by_itself and not self.guest.helps_itself
 
     @property
     def can_balloon(self) -> bool:
         """Its driver has said that it is there (`control/feature-balloon`)."""
         return self.balloon is not None and self.balloon.up
-
-    @property
-    def _stays(self) -> bool:
-        """Its guest is not going to leave, and takes nothing from its balloon by itself."""
-        return not self.guest.leaves_by_itself and not self.guest.helps_itself
 
     @property
     def quiet(self) -> bool:
@@ -65,16 +64,19 @@ class Resident:
         """
         next_ns = self.guest.next_ns
         self.queued, self.due_ns, self.takes_ns = stamp, next_ns, self._takes_ns(next_ns)
-        self.unseen_ns = self._unseen_ns(next_ns) if next_ns < lags_ns else next_ns
-        return max(next_ns, min(self.unseen_ns, lags_ns))
+        if next_ns >= lags_ns:
+            self.unseen_ns = next_ns
+            return next_ns
+        self.unseen_ns = self._unseen_ns(next_ns)
+        return min(self.unseen_ns, lags_ns)
 
     def _takes_ns(self, next_ns: int) -> int:
         """Before when it takes nothing from the host's heap, and does not end: as long as its boot does not fail, while
         it owes nothing, so that no access can find the cache empty, and its balloon only gives.
         """
         guest, balloon = self.guest, self.balloon
-        safe = self.memory.debt <= 0 and self._stays and not self.domain.short_of_tables
-        if guest.end is not None or not safe or not (balloon is None or balloon.gives):
+        safe = self._stays and self.memory.debt <= 0 and not self.domain.short_of_tables
+        if not safe or guest.end is not None or not (balloon is None or balloon.gives):
             return next_ns
         return guest.boots_until_ns(balloon.progress_ns if balloon is not None else 0)
 

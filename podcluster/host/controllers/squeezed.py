@@ -209,7 +209,7 @@ class Squeezed:
         """Watch, share out, write; over when all active domains are where they are to stay (D5.9)."""
         progress = {one.domid: self._progress(one, run.progress.get(one.domid), now_ns) for one in members}
         active = [one for one in members if one.can_balloon and not progress[one.domid].stuck]
-        inactive = frozenset(one.domid for one in members) - frozenset(one.domid for one in active)
+        inactive = frozenset(one.domid for one in members if not one.can_balloon or progress[one.domid].stuck)
         targets = share_out(free_kib, run.goal_kib, active, self._margin_kib)
         pairs = list(zip(active, targets, strict=True))
         freeing = [(one, new) for one, new in pairs if new < one.actual_kib - self._inaccuracy_kib]
