@@ -1,10 +1,12 @@
 """The curve of a demand as a guest goes along it: the instants at which what is held may fall, and how much may stay.
 
-What        `DemandWindow`: W and H at those instants.
+What        `DemandWindow`: W and H at those instants. Where nothing is held on to they are those of the demand itself,
+            not a copy: a month of samples is much memory to every guest.
 Units       Pages of 4 KiB; ns of simulated time.
 Symbols     W(t)   what the guest as a whole wants to use
             H(t)   max of W over the last hold_ns, no further back than the guest was up (G3)
-Invariants  [DW-1] between two instants W is on one line, so that its extremes are at the ends.
+Invariants  [DW-1] between two instants W is on one line, so that its extremes are at the ends; before the second the
+                   first instant is when it starts, though what stands for it may be the sample before that.
 Departs     H falls at samples of the curve and hold_ns after them (where it is exact), not in between.
 """
 
@@ -12,6 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from podcluster.host.follow_quiet import any_lag
+from podcluster.host.layout import for_kernels
 from podcluster.records.demand import Demand
 from podcluster.records.values import Int64Array
 from podcluster.units import NS_PER_S
@@ -22,33 +26,39 @@ SAFE_BITS = 62
 class DemandWindow:
     """A demand from `start_ns` on; `hold_ns` -1: what was wanted once stays held."""
 
-    __slots__ = ("h", "lags", "t", "w")
+    __slots__ = ("first", "h", "lags", "start_ns", "t", "w")
 
+    start_ns: int
+    """The first instant,"""
+    first: int
+    """and H there, which is W."""
     t: Int64Array
-    """The instants, the start first."""
+    """The instants, from the second on."""
     w: Int64Array
     """W at each."""
     h: Int64Array
     """H at each; what is held for ever depends on more than W, so there it is W again."""
     lags: Int64Array
-    """Pieces in which W grows faster than the guest writes."""
+    """Pieces in which W grows faster than the guest writes, from the second on."""
 
     def __init__(self, demand: Demand, start_ns: int, hold_ns: int, pages_per_s: int) -> None:
         """`pages_per_s`: how fast the guest writes."""
+        self.start_ns, self.first = start_ns, demand.at(start_ns)
         after = int(np.searchsorted(demand.t_ns, start_ns, side="right"))
         if after == len(demand.t_ns):  # flat
             instants = [start_ns] if hold_ns <= 0 else [start_ns, start_ns + hold_ns]
             self.t, self.lags = np.array(instants, np.int64), np.empty(0, np.int64)
             self.w = self.h = np.full(len(instants), demand.pages[-1])
             return
-        self.t = _from(demand.t_ns, after, start_ns)
+        self.t, self.w = for_kernels(demand.t_ns[after - 1 :]), for_kernels(demand.pages[after - 1 :])
         if hold_ns > 0:
-            self.t = np.union1d(self.t, self.t + hold_ns)
+            instants = np.append(start_ns, self.t[1:])
+            self.t = np.union1d(instants, instants + hold_ns)
             self.w = values_at(demand, self.t)
-        else:  # the samples themselves
-            self.w = _from(demand.pages, after, demand.at(start_ns))
         self.h = self._most(demand, start_ns, hold_ns)
-        self.lags = _faster(self.t, self.w, pages_per_s / NS_PER_S)
+        self.lags = np.empty(0, np.int64)
+        if any_lag(self.t, self.w, pages_per_s / NS_PER_S):  # as they mostly do not
+            self.lags = np.flatnonzero(np.diff(self.w) > np.diff(self.t) * (pages_per_s / NS_PER_S))
 
     def _most(self, demand: Demand, start_ns: int, hold_ns: int) -> Int64Array:
         if hold_ns <= 0:
@@ -63,22 +73,15 @@ class DemandWindow:
 
     def piece(self, at_ns: int) -> int:
         """Number of the piece that `at_ns` is in: from its first instant to before the next."""
-        return int(np.searchsorted(self.t, at_ns, side="right")) - 1
+        return int(self.t.searchsorted(at_ns, "right")) - 1
 
+    def instant_ns(self, piece: int) -> int:
+        """When a piece begins."""
+        return int(self.t[piece]) if piece else self.start_ns
 
-def _from(samples: Int64Array, after: int, first: int) -> Int64Array:
-    """`first`, and the samples from number `after` on; there is one before."""
-    found = samples[after - 1 :].copy()
-    found[0] = first
-    return found
-
-
-def _faster(t: Int64Array, w: Int64Array, pages_per_ns: float) -> Int64Array:
-    """Pieces in which W grows by more than that."""
-    spans, rises = t[1:] - t[:-1], w[1:] - w[:-1]
-    if int(rises.max()) <= int(spans.min()) * pages_per_ns:  # as it is mostly
-        return np.empty(0, np.int64)
-    return np.flatnonzero(rises > spans * pages_per_ns)
+    def most(self, piece: int) -> int:
+        """H then [pages]."""
+        return int(self.h[piece]) if piece else self.first
 
 
 def values_at(demand: Demand, instants: Int64Array) -> Int64Array:

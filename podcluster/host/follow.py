@@ -84,7 +84,9 @@ SETTLE = 17  # only make good what was left out, up to LAST
 ZEROES = 18  # the guest zeroes what it frees
 GRID = 19  # the host is looked at at its multiples
 SERVED = 20  # most ns that a page takes Xen while nothing is owed; -1: it may be any
-GIVEN = 21
+START = 21  # the first instant of the curve,
+FIRST = 22  # and H there
+GIVEN = 23
 
 # How a call ended.
 DONE = 0
@@ -108,7 +110,7 @@ class Curve(Arrays):
         ("td", np.int64),
         ("wd", np.int64),
     )
-    t: Ints  # its instants,
+    t: Ints  # its instants, from the second on,
     w: Ints  # W
     high: Ints  # and H there
     lags: Ints  # pieces in which W is too fast

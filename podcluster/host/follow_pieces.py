@@ -16,6 +16,7 @@ from podcluster.host.follow import (
     BASE,
     BATCH,
     BUSY,
+    FIRST,
     FREE,
     FROM,
     FULL_MARGIN,
@@ -36,6 +37,7 @@ from podcluster.host.follow import (
     RESIDENT,
     ROOM,
     SPARE,
+    START,
     SWAP,
     SWAPPED_PEAK,
     TIMED,
@@ -148,8 +150,8 @@ def plan(s: Ints, d: Ints, t: Ints, high: Ints, td: Ints, wd: Ints, short: Ints,
     """Begin the piece that `now` is in; whether held memory shrank."""
     piece = last_not_after(t, now, s[PIECE])
     shrank = False
-    if d[HOLD] >= 0 and t[piece] == now:
-        shrank = shrink(s, d, short, high[piece] - d[KERNEL], now)
+    if d[HOLD] >= 0 and (t[piece] if piece else d[START]) == now:
+        shrank = shrink(s, d, short, (high[piece] if piece else d[FIRST]) - d[KERNEL], now)
     if s[KILLED]:
         k = last_not_after(td, now, s[K])
         if _at(td, wd, k, now) - d[KERNEL] <= d[ROOM] + d[SWAP]:

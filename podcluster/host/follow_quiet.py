@@ -1,7 +1,7 @@
 """Pieces of a demand that a kernel leaves out, because nothing of them matters to anybody.
 
 What        `look_ahead` counts pieces that are quiet and plans the next act for after them; `make_good` does for the
-            books what was left out.
+            books what was left out. `any_lag`, whether W is too fast in any.
 Units       Pages of 4 KiB; ns of simulated time.
 Symbols     as in follow_pieces.py; w W at the instants of the curve, lags the pieces in which W is too fast (follow.py)
 Invariants  [GD-4] of guest_demand.py.
@@ -10,11 +10,14 @@ Why exact   Pieces that are quiet are one step [GD-4]: no page is written, nothi
             its ends, and whether it lags, say whether it is quiet.
 """
 
+import numpy as np
+
 from podcluster.host.follow import (
     AHEAD,
     ALLOCATED,
     CACHE,
     FAULTS,
+    FIRST,
     FLOOR,
     FROM,
     GROWN,
@@ -37,9 +40,18 @@ from podcluster.host.follow import (
 )
 from podcluster.host.follow_held import grow, hold, shrink
 from podcluster.host.follow_pieces import batched_by, begin, due, last_not_after, mark, next_batch
-from podcluster.host.kernel import routine
+from podcluster.host.kernel import kernel, routine
 from podcluster.host.page_sets import PAGES, PageBooks
 from podcluster.host.state import DomainState, HostState
+
+
+@kernel
+def any_lag(t: Ints, w: Ints, pages_per_ns: float) -> bool:
+    """Whether there is a piece in which W grows by more than that."""
+    for i in range(1, t.shape[0]):
+        if np.float64(w[i] - w[i - 1]) > np.float64(t[i] - t[i - 1]) * pages_per_ns:
+            return True
+    return False
 
 
 @routine
@@ -47,7 +59,8 @@ def _keeps_up(s: Ints, d: Ints, w: Ints, high: Ints, j: int) -> bool:
     """Whether at the end of the piece before number `j` all is there that should be."""
     if s[KILLED]:
         return True
-    if d[HOLD] >= 0 and s[HELD] <= s[RESIDENT] and s[HELD] + d[KERNEL] < high[j - 1]:
+    before = high[j - 1] if j > 1 else d[FIRST]
+    if d[HOLD] >= 0 and s[HELD] <= s[RESIDENT] and s[HELD] + d[KERNEL] < before:
         return False
     return bool(j < w.shape[0] and w[j] <= mark(s, d))
 

@@ -201,7 +201,8 @@ class DemandStream:
         """One call of the kernel, with the books of this guest and room for `more` runs; more that it needs, how it
         ended, when, after how many acts.
         """
-        memory, held, lock = self._memory, self._held, self._lock
+        memory, held, lock, window = self._memory, self._held, self._lock, self._window
+        assert window is not None
         s = [
             *memory.books, *held.books, self._piece, self._from_ns, self._until_ns, self._k, self._base, self._growth,
             self._grown, self._late_ns, self.next_ns, self._quiet, *lock.books, memory.inert, more, 0, 0, acts, 0,
@@ -209,7 +210,7 @@ class DemandStream:
         d = [
             memory.room, memory.kernel_pages, memory.kernel_allocated, *held.limits, self._hold_ns, self._pages_per_s,
             self._matters_from(), self._ahead, lock.timed, memory.may_skip, last_ns, settle, memory.zero_on_free,
-            self.grid_ns, lock.served_ns,
+            self.grid_ns, lock.served_ns, window.start_ns, window.first,
         ]  # fmt: skip
         lock.act_on(0, interrupts=True)
         s, told = memory.follow(s, d, self._line_up(), held.pages_per_s)
@@ -244,8 +245,8 @@ class DemandStream:
         held, kernel_pages = self._held, self._memory.kernel_pages
         piece = self._window.piece(now_ns)
         shrank = False
-        if self._hold_ns >= 0 and int(self._window.t[piece]) == now_ns:
-            shrank = held.shrink_to(int(self._window.h[piece]) - kernel_pages, now_ns)
+        if self._hold_ns >= 0 and self._window.instant_ns(piece) == now_ns:
+            shrank = held.shrink_to(self._window.most(piece) - kernel_pages, now_ns)
         if held.killed and self._demand.at(now_ns) - kernel_pages <= held.most:
             held.killed = False
         self._begin(piece, now_ns)

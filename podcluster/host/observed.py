@@ -149,4 +149,8 @@ class DemandGrid:
         count = self._start + len(self._sums) - first
         if count <= 0:
             return
-        self._sums[first - self._start :] += sign * guest.demand.at_each(first * self._grid_ns, count)
+        sums, wanted = self._sums[first - self._start :], guest.demand.at_each(first * self._grid_ns, count)
+        if sign > 0:
+            sums += wanted
+        else:
+            sums -= wanted
