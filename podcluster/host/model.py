@@ -424,8 +424,8 @@ class HostModel:
                 shown = self._attention.shown(one)
                 one.guest.took(taker)
                 self._targets.check_limit(taker.last_ns, one)
+                self._run(one, before_ns, past_ns)  # as most then say that they are done
                 self._acted(taker.first_ns, one, shown, heap=True)
-                self._clear_way(one, before_ns, past_ns)
             else:
                 self._agenda.put_guest(one)
         return True

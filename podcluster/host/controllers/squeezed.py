@@ -298,16 +298,15 @@ class Squeezed:
         # Where nothing was out of place and nothing happened since, every check that was skipped would have found the
         # same: the last of them counts.
         skipped_ns = (now_ns - 1) // self.period_ns * self.period_ns
-        last_ns: dict[int, int] = {}
+        last_ns = {one.domid: now_ns for one in members}
         for one in members:
-            seen_ns = state.cooperative_ns.get(one.domid, now_ns)
-            if state.settled and one.domid not in state.flagged:
-                seen_ns = max(seen_ns, skipped_ns)
-            on = not one.can_balloon or self._on_target(one)
-            last_ns[one.domid] = now_ns if on else min(seen_ns, now_ns)
+            if one.can_balloon and not self._on_target(one):
+                seen_ns = state.cooperative_ns.get(one.domid, now_ns)
+                if state.settled and one.domid not in state.flagged:
+                    seen_ns = max(seen_ns, skipped_ns)
+                last_ns[one.domid] = min(seen_ns, now_ns)
         late = frozenset(domid for domid, seen_ns in last_ns.items() if now_ns - seen_ns > self._uncooperative_ns)
-        here = frozenset(last_ns)
-        changed = (late ^ state.flagged) & here
+        changed = (late ^ state.flagged) & last_ns.keys()
         actions: list[Action] = [Uncooperative(domid, domid in late) for domid in sorted(changed)]
         return actions, state._replace(cooperative_ns=last_ns, flagged=late)
 
