@@ -52,8 +52,8 @@ class DemandWindow:
             return
         self.t, self.w = for_kernels(demand.t_ns[after - 1 :]), for_kernels(demand.pages[after - 1 :])
         if hold_ns > 0:
-            instants = np.append(start_ns, self.t[1:])
-            self.t = np.union1d(instants, instants + hold_ns)
+            kept = np.append(start_ns, self.t[1:])
+            self.t = np.union1d(kept, kept + hold_ns)
             self.w = values_at(demand, self.t)
         self.h = self._most(demand, start_ns, hold_ns)
         self.lags = np.empty(0, np.int64)

@@ -65,7 +65,7 @@ from podcluster.host.state import (
     renew_domain_state,
     row_capacity,
 )
-from podcluster.host.takers import Taker
+from podcluster.host.takers import Taker, Turns
 from podcluster.records.values import Int64Array
 
 YOUNG = 5000  # objects that are new before the collector looks at them; a guest is some hundreds, most of which stay
@@ -76,11 +76,9 @@ if 0 < gc.get_threshold()[0] < YOUNG:
 
 TOLD = 1 << 10  # of each kind that a kernel puts down at once, at first
 TOLD_MOST = 1 << 14
-RUNS_LOGGED = 1 << 12
 FEWEST_PIECES = 1 << 10
 PIECES = 1 << 15  # that several balloons take in one call
 TAKEN = np.empty(turns.TAKEN_FIELDS * PIECES, np.int64)  # scratch of all hosts of a process, one at a time
-TAKEN_LOG = np.empty(turns.LOG_FIELDS * RUNS_LOGGED, np.int64)
 POD_SCRUBBED = 3
 Gfns = npt.NDArray[np.int64]
 
@@ -176,7 +174,7 @@ class Machine:
     def _make_scratch(self) -> None:
         """Room for what kernels have to tell; nothing in it outlives a call."""
         self._told = follow.room_for(TOLD)
-        self._out = np.empty(batches.B_FIELDS, np.int64)
+        self._out = np.empty(max(batches.B_FIELDS, turns.T_FIELDS), np.int64)
         self._pieces = np.empty(0, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -448,24 +446,23 @@ class Machine:
         first, step = _walk(first_gfn, count, descending)
         return int(ranges.populate_range(self._h, g, first, count, step))
 
-    def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> list[tuple[int, int]]:
-        """`turns.take_in_turns`, and what each of the domains got in its table: when how many pages were taken. The
-        takers are changed.
+    def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> Turns:
+        """`turns.take_in_turns`, and what each of the domains got in its table: what they came to. The takers are
+        changed.
         """
         runs: list[int] = []
         for one in takers:
             one.fields[turns.RUN] = len(runs) // 2
             runs += one.runs
         p = np.array([number for one in takers for number in one.fields], np.int64)
-        taken, log, out = TAKEN, TAKEN_LOG, self._out
         last_ns = min(one.until_ns for one in takers)
-        turns.take_in_turns(self._h, p, np.array(runs, np.int64), last_ns, least_pages, taken, log, out)
+        turns.take_in_turns(self._h, p, np.array(runs, np.int64), last_ns, least_pages, TAKEN, self._out)
         for k, (dom, one) in enumerate(zip(doms, takers, strict=True)):
             one.fields = p[k * turns.TAKER_FIELDS : (k + 1) * turns.TAKER_FIELDS].tolist()
             if one.pages:
-                turns.map_taken(self._h, self._changed(dom), taken, one.fields[turns.FIRST_PIECE])
-        logged = turns.LOG_FIELDS * int(out[0])
-        return [(at_ns, pages) for at_ns, pages in log[:logged].reshape(-1, 2).tolist()]
+                turns.map_taken(self._h, self._changed(dom), TAKEN, one.fields[turns.FIRST_PIECE])
+        count, first_ns, last_ns, pages, moment = self._out[: turns.T_FIELDS].tolist()
+        return Turns(count, first_ns, last_ns, pages, moment + pages * first_ns)
 
     # ---- host memory outside domains --------------------------------------------------------------------------------
 

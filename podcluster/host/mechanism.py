@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from podcluster.host.follow import Curve, Told
 from podcluster.host.page_sets import PageBooks
-from podcluster.host.takers import Taker
+from podcluster.host.takers import Taker, Turns
 from podcluster.records.values import Int64Array
 
 
@@ -131,9 +131,9 @@ class Mechanism(Protocol):
         that was cut short, afterwards. Only where it `paces`.
         """
 
-    def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> list[tuple[int, int]]:
-        """Let balloons take pages of the host by turns (turns.py), leaving so many free: when how many. The takers are
-        changed. Only where it `paces`.
+    def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> Turns:
+        """Let balloons take pages of the host by turns (turns.py), leaving so many free: what they came to. The takers
+        are changed. Only where it `paces`.
         """
 
     def create(

@@ -130,7 +130,7 @@ PLAIN_NEXT = 4  # the next batch comes to more than pages
 BOOKS_FULL = 5  # there must be more room in `b` or in `pieces`, or another sum of what went to the host
 
 NEVER = 1 << 62
-FREED_NS = 1 << 40  # so long at most from the first page that went to the host to the last, ...
+FREED_NS = 1 << 40  # so long at most from the first page that went to the host, or came from it, to the last, ...
 FREED_MOST = 1 << 61  # ... and no more than that and one act adds up, in one call
 TOGETHER = 512  # batches that give to the host in one act
 

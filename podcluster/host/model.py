@@ -415,10 +415,10 @@ class HostModel:
             return False
         takers = [one.guest.take_part(last_ns, one.domain.limit_pages - owned_of[one.domain.domid]) for one in able]
         doms = [one.domain.domid for one in able]
-        log = self._machine.take_in_turns(doms, takers, self._recorder.alarm_pages + 1)
-        if not log:
+        taken = self._machine.take_in_turns(doms, takers, self._recorder.alarm_pages + 1)
+        if not taken.batches:
             return False
-        self._recorder.took(log, [(one, taker.pages) for one, taker in zip(able, takers, strict=True)])
+        self._recorder.took(taken, [(one, taker.pages) for one, taker in zip(able, takers, strict=True)])
         for one, taker in zip(able, takers, strict=True):
             if taker.pages:
                 shown = self._attention.shown(one)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from podcluster.host.outcome import outcome
 from podcluster.host.own import LowMemory
 from podcluster.host.resident import Resident
 from podcluster.host.streams import NEVER
+from podcluster.host.takers import Turns
 from podcluster.records.fates import EventKind, Fate
 from podcluster.records.hosts import HostSpec, HostView
 from podcluster.records.machines import MachineRequest
@@ -213,11 +214,11 @@ class Recorder:
         """With so much free memory or less there is something to tell."""
         return self._low_memory.threshold
 
-    def took(self, log: Sequence[tuple[int, int]], got: Iterable[tuple[Resident, int]]) -> None:
-        """Balloons have taken pages from the host, above its alarm: (when, pages), in order, and how many each got."""
-        self._agenda.reach(log[0][0])
-        self._moved(log[-1][0], -sum(pages for _, pages in log), -sum(at_ns * pages for at_ns, pages in log))
-        self._agenda.reach(log[-1][0])
+    def took(self, taken: Turns, got: Iterable[tuple[Resident, int]]) -> None:
+        """Balloons have taken pages from the host, above its alarm: all of them, and how many each got."""
+        self._agenda.reach(taken.first_ns)
+        self._moved(taken.last_ns, -taken.pages, -taken.moment)
+        self._agenda.reach(taken.last_ns)
         for resident, pages in got:
             self.owned_of[resident.domain.domid] += pages
             if resident.moved:

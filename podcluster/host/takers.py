@@ -1,6 +1,6 @@
 """What a balloon brings to a call in which several take from the host's heap by turns (turns.py).
 
-What        `Taker`, its pace and its runs, and how it came out.
+What        `Taker`, its pace and its runs, and how it came out; `Turns`, what all of them came to.
 Units       Pages of 4 KiB; ns of simulated time.
 """
 
@@ -8,8 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from podcluster.host import turns
+
+
+class Turns(NamedTuple):
+    """What batches of several balloons came to."""
+
+    batches: int
+    first_ns: int  # when the first of them began,
+    last_ns: int  # and the last
+    pages: int
+    moment: int  # pages times when, added up
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from podcluster.host.heap import heap_take_few
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.merged import NEVER, muldiv
+from podcluster.host.merged import FREED_MOST, FREED_NS, NEVER, muldiv
 from podcluster.host.ranges import fill_holes
 from podcluster.host.state import DomainState, HostState
 
@@ -45,7 +45,14 @@ LAST_PIECE = 17
 TAKER_FIELDS = 18
 
 TAKEN_FIELDS = 4
-LOG_FIELDS = 2  # (when, pages) of each batch
+
+# What `take_in_turns` leaves in `out`.
+T_BATCHES = 0
+T_FIRST = 1  # when the first of them began,
+T_LAST = 2  # and the last;
+T_PAGES = 3
+T_MOMENT = 4  # pages times ns since the first, added up
+T_FIELDS = 5
 
 
 @routine
@@ -63,14 +70,14 @@ def _whose_turn(p: Ints) -> int:
 
 
 @kernel
-def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, taken: Ints, log: Ints, out: Ints) -> None:
-    """Take frames for the takers `p` as long as batches begin by `last` and leave `least` pages free; `out` says how
-    many of `taken` and `log` there are. It ends early where one of them is full.
+def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, taken: Ints, out: Ints) -> None:
+    """Take frames for the takers `p` as long as batches begin by `last` and leave `least` pages free; `out` says what
+    they came to. It ends early where `taken` is full, or their sum.
     """
     hr = h.rec[0]
     pieces = 1  # number 0 is no piece
-    batches = 0
-    while LOG_FIELDS * batches < log.shape[0]:
+    out[:T_FIELDS] = 0
+    while out[T_MOMENT] <= FREED_MOST:
         k = _whose_turn(p)
         if k < 0:
             break
@@ -80,6 +87,10 @@ def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, take
         if began > last or asked > min(p[at + MOST], hr.free - hr.claims - least):
             break
         if TAKEN_FIELDS * (pieces + asked) > taken.shape[0]:
+            break
+        if out[T_BATCHES] == 0:
+            out[T_FIRST] = began
+        if began - out[T_FIRST] > FREED_NS:
             break
         left = asked
         ns = asked * hr.populate_4k_ns
@@ -125,10 +136,10 @@ def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, take
             p[at + FIRST] = began
         p[at + BATCHES] += 1
         p[at + BEGAN] = began
-        log[LOG_FIELDS * batches] = began
-        log[LOG_FIELDS * batches + 1] = asked
-        batches += 1
-    out[0] = batches
+        out[T_BATCHES] += 1
+        out[T_LAST] = began
+        out[T_PAGES] += asked
+        out[T_MOMENT] += asked * (began - out[T_FIRST])
 
 
 @kernel

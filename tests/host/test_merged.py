@@ -168,4 +168,4 @@ def test_a_demand_is_followed_in_few_calls() -> None:
     """What follows the demand is called a few times a day, not once a batch; books have as many fields as said."""
     _, machine = boot("linux")
     assert 0 < machine.calls["follow_demand"] < 20
-    assert (follow.BOOKS, follow.GIVEN) == (follow.SEEN + 1, follow.SERVED + 1)
+    assert (follow.BOOKS, follow.GIVEN) == (follow.SEEN + 1, follow.FIRST + 1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podcluster.host.model import make_machine
-from podcluster.host.takers import Taker, taker
+from podcluster.host.takers import Taker, Turns, taker
 from podcluster.host.traced import TracedMachine
 from podcluster.records.commands import SetTarget
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
@@ -70,7 +70,7 @@ def test_frames_go_to_whose_turn_it_is(
         )
         for k in doms
     ]  # fmt: skip
-    log = together.take_in_turns(doms, takers, least)
+    taken = together.take_in_turns(doms, takers, least)
 
     stacks = [list(reversed(runs)) for runs in runs_of]
     anchors, dues, done, expected = list(starts), list(starts), [0] * len(needs), []
@@ -94,7 +94,10 @@ def test_frames_go_to_whose_turn_it_is(
         needs[k] -= asked
         quotas[k] -= asked
         dues[k] = max(at_ns, anchors[k] + done[k] * NS_PER_S // rates[k])
-    assert log == expected
+    pages, moment = sum(n for _, n in expected), sum(at_ns * n for at_ns, n in expected)
+    assert (taken.batches, taken.pages, taken.moment) == (len(expected), pages, moment)
+    if expected:
+        assert (taken.first_ns, taken.last_ns) == (expected[0][0], expected[-1][0])
     for k in doms:
         assert together.state_record(k) == singly.state_record(k)
         assert together.counters(k) == singly.counters(k)
@@ -110,9 +113,9 @@ class Watched(TracedMachine):
         self.batches: list[int] = []
         self.singly = 0
 
-    def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> list[tuple[int, int]]:
+    def take_in_turns(self, doms: Sequence[int], takers: Sequence[Taker], least_pages: int) -> Turns:
         found = super().take_in_turns(doms, takers, least_pages)
-        self.batches.append(len(found))
+        self.batches.append(found.batches)
         return found
 
     def populate_range(self, *arguments: Any, **keywords: Any) -> int:
