@@ -132,7 +132,7 @@ BOOKS_FULL = 5  # there must be more room in `b` or in `pieces`, or another sum 
 NEVER = 1 << 62
 FREED_NS = 1 << 40  # so long at most from the first page that went to the host, or came from it, to the last, ...
 FREED_MOST = 1 << 61  # ... and no more than that and one act adds up, in one call
-TOGETHER = 512  # batches that give to the host in one act
+TOGETHER = 1 << 18  # pages that several batches give to the host in one act
 
 
 @routine
@@ -372,7 +372,7 @@ def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints
         if b.taken[PAGES] > _in_use(c):
             return 1
     else:
-        most = min(most, TOGETHER * batch)
+        most = min(most, TOGETHER)
         last = min(min(last, c[CALM]), (c[FREED_FROM] if c[FREED] else p[at + NEXT]) + FREED_NS)
         surplus = debt < 0 and not c[INERT]
         if surplus or c[PAID] < 0 or hr.words or not hr.scrub_on_free or p[at + NEXT] > last:
