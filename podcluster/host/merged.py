@@ -356,9 +356,9 @@ def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints
     """How many batches of the balloon, the next and those after it, are alike and come before anybody else's turn, less
     the last of them: that is made by itself, and says when the lock is free.
 
-    All that they give back are promises, within what is owed; or nothing is promised any more, and all of it is RAM
-    that goes to the host, which nobody else takes from or looks at meanwhile. Either way Xen takes the same time for
-    each, and nothing but these pages changes. So each is due as much later.
+    All that they give back are promises, within what is owed; or nothing is owed, and for each page one goes to the
+    host, which nobody else takes from or looks at meanwhile. Either way Xen takes the same time for each batch, and
+    nothing but these pages changes. So each is due as much later.
     """
     batch = p[at + BATCH]
     if size < batch or p[at + NEXT] < c[FREE] or p[at + UPWARDS] or (p[at + SCRUBS] and not c[INERT]):
