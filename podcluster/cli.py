@@ -32,6 +32,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 from podcluster import __version__
+from podcluster.cluster.deadline import left_behind
 from podcluster.config import AxisValue, Cell, Config, GuestConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 
@@ -113,7 +114,16 @@ Examples
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run podcluster with `argv` (default: the command line) and return the exit status."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    status = _status(list(sys.argv[1:] if argv is None else argv))
+    if left_behind():
+        # Python would wait for Ray once more at its end, and Ray for a head that does not answer.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _status(args: list[str]) -> int:
     try:
         status = _dispatch(args)
         sys.stdout.flush()

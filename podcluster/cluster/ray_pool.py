@@ -6,7 +6,8 @@ What        `RayEngine` starts (or joins) Ray once and keeps its actors over all
 Units       Simulated time in ns; time-outs in seconds of wall time.
 Invariants  [CL-1] replies are folded in host_id order.
 Departs     From Ray's own fault tolerance, on purpose: max_restarts=0 and max_task_retries=0. A restarted actor would
-            come back empty, and retried calls are re-run out of order.
+            come back empty, and retried calls are re-run out of order. And what Ray's head is asked has a deadline of
+            ours: Ray waits for minutes for a head that does not answer, or for ever.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import podcluster
 from podcluster.cluster.ahead import Ahead
-from podcluster.cluster.exchange import Death, Exchange, Failure, Message, ShardServer, Tag
+from podcluster.cluster.deadline import left_behind, within
+from podcluster.cluster.exchange import START_S, Death, Exchange, Failure, Message, ShardServer, Tag
 from podcluster.cluster.plan import actor_count, cores
 from podcluster.cluster.pool import (
     NOTHING_PACKED,
@@ -55,8 +58,16 @@ ACTOR_CPUS: Final = 0.001
 GET_S: Final = 60.0  # for a reply that is said to be there
 WARN_ACTORS_PER_CORE: Final = 4
 KNOCK_S: Final = 5.0
+JOIN_S: Final = 50.0  # Ray tells a wrong token from nobody after 20 s; at 60 s it would end this process
+ANSWER_S: Final = 30.0  # most that a head may take for what takes it some ms
+WORKERS_S: Final = 10.0  # for workers that have been started and not yet joined
+LOOK_S: Final = 0.5  # between two looks at who has joined
 SOURCE: Final = str(Path(podcluster.__file__).resolve().parent.parent)
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+T = TypeVar("T")
+Nodes = Sequence[Mapping[str, Any]]
+"""What Ray says of its nodes, those that are gone included."""
 
 
 def start_ray(address: str) -> bool:
@@ -81,7 +92,8 @@ def start_ray(address: str) -> bool:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, path]))
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
-    try:
+
+    def init() -> None:
         # `address` is always given: a bare ray.init() joins whatever cluster somebody left running.
         ray.init(
             address=address,
@@ -91,6 +103,12 @@ def start_ray(address: str) -> bool:
             object_store_memory=OBJECT_STORE_BYTES if local else None,
             _system_config={"max_direct_call_object_size": DIRECT_BYTES} if local else None,
         )
+
+    try:
+        if local:
+            init()  # not in a thread: what it starts is ended by the system together with the thread that started it
+        else:
+            within(JOIN_S, init, unreachable(address, f"somebody listens there who did not answer in {JOIN_S:g} s"))
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
         if local:
             raise PodclusterError(
@@ -133,6 +151,34 @@ def knock(address: str) -> str:
         raise unreachable(address, error) from error
 
 
+def silent(address: str, what: str) -> PodclusterError:
+    """What to say of a Ray that has let us in and now does not answer."""
+    where = "on this machine" if address == "local" else f"at {address}"
+    return PodclusterError(
+        f"the head of Ray {where} must answer, got nothing in {ANSWER_S:g} s ({what}): see what keeps it; the same "
+        "command goes on from the last checkpoint"
+    )
+
+
+def cpus_of(nodes: Nodes) -> float:
+    """CPUs of the nodes that are alive."""
+    return float(sum(node.get("Resources", {}).get("CPU", 0) for node in nodes if node["Alive"]))
+
+
+def cluster_cpus(address: str, ask_nodes: Callable[[], Nodes], wait_s: float) -> int:
+    """CPUs that the cluster has for actors, after `wait_s` at most in which a first worker may join."""
+    until_s = time.monotonic() + wait_s
+    while not cpus_of(nodes := ask_nodes()):
+        if time.monotonic() >= until_s:
+            alive = sum(bool(node["Alive"]) for node in nodes)
+            raise ConfigError(
+                f"engine.address must be of a Ray cluster that has CPUs for hosts, got {address} (nodes: {alive}, "
+                f"CPUs: 0, after {wait_s:g} s): add a node with `ray start --address=HEAD:PORT`"
+            )
+        time.sleep(LOOK_S)
+    return max(1, int(cpus_of(nodes)))
+
+
 def one_line(error: BaseException) -> str:
     """The first line of what an exception says."""
     return (COLOUR.sub("", str(error)).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -157,12 +203,7 @@ class RayEngine:
         packed: Packed = NOTHING_PACKED,
     ) -> RayPool:
         """Build the hosts of one run in as many actors as `engine` asks for."""
-        import ray
-
-        cpus = cores()
-        if self._address != "local":
-            resources: Any = ray.cluster_resources  # its annotations do not say what it returns
-            cpus = int(resources().get("CPU", 1))
+        cpus = cores() if self._address == "local" else cluster_cpus(self._address, self._nodes, WORKERS_S)
         count = actor_count(engine, len(specs), cpus)
         if count > WARN_ACTORS_PER_CORE * cpus:
             logger.warning(
@@ -172,7 +213,7 @@ class RayEngine:
                 cpus,
             )
         while len(self.actors) < count:
-            self.actors.append(new_actor())
+            self.actors.append(self._ask("an actor", new_actor))
         hands = deal(specs, count)
         exchange = Exchange(
             _RayTransport(self),
@@ -190,14 +231,16 @@ class RayEngine:
         """End an actor, if it is still there, and put a new one in its place."""
         import ray
 
-        nodes: Any = ray.nodes  # its annotations do not say what it returns
-        if not any(node["Alive"] for node in nodes()):
+        if not any(node["Alive"] for node in self._nodes()):
             raise PodclusterError(
                 "no node of Ray is left to make an actor on: the same command goes on from the last checkpoint"
             )
+        if self._address != "local":
+            # As long as a new server is given to answer: the node of the old one may be starting again.
+            cluster_cpus(self._address, self._nodes, START_S)
         # It may be dead; it may as well hang, or be on a node that nobody reaches for a while.
-        ray.kill(self.actors[index], no_restart=True)
-        self.actors[index] = new_actor()
+        self._ask("the end of an actor", lambda: ray.kill(self.actors[index], no_restart=True))
+        self.actors[index] = self._ask("an actor", new_actor)
 
     def pids(self) -> list[int]:
         """Process ids of the actors."""
@@ -211,13 +254,34 @@ class RayEngine:
 
         if not ray.is_initialized():
             return
-        for actor in self.actors:
-            ray.kill(actor, no_restart=True)
+        actors = self.actors.copy()
         self.actors.clear()
-        if self._ours:
-            ray.shutdown()
+
+        def end() -> None:
+            for actor in actors:
+                ray.kill(actor, no_restart=True)
+            if self._ours:
+                ray.shutdown()
+
+        # Who has not answered before is not asked again: actors end with this process.
+        if not left_behind():
+            try:
+                self._ask("goodbye", end)
+            except PodclusterError as error:
+                # What the run was for is done, or has its own error.
+                logger.warning("%s", error)
         if self._watch is not None:
             self._watch.close()
+
+    def _nodes(self) -> Nodes:
+        import ray
+
+        nodes: Callable[[], Nodes] = ray.nodes  # its annotations do not say what it returns
+        return self._ask("its nodes", nodes)
+
+    def _ask(self, what: str, call: Callable[[], T]) -> T:
+        """What Ray has to say, or one clear error that its head says nothing."""
+        return within(ANSWER_S, call, silent(self._address, what))
 
 
 def new_actor() -> Any:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from podcluster.cluster.deadline import left_behind, within
 from podcluster.cluster.exchange import ShardServer
 from podcluster.cluster.plan import actor_count
 from podcluster.cluster.pool import HostPlan, MakeHost
-from podcluster.cluster.ray_pool import RayEngine, knock
+from podcluster.cluster.ray_pool import RayEngine, cluster_cpus, knock
 from podcluster.config import EngineConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.records.commands import Command
@@ -190,3 +195,140 @@ def test_an_address_nobody_answers_at_is_one_line(address: str) -> None:
         knock(address)
     assert "\n" not in str(raised.value)
     assert time.monotonic() - started_s < 20
+
+
+# -- heads that do not answer, and clusters without CPUs ---------------------------------------------------------------
+
+ADDRESS = "10.0.0.1:6379"
+HEAD = {"Alive": True, "Resources": {"memory": 1e9}}  # started with --num-cpus=0
+GONE = {"Alive": False, "Resources": {"CPU": 4.0}}
+
+
+def node(cpus: float) -> dict[str, Any]:
+    """What Ray says of a worker."""
+    return {"Alive": True, "Resources": {"CPU": cpus, "memory": 1e9}}
+
+
+@pytest.fixture
+def never() -> Iterator[Callable[[], Any]]:
+    """A function that does not return before the test is over."""
+    over = threading.Event()
+    yield over.wait
+    over.set()
+    until_s = time.monotonic() + 10
+    while left_behind() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert not left_behind()
+
+
+def fake_ray(monkeypatch: pytest.MonkeyPatch, **functions: Callable[..., Any]) -> None:
+    """Put these in place of Ray, which this process has joined already."""
+    ray = SimpleNamespace(is_initialized=lambda: True, kill=lambda *_, **__: None, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(**{**vars(ray), **functions}))
+
+
+def test_what_returns_in_time_is_passed_on(never: Callable[[], Any]) -> None:
+    """A value, an error as it is, and what was promised in place of who is late, whose thread is remembered."""
+    late = PodclusterError("late")
+    assert within(60, lambda: 7, late) == 7
+    with pytest.raises(ZeroDivisionError):
+        within(60, lambda: 1 // 0, late)
+    assert not left_behind()
+    with pytest.raises(PodclusterError, match="late"):
+        within(0.05, never, late)
+    assert left_behind()
+
+
+@pytest.mark.parametrize(("nodes", "cpus"), [([HEAD, node(8), node(4), GONE], 12), ([node(0.5)], 1)])
+def test_cpus_are_those_of_nodes_that_are_alive(nodes: list[Any], cpus: int) -> None:
+    """All of them, and at least one where there is any."""
+    assert cluster_cpus(ADDRESS, lambda: nodes, 0) == cpus
+
+
+@pytest.mark.parametrize("nodes", [[HEAD], [HEAD, GONE], []])
+def test_a_cluster_without_cpus_is_refused(nodes: list[Any]) -> None:
+    """One line that names the key, the address, what is there and what to do."""
+    alive = sum(one["Alive"] for one in nodes)
+    found = rf"^engine.address must be .*got {ADDRESS} \(nodes: {alive}, CPUs: 0, .*ray start --address"
+    with pytest.raises(ConfigError, match=found) as raised:
+        cluster_cpus(ADDRESS, lambda: nodes, 0)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_worker_that_joins_meanwhile_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two looks find none."""
+    monkeypatch.setattr("podcluster.cluster.ray_pool.LOOK_S", 0.01)
+    looks = iter([[HEAD], [HEAD], [HEAD, node(3)]])
+    assert cluster_cpus(ADDRESS, lambda: next(looks), 60) == 3
+
+
+def test_a_run_on_a_cluster_without_cpus_makes_no_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a first one is asked for, and in place of one that has died."""
+    for wait in ("WORKERS_S", "START_S"):
+        monkeypatch.setattr(f"podcluster.cluster.ray_pool.{wait}", 0)
+    monkeypatch.setattr("podcluster.cluster.ray_pool.new_actor", lambda: pytest.fail("an actor was asked for"))
+    fake_ray(monkeypatch, nodes=lambda: [HEAD])
+    engine = RayEngine(ADDRESS)
+    with pytest.raises(ConfigError, match=r"^engine.address must be of a Ray cluster that has CPUs"):
+        engine.pool(asked(actors=2, address=ADDRESS), PLAN.specs, PLAN.hosts, make_fake)
+    engine.actors.append("of a node that is gone")
+    with pytest.raises(ConfigError, match=r"^engine.address must be of a Ray cluster that has CPUs"):
+        engine.replace(0)
+
+
+@pytest.mark.parametrize("silent", ["nodes", "kill", "new_actor"])
+def test_a_head_that_falls_silent_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, never: Callable[[], Any], silent: str
+) -> None:
+    """Whatever Ray is asked when an actor is put in the place of another."""
+    functions: dict[str, Callable[..., Any]] = {"nodes": lambda: [HEAD, node(2)], "kill": lambda *_, **__: None}
+    made: Callable[[], Any] = lambda: "new"  # noqa: E731
+    if silent == "new_actor":
+        made = never
+    else:
+        functions[silent] = lambda *_, **__: never()
+    fake_ray(monkeypatch, **functions)
+    monkeypatch.setattr("podcluster.cluster.ray_pool.new_actor", made)
+    monkeypatch.setattr("podcluster.cluster.ray_pool.ANSWER_S", 0.05)
+    engine = RayEngine(ADDRESS)
+    engine.actors.append("old")
+    with pytest.raises(PodclusterError, match=f"^the head of Ray at {ADDRESS} must answer, got nothing in 0.05 s") as e:
+        engine.replace(0)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("silent", ["kill", "shutdown"])
+def test_a_run_that_is_done_is_so_without_a_goodbye(
+    monkeypatch: pytest.MonkeyPatch, never: Callable[[], Any], caplog: pytest.LogCaptureFixture, silent: str
+) -> None:
+    """A head that does not answer any more is a warning then, and is not asked a second time."""
+    fake_ray(monkeypatch, **{silent: lambda *_, **__: never()})
+    monkeypatch.setattr("podcluster.cluster.ray_pool.ANSWER_S", 0.05)
+    monkeypatch.setattr("podcluster.cluster.ray_pool.start_ray", lambda address: True)
+    engine = RayEngine(ADDRESS)
+    engine.actors.append("one")
+    engine.close()
+    engine.close()
+    assert [record.message for record in caplog.records if "must answer" in record.message] == [caplog.messages[0]]
+
+
+@pytest.mark.ray
+def test_a_listener_that_never_answers_is_one_line(private_ray: dict[str, str]) -> None:
+    """The whole command against a socket on which nobody ever accepts: status 2, one line, and the process ends."""
+    code = (
+        "import sys; from podcluster.cluster import ray_pool; ray_pool.JOIN_S = 2.0; from podcluster.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    with socket.socket() as hole:
+        hole.bind(("", 0))
+        hole.listen(64)
+        address = f"127.0.0.1:{hole.getsockname()[1]}"
+        words = ["workload=one", "workload.memory_mib=256", "workload.maxmem_mib=512", "study.duration_s=60"]
+        words += ["engine=ray", f"engine.address={address}", f"hydra.run.dir={private_ray['RAY_TMPDIR']}/run"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], env=private_ray, capture_output=True, text=True, timeout=120
+        )
+    lines = [line for line in done.stderr.splitlines() if "engine.address" in line]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1 and f"got {address} (somebody listens there who did not answer in 2 s)" in lines[0]
+    assert "Traceback" not in done.stderr
