@@ -573,7 +573,7 @@ class PlacementConfig:
     vcpu_ratio: float | None = None  # most vCPUs per CPU; None: no limit
     affinity: list[str] = field(default_factory=list)  # patterns of names: the machines of each are kept together
     anti_affinity: list[str] = field(default_factory=list)  # and of each of these apart
-    strict_groups: bool = False  # rejected rather than against its group's rule
+    strict_groups: bool = False  # rejected, or left where it is, rather than against its group's rule
     view_age_s: int = 0  # a scheduler knows what hosts reported this long ago; 0: all that was placed
     retries: int = 3  # other hosts that are tried for what a host has refused
     forecast: str = "profile"  # profile | shares: where mean and sd of a machine's demand are from

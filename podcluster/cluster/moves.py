@@ -19,6 +19,7 @@ from podcluster.cluster.outbox import Outbox
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.scheduler import Scheduler
 from podcluster.cluster.whereabouts import Whereabouts
+from podcluster.placement.groups import FREE, Bar
 from podcluster.placement.ha import evacuation
 from podcluster.placement.rebalance import Filled, rebalance
 from podcluster.records.machines import MachineRequest
@@ -54,19 +55,21 @@ class Moves:
             if self._where.is_on(domain_id, host_id)
         ]
         asks = [self._scheduler.ask(request) for request in there]
-        places = evacuation(host_id, self._left_pages(), [ask.need_pages for ask in asks])
+        bars = [self._scheduler.bar(ask) for ask in asks]
+        places = evacuation(host_id, self._left_pages(), [ask.need_pages for ask in asks], bars)
         going: list[tuple[MachineRequest, int]] = []
-        for request, place in zip(there, places, strict=True):
+        for request, place, bar in zip(there, places, bars, strict=True):
             if self._scheduler.expected_on(request.domain_id) is not None:
                 continue
             if place is None or not self._scheduler.expect(place, request):
-                self._out.event(at_ns, host_id, request, "migrate_refused", "no other host has room for it")
+                which = "no other host that its group allows" if bar.host_ids else "no other host"
+                self._out.event(at_ns, host_id, request, "migrate_refused", f"{which} has room for it")
             else:
                 going.append((request, place))
         self._send(at_ns, host_id, going)
 
     def migrate(self, at_ns: int, item: Migration) -> None:
-        """One domain is to go to a host, if that has room."""
+        """One domain is to go to a host, if that has room and its group lets it."""
         request = self._where.requests[item.domain_id]
         host_id = self._where.host_of.get(item.domain_id)
         if host_id is None or host_id == item.host_id or not self._where.is_on(item.domain_id, host_id):
@@ -74,7 +77,9 @@ class Moves:
         if self._scheduler.expected_on(item.domain_id) is not None:
             return
         if not self._scheduler.is_open(item.host_id) or not self._scheduler.expect(item.host_id, request):
-            self._out.event(at_ns, host_id, request, "migrate_refused", f"host {item.host_id} has no room for it")
+            barred = item.host_id in self._scheduler.bar(self._scheduler.ask(request)).host_ids
+            why = f"its group keeps it off host {item.host_id}" if barred else f"host {item.host_id} has no room for it"
+            self._out.event(at_ns, host_id, request, "migrate_refused", why)
             return
         self._send(at_ns, host_id, [(request, item.host_id)])
 
@@ -85,17 +90,21 @@ class Moves:
         migration = self._plan.migration
         views = self._scheduler.open_views()
         domains: dict[int, list[tuple[int, int]]] = {view.host_id: [] for view in views}
+        bars: dict[int, Bar] = {}
         for domain_id, host_id in self._where.host_of.items():
             expected = self._scheduler.expected_on(domain_id) is not None
             free_to_go = not expected and domain_id not in self._stayed and self._where.is_on(domain_id, host_id)
             if host_id in domains and free_to_go:
-                need_pages = self._scheduler.ask(self._where.requests[domain_id]).need_pages
-                domains[host_id].append((domain_id, need_pages))
+                ask = self._scheduler.ask(self._where.requests[domain_id])
+                domains[host_id].append((domain_id, ask.need_pages))
+                bar = self._scheduler.bar(ask)
+                if bar != FREE:
+                    bars[domain_id] = bar
         hosts = [Filled(view.host_id, view.usable_pages, view.committed_pages) for view in views]
         going: dict[int, list[tuple[MachineRequest, int]]] = {}
-        for move in rebalance(hosts, domains, migration.rebalance_gap, migration.rebalance_most):
+        for move in rebalance(hosts, domains, migration.rebalance_gap, migration.rebalance_most, bars):
             request = self._where.requests[move.domain_id]
-            if self._scheduler.expect(move.receiver, request):  # else what must not be together would be
+            if self._scheduler.expect(move.receiver, request):  # else there is room for it, but not by the ratios
                 going.setdefault(move.sender, []).append((request, move.receiver))
                 text = (
                     f"to host {move.receiver}: {move.sender_share:.3f} counted on here, {move.receiver_share:.3f} there"

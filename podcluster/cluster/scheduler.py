@@ -12,11 +12,13 @@ Symbols     U usable_pages
 Down        A host that is closed is given no domains. Room is kept on a host for a domain that is on its way to it
             (`expect`), whatever the host reports, until it has landed or does not come.
 Invariants  [EP-2] committed + need <= U in the book, whatever was seen.
+            [PLACE-8] strict groups are kept by all that is booked by fresh views: starts, restarts, and moves.
             [EP-6] what is seen at the beginning of an epoch does not depend on how the epochs before it were merged:
                    `looks` are the instants that must be reported.
 Departs     A refusal is known to the request that met it and to no other. A host that refuses looks at memory and
-            ratios; of groups it knows nothing, so that old views may bring members together that are to be apart. A
-            domain that is to be built again after a crash keeps its vCPUs, its group and its forecast meanwhile.
+            ratios; of groups it knows nothing, so that starts by old views may bring members together that are to be
+            apart, however strictly. A domain that is to be built again after a crash keeps its vCPUs, its group and its
+            forecast meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import Final, NamedTuple
 from podcluster.cluster.asks import Forecasts
 from podcluster.cluster.plan import Plan
 from podcluster.placement.batch import Batch, place_batch
-from podcluster.placement.groups import Groups, place_indexed
+from podcluster.placement.groups import Bar, Groups, place_indexed
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
 from podcluster.records.hosts import Ask, HostView, Rejected
@@ -132,9 +134,9 @@ class Scheduler:
         return outcomes
 
     def place_on(self, host_id: int, request: MachineRequest) -> bool:
-        """Book a choice that was made elsewhere, if the host may take it [EP-2]."""
+        """Book a choice that was made elsewhere, if the host may take it [EP-2] and its group lets it [PLACE-8]."""
         ask = self._forecasts.ask(request)
-        if not self._book.fits(ask, self._book.position(host_id)):
+        if self._groups.forbids(ask, host_id) or not self._book.fits(ask, self._book.position(host_id)):
             return False
         self._enter(host_id, ask)
         self._note(request, host_id, ask)
@@ -143,6 +145,11 @@ class Scheduler:
     def ask(self, request: MachineRequest) -> Ask:
         """What placement is told of a machine now."""
         return self._forecasts.ask(request)
+
+    def bar(self, ask: Ask) -> Bar:
+        """From which hosts that are given domains strict groups keep a machine that is to leave its own [PLACE-8]."""
+        open_ids = (host_id for host_id in self._book.host_ids if self.is_open(host_id))
+        return self._groups.bar(ask, open_ids, self._host_of(ask))
 
     # -- hosts that are down, and domains on their way ---------------------------------------------------------------
 
@@ -176,11 +183,13 @@ class Scheduler:
         return self._expected[domain_id][0] if domain_id in self._expected else None
 
     def expect(self, host_id: int, request: MachineRequest) -> bool:
-        """Keep room on this host for a domain that is on its way, if it may take it."""
+        """Keep room on this host for a domain that is on its way, if it may take it and its group lets it."""
         ask = self._forecasts.ask(request)
-        if not self._book.fits(ask, self._book.position(host_id)):
+        forbidden = self._groups.forbids(ask, host_id, self._host_of(ask))  # [PLACE-8]
+        if forbidden or not self._book.fits(ask, self._book.position(host_id)):
             return False
-        self._enter(host_id, ask)
+        self._book.place(host_id, ask)  # [EP-2]
+        self._groups.set_out(host_id, ask)
         self._expected[request.domain_id] = host_id, ask
         return True
 
@@ -198,11 +207,13 @@ class Scheduler:
         else:
             self._book.leave(host_id, ask)
         self._groups.leave(host_id, ask)
+        self._groups.settle(ask)
 
     def land(self, request: MachineRequest) -> None:
         """A domain that was expected is there."""
         host_id, ask = self._expected.pop(request.domain_id)
         self._kept.discard(request.domain_id)
+        self._groups.settle(ask)
         self._note(request, host_id, ask)
 
     # -- what hosts say ----------------------------------------------------------------------------------------------
@@ -259,6 +270,10 @@ class Scheduler:
         if not isinstance(answer, Rejected):
             self._enter(answer, ask)
         return Outcome(answer, tuple(refused))
+
+    def _host_of(self, ask: Ask) -> int | None:
+        """The host that a domain is on."""
+        return self._where[ask.domain_id][1] if ask.domain_id in self._where else None
 
     def _enter(self, host_id: int, ask: Ask) -> None:
         self._book.place(host_id, ask)  # [EP-2]

@@ -3,14 +3,19 @@
 What        For a request that is of a group, hosts are taken in ranks, and a policy chooses within the first rank in
             which one fits. Affinity: hosts with members before hosts without, once there are members. Anti-affinity:
             the fewest members first (docs/model.md D6, as XAPI ranks hosts). `strict` groups: no host but the first
-            rank's, and for anti-affinity none with a member.
-Departs     XAPI puts a preferred host ahead of all; requests have none here.
+            rank's, and for anti-affinity none with a member. That holds for whoever moves, too: `Groups.bar`.
+Invariants  [PLACE-7] members >= 0
+            [PLACE-8] `strict`: no host has two members that are to be apart, no two hosts have members that are to be
+                      together
+Departs     XAPI puts a preferred host ahead of all; requests have none here. A group whose only member is between two
+            hosts takes nobody until that has landed: where, is not sure before.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from podcluster.errors import InvariantError
 from podcluster.placement.index import HostIndex
@@ -20,6 +25,19 @@ from podcluster.records.hosts import Ask, HostView, Rejected
 Rank = tuple[int, int]
 
 
+class Bar(NamedTuple):
+    """Where a strict group lets a machine not go [PLACE-8]: to `host_ids`, nor to where others that are `apart` by the
+    same name (empty: none) go.
+    """
+
+    host_ids: frozenset[int] = frozenset()
+    apart: str = ""
+
+
+FREE: Final = Bar()
+"""Of a machine that no strict group keeps from anywhere."""
+
+
 class Groups:
     """Which hosts have how many members of which group."""
 
@@ -27,6 +45,7 @@ class Groups:
         self._strict = strict
         self._affinity: dict[str, Counter[int]] = {}
         self._anti_affinity: dict[str, Counter[int]] = {}
+        self._moving: Counter[str] = Counter()  # by affinity: members between two hosts, each of which has them entered
 
     def enter(self, host_id: int, ask: Ask) -> None:
         """A host has taken this request."""
@@ -43,6 +62,35 @@ class Groups:
                     raise InvariantError(f"[PLACE-7] members of {group} >= 0 violated (host {host_id})")
                 members[group] += Counter()  # forget hosts without members
 
+    def set_out(self, host_id: int, ask: Ask) -> None:
+        """One of another host is to move to this one."""
+        self.enter(host_id, ask)
+        self._moving[ask.affinity] += 1
+
+    def settle(self, ask: Ask) -> None:
+        """It is there, or where it was, or nowhere."""
+        self._moving[ask.affinity] -= 1
+
+    def bar(self, ask: Ask, host_ids: Iterable[int], leaving: int | None = None) -> Bar:
+        """Which of these hosts strict groups forbid to a machine, which is to leave the host `leaving`."""
+        if not self._strict or not is_grouped(ask):
+            return FREE
+        barred = self._anti_affinity.get(ask.anti_affinity, Counter()).keys() - {leaving}
+        if ask.affinity:
+            barred |= {host_id for host_id in host_ids if self.forbids(ask, host_id, leaving)}
+        return Bar(frozenset(barred), ask.anti_affinity)
+
+    def forbids(self, ask: Ask, host_id: int, leaving: int | None = None) -> bool:
+        """Whether strict groups keep a machine, which is to leave the host `leaving`, from this one [PLACE-8]."""
+        if not self._strict:
+            return False
+        if ask.affinity:
+            together = self._affinity.get(ask.affinity, Counter())
+            others = together.total() - (leaving in together)
+            if self._moving[ask.affinity] or (others and not together[host_id]):
+                return True
+        return self._anti_affinity.get(ask.anti_affinity, Counter())[host_id] > 0
+
     def ranks(self, ask: Ask) -> tuple[Mapping[int, Rank], Rank]:
         """The rank of each host that has members, and the rank of all others."""
         together = self._affinity.get(ask.affinity, Counter())
@@ -54,9 +102,9 @@ class Groups:
         }
         return special, (stranger, 0)
 
-    def allowed(self, rank: Rank) -> bool:
-        """Whether a host of this rank may be taken at all."""
-        return not self._strict or rank == (0, 0)
+    def allowed(self, ask: Ask, rank: Rank) -> bool:
+        """Whether a request may take a host of this rank at all."""
+        return not self._strict or (rank == (0, 0) and not (ask.affinity and self._moving[ask.affinity]))
 
 
 def is_grouped(ask: Ask) -> bool:
@@ -70,7 +118,7 @@ def place(policy: Policy, ask: Ask, views: Sequence[HostView], groups: Groups) -
         return policy.place(ask, views)  # also what it says where nothing fits
     special, others = groups.ranks(ask)
     for rank in sorted({others, *special.values()}):
-        if groups.allowed(rank):
+        if groups.allowed(ask, rank):
             answer = policy.place(ask, [view for view in views if special.get(view.host_id, others) == rank])
             if not isinstance(answer, Rejected):
                 return answer
@@ -84,7 +132,7 @@ def place_indexed(policy: Policy, ask: Ask, index: HostIndex, groups: Groups) ->
     special, others = groups.ranks(ask)
     closed = [host_id for host_id, rank in special.items() if rank != others and index.is_open(host_id)]
     for rank in sorted({others, *special.values()}):
-        if not groups.allowed(rank):
+        if not groups.allowed(ask, rank):
             continue
         if rank == others:
             for host_id in closed:

@@ -5,8 +5,9 @@ What        `pack` puts VMs onto hosts; `plan_exists` asks it of every sequence 
 Units       Any one unit of memory.
 Symbols     n live hosts   r failures to bear
 Rules       docs/model.md D7, as XAPI has them.
-Departs     nowhere. Sizes are conservative: static_max and overhead of each VM, and what hosts have left under
-            static_max of all theirs (D7.1), so dynamic memory gains nothing here; whoever calls brings them.
+Departs     Where strict groups bar a VM from hosts, it goes onto that of the others with most free memory [PLACE-8].
+            Sizes are conservative: static_max and overhead of each VM, and what hosts have left under static_max of all
+            theirs (D7.1), so dynamic memory gains nothing here; whoever calls brings them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import comb, factorial
 from typing import Final, NamedTuple
+
+from podcluster.placement.groups import FREE, Bar
 
 MOST_HOSTS: Final = 32  # for the exhaustive method (D7.3)
 MOST_SEQUENCES: Final = 3500
@@ -27,20 +30,28 @@ class Protected(NamedTuple):
     agile: bool = True
 
 
-def pack(sizes: Sequence[int], free: Mapping[int, int]) -> list[int | None]:
-    """A host for each VM, or None (D7.2): the largest first, always onto the host with most free memory.
+def pack(sizes: Sequence[int], free: Mapping[int, int], bars: Sequence[Bar] = ()) -> list[int | None]:
+    """A host for each VM, or None (D7.2): the largest first, always onto the host with most free memory, of those that
+    its bar, if there are any, leaves it.
 
     One that does not fit there is skipped, the rest go on. Equals: first VM, lowest host_id.
     """
     left = dict(free)
     places: list[int | None] = [None] * len(sizes)
+    taken: set[tuple[str, int]] = set()  # by whom of which name a host is taken
     for vm in sorted(range(len(sizes)), key=lambda vm: (-sizes[vm], vm)):
-        if not left:
-            break
-        host_id = min(left, key=lambda host_id: (-left[host_id], host_id))
+        bar = bars[vm] if bars else FREE
+        open_to = left
+        if bar != FREE:
+            open_to = {i: room for i, room in left.items() if i not in bar.host_ids and (bar.apart, i) not in taken}
+        if not open_to:
+            continue
+        host_id = min(open_to, key=lambda host_id: (-left[host_id], host_id))
         if sizes[vm] <= left[host_id]:
             places[vm] = host_id
             left[host_id] -= sizes[vm]
+            if bar.apart:
+                taken.add((bar.apart, host_id))
     return places
 
 
@@ -112,6 +123,8 @@ def breaks_plan(before: bool, after: bool, *, allow_overcommit: bool) -> bool:
     return before and not after and not allow_overcommit
 
 
-def evacuation(host_id: int, free: Mapping[int, int], sizes: Sequence[int]) -> list[int | None]:
+def evacuation(
+    host_id: int, free: Mapping[int, int], sizes: Sequence[int], bars: Sequence[Bar] = ()
+) -> list[int | None]:
     """Where the VMs of a host go when it is emptied: the same packing, with dynamic_min + overhead as sizes (D7.8)."""
-    return pack(sizes, {other: room for other, room in free.items() if other != host_id})
+    return pack(sizes, {other: room for other, room in free.items() if other != host_id}, bars)

@@ -10,11 +10,12 @@ import pytest
 from podcluster.cluster import run as run_module
 from podcluster.cluster.agenda import Enabling, Evacuation, Failure, Migration
 from podcluster.cluster.orders import Order
+from podcluster.config import PlacementConfig
 from podcluster.records.machines import Workload
 from podcluster.records.rows import EventRow
 from podcluster.units import NS_PER_S
 from tests.cluster.story import USABLE, machine, machines, physics, play, small_plan
-from tests.cluster.test_failures import at, immortal, kinds, plan_with, rows_of
+from tests.cluster.test_failures import apart, at, immortal, kinds, named, plan_with, rows_of
 
 
 def test_a_host_is_emptied() -> None:
@@ -54,6 +55,45 @@ def test_who_has_no_room_elsewhere_stays() -> None:
     fates = Counter(row.fate for row in sink.tables["domains"])
     assert fates == {"migrated": 2, "running": 18}
     assert kinds(sink)["migrate_refused"] == 8
+
+
+def test_strict_groups_hold_for_who_leaves() -> None:
+    """[PLACE-8] three that are to be apart on hosts 0 to 2, of which 0 is emptied: the roomiest have a member each, so
+    it goes to a small fourth host, or, without one, stays. An order to send it to a member is refused, one to send it
+    to the small host is not.
+    """
+    workload = Workload(named("db", immortal(3).requests))
+    first = workload.requests[0].domain_id
+    for hosts, order, went_to, why in (
+        (4, Evacuation(0), 3, None),
+        (3, Evacuation(0), None, "no other host that its group allows has room for it"),
+        (4, Migration(first, 3), 3, None),
+        (4, Migration(first, 1), None, "its group keeps it off host 1"),
+    ):
+        _, sink = play(apart(plan_with(workload, at(1000, order), hosts=hosts), small=3), workload)
+        moved = [(row.domain_id, row.host_id) for row in sink.tables["domains"] if row.origin == "migration"]
+        assert moved == ([] if went_to is None else [(first, went_to)])
+        assert [event.text for event in sink.tables["events"] if event.kind == "migrate_refused"] == [why] * (
+            why is not None
+        )
+
+
+def test_who_is_strictly_kept_together_moves_alone_or_not_at_all() -> None:
+    """[PLACE-8] two on host 0, which is emptied: neither may leave the other. Alone one goes, and takes nobody in while
+    it is on its way: not at 1,005 s, when it may still stay, but at 1,100 s on its new host.
+    """
+    placement = PlacementConfig(policy="first_fit", affinity=["web*"], strict_groups=True)
+    two = Workload(named("web", immortal(2).requests))
+    _, sink = play(replace(plan_with(two, at(1000, Evacuation(0))), placement=placement), two)
+    assert Counter(row.fate for row in sink.tables["domains"]) == {"running": 2}
+    assert kinds(sink)["migrate_refused"] == 2
+    first, early, late = named("web", immortal(3).requests)
+    early, late = replace(early, arrival_ns=1005 * NS_PER_S), replace(late, arrival_ns=1100 * NS_PER_S)
+    workload = Workload((first, early, late))
+    _, sink = play(replace(plan_with(workload, at(1001, Migration(first.domain_id, 2))), placement=placement), workload)
+    rows = rows_of(sink)
+    assert (rows[first.domain_id, 2].host_id, rows[late.domain_id, 1].host_id) == (2, 2)
+    assert rows[early.domain_id, 1].fate == "rejected"
 
 
 def test_one_domain_is_sent_to_a_host() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from podcluster.cluster.failures import YEAR_NS, Priority, draw_failures, priori
 from podcluster.cluster.orders import Order
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.rescue import Lost, restart_order
-from podcluster.config import FailureConfig
+from podcluster.config import FailureConfig, PlacementConfig
 from podcluster.records.hosts import Ask, HostSpec, HostView
 from podcluster.records.machines import MachineRequest, Workload
 from podcluster.records.rows import DomainRow, EventRow
@@ -44,6 +45,18 @@ def immortal(count: int, pages: int = 1000, departure_s: float | None = None) ->
             found.append(machine(domain_id, 0.0, departure_s, pages))
         domain_id += 1
     return Workload(tuple(found))
+
+
+def named(name: str, requests: Sequence[MachineRequest]) -> tuple[MachineRequest, ...]:
+    """Members of one group."""
+    return tuple(replace(one, name=f"{name}{one.domain_id}") for one in requests)
+
+
+def apart(plan: Plan, small: int | None = None) -> Plan:
+    """Those named db strictly apart, by first fit; the host `small` has half of what the others have."""
+    placement = PlacementConfig(policy="first_fit", anti_affinity=["db*"], strict_groups=True)
+    specs = (replace(spec, usable_pages=USABLE // 2) if spec.host_id == small else spec for spec in plan.specs)
+    return replace(plan, specs=tuple(specs), placement=placement)
 
 
 def rows_of(sink: ListSink) -> dict[tuple[int, int], DomainRow]:
@@ -174,6 +187,25 @@ def test_unprotected_domains_stay_down() -> None:
         failure = FailureConfig(unprotected_share=share)
         outcome, _ = play(plan_with(workload, at(FAIL_S, Failure(0)), failure=failure), workload)
         assert outcome.row.ha_restarts == restarts
+
+
+def test_strict_groups_hold_for_who_is_started_again() -> None:
+    """[PLACE-8] three that are to be apart on hosts 0 to 2, of which 0 dies: the plan's place, the roomiest, has a
+    member, so it is started on a small fourth host, or, without one, when host 0 is back. Two that are to be together
+    are started together, though the plan spreads them.
+    """
+    failure = FailureConfig(repair_s=900)
+    for hosts, host_id, at_s in ((4, 3, FAIL_S + DELAY_S), (3, 0, FAIL_S + 900)):
+        workload = Workload(named("db", immortal(3).requests))
+        plan = apart(plan_with(workload, at(FAIL_S, Failure(0)), hosts=hosts, failure=failure), small=3)
+        _, sink = play(plan, workload)
+        again = rows_of(sink)[workload.requests[0].domain_id, 2]
+        assert (again.host_id, again.boot_start_ns) == (host_id, int(at_s * NS_PER_S))
+    workload = Workload(named("web", immortal(2).requests))
+    for strict, hosts in ((False, 2), (True, 1)):
+        together = PlacementConfig(policy="first_fit", affinity=["web*"], strict_groups=strict)
+        _, sink = play(replace(plan_with(workload, at(FAIL_S, Failure(0))), placement=together), workload)
+        assert len({row.host_id for row in sink.tables["domains"] if row.attempt == 2}) == hosts
 
 
 def lost(domain_id: int, maxmem: int, priority: Priority = "restart") -> Lost:

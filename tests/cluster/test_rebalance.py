@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from podcluster.cluster.agenda import Enabling, Evacuation
 from podcluster.config import MigrationConfig
+from podcluster.records.machines import Workload
 from podcluster.units import NS_PER_S
 from tests.cluster.story import play
-from tests.cluster.test_failures import at, immortal, plan_with, rows_of
+from tests.cluster.test_failures import apart, at, immortal, named, plan_with, rows_of
 
 
 def test_a_host_that_comes_back_empty_is_filled_again() -> None:
@@ -28,3 +29,19 @@ def test_a_host_that_comes_back_empty_is_filled_again() -> None:
     moved = [row for row in rows_of(sink).values() if row.origin == "migration"]
     assert [event.t_ns // NS_PER_S for event in told] == [600, 600, 1800, 1800]
     assert len(moved) == len(told) + 4
+
+
+def test_strict_groups_hold_for_who_is_moved() -> None:
+    """[PLACE-8] one of 1,000 pages on each of two hosts, to be apart, and four of 500 on host 0: the largest that
+    brings the hosts closer has a fellow there, so one of the small ones goes.
+    """
+    members = named("db", immortal(2).requests)
+    small = immortal(6, pages=500).requests[2:]
+    workload = Workload((*members, *small))
+    rebalancing = MigrationConfig(rebalance_s=600, rebalance_gap=0.15, rebalance_most=2)
+    plan = apart(replace(plan_with(workload, hosts=2), migration=rebalancing))
+    _, sink = play(plan, workload)
+    moved = [row for row in sink.tables["domains"] if row.origin == "migration"]
+    assert [(row.domain_id, row.host_id) for row in moved] == [(small[0].domain_id, 1)]
+    ends = {row.domain_id: row.host_id for row in sink.tables["domains"] if row.fate == "running"}
+    assert {ends[one.domain_id] for one in members} == {0, 1}

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podcluster.placement import ha
+from podcluster.placement.groups import FREE, Bar
 from podcluster.placement.ha import Protected
 
 
@@ -123,3 +124,12 @@ def test_the_bound_is_on_the_safe_side(pool: tuple[list[int], list[tuple[int, in
     vms = [Protected(host % len(free), size) for host, size in raw]
     if ha.survives_bound(free, vms, 1):
         assert ha.survives_all(free, vms, 1)
+
+
+def test_barred_hosts_are_left_out_before_one_is_chosen() -> None:
+    """[PLACE-8] the roomiest of the others; two that are to be apart do not meet in one plan."""
+    free = {1: 10, 2: 9, 3: 8}
+    assert ha.pack([2, 2], free, [Bar(frozenset({1})), FREE]) == [2, 1]
+    assert ha.pack([4, 3, 2], free, [Bar(frozenset({1}), "db"), Bar(frozenset({1}), "db"), FREE]) == [2, 3, 1]
+    assert ha.pack([2, 2], free, [Bar(frozenset({1, 2, 3})), FREE]) == [None, 1]
+    assert ha.evacuation(1, free, [2, 2], [Bar(frozenset({2}), "db"), Bar(frozenset(), "db")]) == [3, 2]
