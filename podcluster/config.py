@@ -71,6 +71,7 @@ POLICIES = (
     "lifetime_aware",
 )
 PLACE_BY = ("dynamic_min", "target", "maxmem", "blend", "demand")
+COMPARES_ROOMS = ("best_fit", "worst_fit", "dot_product", "lifetime_aware")  # the policies that choose by what is left
 FORECASTS = ("profile", "shares")
 LIFETIMES = ("known", "observed")
 PACKING_BOUNDS = ("l2", "lp")
@@ -595,6 +596,9 @@ class PlacementConfig:
         _between("placement.maxmem_percent", self.maxmem_percent, 0, 100)
         if self.memory_ratio is not None:
             _between("placement.memory_ratio", self.memory_ratio, 0.001, 1000)
+        elif self.by != "dynamic_min" and self.policy not in COMPARES_ROOMS:
+            rule = f"given with placement.by={self.by} and {self.policy}, which compares no rooms"
+            _fail("placement.memory_ratio", rule, "null", "try placement.memory_ratio=1")
         if self.vcpu_ratio is not None:
             _between("placement.vcpu_ratio", self.vcpu_ratio, 0.001, 1000)
         elif self.policy == "dot_product":

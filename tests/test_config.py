@@ -150,6 +150,8 @@ MISTAKES = [
     ("placement.by=size", "placement.by must be one of dynamic_min, target, maxmem, blend, demand"),
     ("placement.maxmem_percent=101", "placement.maxmem_percent must be between 0 and 100"),
     ("placement.memory_ratio=0", "placement.memory_ratio must be between 0.001 and 1000"),
+    ("placement.by=maxmem", "placement.memory_ratio must be given with placement.by=maxmem and first_fit, which"),
+    ("placement=xapi placement.by=demand", "placement.memory_ratio must be given with placement.by=demand and xapi"),
     ("placement.vcpu_ratio=-1", "placement.vcpu_ratio must be between 0.001 and 1000"),
     ("placement.policy=dot_product", "placement.vcpu_ratio must be given with dot_product"),
     ("placement.affinity=['']", "placement.affinity must be names or patterns of names"),

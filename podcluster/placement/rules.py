@@ -1,7 +1,8 @@
 """When a host may take a request, and by what both are measured.
 
 What        `Rules.fits` is the one rule of every policy. `Rules.size` and `Rules.room` measure a request and what a
-            host has left, by what `placement.by` says; policies that compare hosts compare their rooms.
+            host has left, by what `placement.by` says; policies that compare hosts compare their rooms. For those that
+            do not, sizes matter by their limit alone, so that the configuration wants a ratio there.
 Units       Pages; a blend is in hundredths of a page, so that it stays an integer.
 Symbols     U usable_pages
 Invariants  [PLACE-1] committed + need <= U, whatever hosts are compared by

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podcluster.config import COMPARES_ROOMS, PlacementConfig
 from podcluster.config import POLICIES as NAMES
-from podcluster.config import PlacementConfig
 from podcluster.errors import ConfigError, InvariantError
 from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.groups import Groups, is_grouped
@@ -27,9 +27,11 @@ PACKERS = ("best_fit", "first_fit")
 
 
 def named(name: str, **keys: object) -> Policy:
-    """The policy of this name with these keys of `placement`, vCPUs limited where it needs that."""
+    """The policy of this name with these keys of `placement`, vCPUs and memory limited where it needs that."""
     if name == "dot_product":
         keys = {"vcpu_ratio": 1000, **keys}
+    if name not in COMPARES_ROOMS and keys.get("by", "dynamic_min") != "dynamic_min":
+        keys = {**keys, "memory_ratio": keys.get("memory_ratio") or 1000}
     return make_policy(PlacementConfig(policy=name, **keys))  # type: ignore[arg-type]
 
 
@@ -154,7 +156,7 @@ def test_ratios_are_kept_to_the_unit(name: str) -> None:
     promised = replace(host, promised_pages=100)
     assert named(name, by="maxmem", memory_ratio=1.25).place(Ask(5, 25), [promised]) == 0
     assert isinstance(named(name, by="maxmem", memory_ratio=1.25).place(Ask(5, 26), [promised]), Rejected)
-    assert named(name, by="maxmem").place(Ask(5, 26), [promised]) == 0
+    assert named(name, by="maxmem", memory_ratio=1000).place(Ask(5, 26), [promised]) == 0
 
 
 def test_what_a_request_counts_for() -> None:
@@ -173,6 +175,30 @@ def test_policies_differ_by_what_they_place_by() -> None:
     views = [replace(view(0, 100, 60), promised_pages=60), replace(view(1, 100, 40), promised_pages=90)]
     assert named("best_fit").place(Ask(5, 10), views) == 0
     assert named("best_fit", by="maxmem").place(Ask(5, 10), views) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("by", sorted(set(BY) - {"dynamic_min"}))
+def test_each_policy_places_by_each_measure(name: str, by: str) -> None:
+    """Host 0 has less committed than host 1 and more of all else: by that tighter, and too full at a ratio of 0.9. The
+    hosts that 40 domains are given differ, and a policy that compares no rooms is refused without a ratio.
+    """
+    views = [
+        replace(view(host_id, 100, committed), promised_pages=other, target_pages=other, demanded_pages=other)
+        for host_id, committed, other in ((0, 40, 80), (1, 50, 50))
+    ]
+    wanted = [Ask(11, 20, 0, domain_id, mean_pages=11) for domain_id in range(40)]
+    ratio = None if name in COMPARES_ROOMS else 0.9
+    keys = {"maxmem_percent": 90, "vcpu_ratio": 1, "memory_ratio": ratio}
+    policies = named(name, **keys), named(name, by=by, **keys)
+    found = [{policy.place(ask, views) for ask in wanted} for policy in policies]
+    assert found == [{policy.place_indexed(ask, index_for(policy, views)) for ask in wanted} for policy in policies]
+    draws = name in ("random_fit", "xapi")
+    tightest = name in ("best_fit", "lifetime_aware")
+    assert found == ([{0, 1}, {1}] if draws else [{1}, {0}] if tightest else [{0}, {1}])
+    if ratio is not None:
+        with pytest.raises(ConfigError, match=f"memory_ratio must be given with placement.by={by} and {name}"):
+            PlacementConfig(policy=name, by=by)
 
 
 @pytest.mark.parametrize("name", NAMES)
