@@ -29,6 +29,17 @@ def test_orders_differ_and_none_is_below_the_bound() -> None:
     assert compact(config, orders=12) == found
 
 
+def test_machines_that_fit_no_host_have_a_bound_all_the_same() -> None:
+    """All that a host has, with overheads on top: by either bound each is counted as a host of its own, and no number
+    of hosts is enough.
+    """
+    small = [*ALIKE, "cluster.host_mem_gib=4", "overcommit=1"]
+    all_mib = compose(small).usable_pages // 256
+    for bound in ("l2", "lp"):
+        config = compose([*small, f"workload.maxmem_mib={all_mib}", f"placement.bound={bound}"])
+        assert compact(config, orders=2) == (40, Counter({None: 2}), 40)
+
+
 def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """The number of machines, a line a count of hosts, the bound."""
     assert main(["compact", *ALIKE, "cluster.host_mem_gib=6", "--orders", "2"]) == 0

@@ -10,6 +10,7 @@ Bounds      L1   ceil(sum / C).
                  least two thirds of the best packing.
             LP   Gilmore and Gomory's: fewest hosts, fractions allowed, of all ways to fill one. Columns are found by an
                  integer program (HiGHS); after each the Lagrangian bound of Farley holds, so that it may stop early.
+Too large   What no host can hold has no packing. It is counted as a host of its own, and the rest is bounded as ever.
 Departs     Groups are not in the bounds: keeping domains apart may need more hosts.
 """
 
@@ -68,12 +69,14 @@ def l2(sizes: Sequence[int], capacity: int) -> int:
 
 def bounds(vectors: Sequence[Sequence[int]], capacities: Sequence[int], *, lp: bool = False) -> Bounds:
     """Of requests (a size per dimension each) on hosts of these capacities."""
-    if not vectors:
-        return Bounds(0, 0, 0 if lp else None)
-    columns = list(zip(*vectors, strict=True))
+    fitting = _fitting(vectors, capacities)
+    alone = len(vectors) - len(fitting)
+    if not fitting:
+        return Bounds(alone, alone, alone if lp else None)
+    columns = list(zip(*fitting, strict=True))
     pairs = list(zip(columns, capacities, strict=True))
-    by_sum = max(l1(sizes, capacity) for sizes, capacity in pairs)
-    by_size = max(l2(sizes, capacity) for sizes, capacity in pairs)
+    by_sum = alone + max(l1(sizes, capacity) for sizes, capacity in pairs)
+    by_size = alone + max(l2(sizes, capacity) for sizes, capacity in pairs)
     return Bounds(by_sum, max(by_sum, by_size), lp_bound(vectors, capacities) if lp else None)
 
 
@@ -81,7 +84,11 @@ def lp_bound(vectors: Sequence[Sequence[int]], capacities: Sequence[int], most_c
     """The LP bound over ways to fill a host, rounded up; the best that `most_columns` rounds could prove."""
     from scipy.optimize import linprog  # slow to import, and few runs ask for this
 
-    kinds = Counter(tuple(vector) for vector in vectors)
+    fitting = _fitting(vectors, capacities)
+    alone = len(vectors) - len(fitting)
+    if not fitting:
+        return alone
+    kinds = Counter(tuple(vector) for vector in fitting)
     sizes = np.array(sorted(kinds), dtype=np.int64)
     demand = np.array([kinds[tuple(row)] for row in sizes.tolist()], dtype=np.int64)
     limits = np.asarray(capacities, dtype=np.int64)
@@ -97,7 +104,12 @@ def lp_bound(vectors: Sequence[Sequence[int]], capacities: Sequence[int], most_c
         if value <= 1 + SLACK or ceil(best - SLACK) >= ceil(solved.fun - SLACK):
             break
         columns = np.column_stack([columns, fill])
-    return ceil(best - SLACK)
+    return alone + ceil(best - SLACK)
+
+
+def _fitting(vectors: Sequence[Sequence[int]], capacities: Sequence[int]) -> list[Sequence[int]]:
+    """Those that an empty host can hold."""
+    return [one for one in vectors if all(size <= most for size, most in zip(one, capacities, strict=True))]
 
 
 def _first_columns(sizes: Int64Array, demand: Int64Array, limits: Int64Array) -> Int64Array:

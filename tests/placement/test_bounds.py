@@ -73,6 +73,25 @@ def test_nothing_needs_no_host() -> None:
     assert bounds([], [10], lp=True) == Bounds(0, 0, 0)
 
 
+def test_what_no_host_can_hold_is_counted_apart() -> None:
+    """C = 10: 11 alone is one host by every bound, though its sum says two; beside 6 and 6 there are three; one that is
+    too large in one dimension only is too large.
+    """
+    assert bounds([(11,)], [10], lp=True) == Bounds(1, 1, 1)
+    assert bounds([(11,), (25,), (6,), (6,)], [10], lp=True) == Bounds(4, 4, 4)
+    assert lp_bound([(1, 11), (5, 5), (5, 5)], [10, 10]) == 2
+    assert bounds([(1, 11), (5, 5), (5, 6)], [10, 10], lp=True) == Bounds(3, 3, 3)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 16), st.integers(1, 16)), min_size=1, max_size=7))
+def test_no_bound_is_above_the_best_where_some_are_too_large(vectors: list[tuple[int, int]]) -> None:
+    """Drawn vectors of which some fit no host, each of them alone on one that is larger: by search."""
+    found = bounds(vectors, [12, 12], lp=True)
+    assert found.lp is not None and found.l1 <= min(found.l2, found.lp)
+    assert max(found.l2, found.lp) <= best(vectors, [12, 12])
+
+
 @given(st.lists(st.integers(1, 30), max_size=9))
 def test_in_one_dimension_no_bound_is_above_the_best(sizes: list[int]) -> None:
     """Drawn sizes, C = 30, by search: L1 <= L2 <= best, L2 at least two thirds of it, the LP between L1 and best."""
