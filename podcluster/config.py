@@ -659,7 +659,7 @@ class MigrationConfig:
     mib_per_s: float = 1000  # of the link of a sending host, whose copies go one after another
     wait_s: float = 120  # most that a domain is waited for on its way down to its dynamic minimum
     rebalance_s: float | None = None  # between looks at how full hosts are; none: domains stay where they are
-    rebalance_gap: float = 0.1  # how far apart they may be, in shares of what placement counts on
+    rebalance_gap: float = 0.1  # how far apart they may be, by what placement.by counts, in shares of U
     rebalance_most: int = 4  # domains sent at one look
 
     def __post_init__(self) -> None:

@@ -21,7 +21,8 @@ from podcluster.cluster.scheduler import Scheduler
 from podcluster.cluster.whereabouts import Whereabouts
 from podcluster.placement.groups import FREE, Bar
 from podcluster.placement.ha import evacuation
-from podcluster.placement.rebalance import Filled, rebalance
+from podcluster.placement.rebalance import rebalance
+from podcluster.records.hosts import Ask
 from podcluster.records.machines import MachineRequest
 from podcluster.records.migration import KeepRoom, MigrateGo, MigrateOut, MigrateStay, RoomAnswer, RoomWanted
 from podcluster.units import mib_to_pages, s_to_ns
@@ -89,22 +90,22 @@ class Moves:
         """
         migration = self._plan.migration
         views = self._scheduler.open_views()
-        domains: dict[int, list[tuple[int, int]]] = {view.host_id: [] for view in views}
+        domains: dict[int, list[Ask]] = {view.host_id: [] for view in views}
         bars: dict[int, Bar] = {}
         for domain_id, host_id in self._where.host_of.items():
             expected = self._scheduler.expected_on(domain_id) is not None
             free_to_go = not expected and domain_id not in self._stayed and self._where.is_on(domain_id, host_id)
             if host_id in domains and free_to_go:
                 ask = self._scheduler.ask(self._where.requests[domain_id])
-                domains[host_id].append((domain_id, ask.need_pages))
+                domains[host_id].append(ask)
                 bar = self._scheduler.bar(ask)
                 if bar != FREE:
                     bars[domain_id] = bar
-        hosts = [Filled(view.host_id, view.usable_pages, view.committed_pages) for view in views]
+        gap, most = migration.rebalance_gap, migration.rebalance_most
         going: dict[int, list[tuple[MachineRequest, int]]] = {}
-        for move in rebalance(hosts, domains, migration.rebalance_gap, migration.rebalance_most, bars):
+        for move in rebalance(views, domains, self._scheduler.rules, gap, most, bars):
             request = self._where.requests[move.domain_id]
-            if self._scheduler.expect(move.receiver, request):  # else there is room for it, but not by the ratios
+            if self._scheduler.expect(move.receiver, request):  # else it is full of those that have yet to leave it
                 going.setdefault(move.sender, []).append((request, move.receiver))
                 text = (
                     f"to host {move.receiver}: {move.sender_share:.3f} counted on here, {move.receiver_share:.3f} there"

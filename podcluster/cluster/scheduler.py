@@ -34,6 +34,7 @@ from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.groups import Bar, Groups, place_indexed
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
+from podcluster.placement.rules import Rules
 from podcluster.records.hosts import Ask, HostView, Rejected
 from podcluster.records.machines import MachineRequest
 from podcluster.records.reports import HostReport
@@ -141,6 +142,11 @@ class Scheduler:
         self._enter(host_id, ask)
         self._note(request, host_id, ask)
         return True
+
+    @property
+    def rules(self) -> Rules:
+        """By what hosts are measured, and when one may take a request."""
+        return self._policy.rules
 
     def ask(self, request: MachineRequest) -> Ask:
         """What placement is told of a machine now."""

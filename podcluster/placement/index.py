@@ -169,7 +169,7 @@ class HostIndex:
             *self._state, self._table.reshape(-1), self._capacities, self._kind, self._start(cursor), self._bounded,
             NO_LIMIT // 2, terms.bucket_ns, terms.z * PAGES_PER_MIB, batch.need_pages, batch.maxmem_pages,
             self.rules.size(batch), batch.vcpus, batch.overhead_pages, batch.mean_pages, batch.var_mib2,
-            batch.arrival_ns, batch.leaves_ns, np.stack(self._taken(batch), axis=1).reshape(-1), positions,
+            batch.arrival_ns, batch.leaves_ns, np.stack(taken_by(batch), axis=1).reshape(-1), positions,
             most,
         )  # fmt: skip
         took = positions >= 0
@@ -206,7 +206,7 @@ class HostIndex:
         """Commit what a request needs to this host, and enter it in the book."""
         i = self._position[host_id]
         self._check(i, ask.need_pages)
-        self._table[i, : fields.LOADS] += self._taken(ask)
+        self._table[i, : fields.LOADS] += taken_by(ask)
         self._enter(i, ask.leaves_ns)
         self._refresh(i)
 
@@ -214,7 +214,7 @@ class HostIndex:
         """Undo `place`: the domain has left."""
         i = self._position[host_id]
         self._check(i, -ask.need_pages)
-        self._table[i, : fields.LOADS] -= self._taken(ask)
+        self._table[i, : fields.LOADS] -= taken_by(ask)
         self._strike(i, ask.leaves_ns)
         self._refresh(i)
 
@@ -291,20 +291,6 @@ class HostIndex:
     def _refresh(self, position: int) -> None:
         search.change(*self._state, position, *self._left(position)[1:])
 
-    def _taken(self, ask: Ask | Batch) -> list[Any]:
-        """What a request, or each of a batch, adds to the columns LOADS of its host."""
-        memory = ask.need_pages - ask.overhead_pages
-        return [
-            ask.need_pages,
-            ask.maxmem_pages,
-            ask.overhead_pages,
-            memory,
-            ask.mean_pages,
-            ask.vcpus,
-            ask.mean_pages,
-            ask.var_mib2,
-        ]
-
     def _enter(self, position: int, leaves_ns: int) -> None:
         if leaves_ns > 0:
             leaving = self._leaving.setdefault(position, [])
@@ -325,6 +311,21 @@ class HostIndex:
                 f"[PLACE-1] committed + need <= U violated: free={free}, need={pages}, "
                 f"U={usable} (host {self.host_ids[position]})"
             )
+
+
+def taken_by(ask: Ask | Batch) -> list[Any]:
+    """What a request, or each of a batch, adds to the columns LOADS of its host."""
+    memory = ask.need_pages - ask.overhead_pages
+    return [
+        ask.need_pages,
+        ask.maxmem_pages,
+        ask.overhead_pages,
+        memory,
+        ask.mean_pages,
+        ask.vcpus,
+        ask.mean_pages,
+        ask.var_mib2,
+    ]
 
 
 def _structures(

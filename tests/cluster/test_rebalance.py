@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from podcluster.cluster.agenda import Enabling, Evacuation
-from podcluster.config import MigrationConfig
+from podcluster.config import MigrationConfig, PlacementConfig
 from podcluster.records.machines import Workload
 from podcluster.units import NS_PER_S
 from tests.cluster.story import play
@@ -45,3 +45,17 @@ def test_strict_groups_hold_for_who_is_moved() -> None:
     assert [(row.domain_id, row.host_id) for row in moved] == [(small[0].domain_id, 1)]
     ends = {row.domain_id: row.host_id for row in sink.tables["domains"] if row.fate == "running"}
     assert {ends[one.domain_id] for one in members} == {0, 1}
+
+
+def test_hosts_are_filled_alike_by_what_placement_counts_on() -> None:
+    """Three of 1,000 pages and 4,000 promised on host 0 of two with 10,000: 0.3 and 0 by need are close enough, 1.2 and
+    0 by maxmem are not, and one goes.
+    """
+    workload = Workload(tuple(replace(one, maxmem_pages=4000) for one in immortal(3).requests))
+    rebalancing = MigrationConfig(rebalance_s=600, rebalance_gap=0.5)
+    plan = replace(plan_with(workload, hosts=2), migration=rebalancing)
+    for by, moved in (("dynamic_min", []), ("maxmem", ["to host 1: 1.200 counted on here, 0.000 there"])):
+        placement = PlacementConfig(policy="best_fit", by=by)
+        _, sink = play(replace(plan, placement=placement), workload)
+        assert [event.text for event in sink.tables["events"] if event.kind == "rebalance"] == moved
+        assert len([row for row in sink.tables["domains"] if row.origin == "migration"]) == len(moved)
