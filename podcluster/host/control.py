@@ -158,6 +158,7 @@ class Control:
         self.due_ns = self._dead_ns  # the next look
         self.period_ns = self._controller.period_ns
         self.wakes = self._controller.wakes
+        self._reads = self._controller.reads
         self.actions = 0
         self.uncooperative = 0
         self.waited_ns = 0
@@ -283,7 +284,7 @@ class Control:
                     books.reservation_pages,
                     resident.domain.numbers.paging_pages,
                     resident.linux,
-                    None if self.wakes == "memory" else guest.stats(at_ns),
+                    None if self._reads == "domains" else guest.stats(at_ns, honest=self._reads == "guests"),
                 )
             )
         starts = [one.view for one in self._waiting.values() if one.next_ns <= at_ns]

@@ -557,14 +557,15 @@ class Guest:
 
     # -- what others ask ---------------------------------------------------------------------------------------------
 
-    def stats(self, at_ns: int) -> GuestStats | None:
+    def stats(self, at_ns: int, *, honest: bool = False) -> GuestStats | None:
         """What the guest says of its memory at `at_ns`, once all it does before is done; None until its services are
-        up, for nobody in it speaks before [GT-1].
+        up, for nobody in it speaks before [GT-1]. `honest`: its kernel to itself, which no lie of the guest reaches.
         """
         if self.boot_done_ns is None:
             return None
         self._wants.settle(at_ns - 1)
-        memory, held, said = self.memory, self.held, self._fault.said
+        memory, held = self.memory, self.held
+        said = SOUND.said if honest else self._fault.said
         used = min(said(memory.kernel_pages + memory.resident), memory.visible_pages)
         cache = min(memory.cache, memory.visible_pages - used)
         stats = GuestStats(

@@ -1,4 +1,5 @@
-"""What a guest's operating system says of its memory: all that a memory controller may know of the inside of a guest.
+"""What a guest's operating system says of its memory: all that a memory controller may know of the inside of a guest,
+and true unless the guest lies to it.
 
 What        `GuestStats`, one report.
 Units       Pages of 4 KiB.

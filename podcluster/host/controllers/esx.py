@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 
 from podcluster.controller_parameters import EsxParameters
 from podcluster.host.controllers.starts import admit, wanted_pages
-from podcluster.host.controllers.view import KIB_A_PAGE, Action, Decision, DomainView, MemSet, View, Wakes, after
+from podcluster.host.controllers.view import KIB_A_PAGE, Action, Decision, DomainView, MemSet, Reads, View, Wakes, after
 from podcluster.units import PAGES_PER_GIB, s_to_ns
 
 HIGH, SOFT, HARD, LOW = range(4)
@@ -74,6 +74,7 @@ class Esx:
     """The allocator with its constants."""
 
     wakes: Wakes = "guests"
+    reads: Reads = "reports"
     first_state = State()
 
     def __init__(self, parameters: EsxParameters) -> None:

@@ -29,6 +29,7 @@ from podcluster.host.controllers.view import (
     Decision,
     DomainView,
     MemSet,
+    Reads,
     View,
     Wakes,
     after,
@@ -49,6 +50,7 @@ class Hyperv:
     """The balancer with its constants."""
 
     wakes: Wakes = "guests"
+    reads: Reads = "reports"
     first_state = None
 
     def __init__(self, parameters: HypervParameters) -> None:

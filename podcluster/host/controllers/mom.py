@@ -30,6 +30,7 @@ from podcluster.host.controllers.view import (
     Decision,
     DomainView,
     MemSet,
+    Reads,
     View,
     Wakes,
     after,
@@ -53,6 +54,7 @@ class Mom:
     """The manager with its constants."""
 
     wakes: Wakes = "guests"
+    reads: Reads = "reports"
     first_state = State()
 
     def __init__(self, parameters: MomParameters) -> None:

@@ -29,6 +29,7 @@ from podcluster.host.controllers.view import (
     Decision,
     DomainView,
     MemSet,
+    Reads,
     View,
     Wakes,
     after,
@@ -41,6 +42,7 @@ class Proxmox:
     """The balancer with its constants."""
 
     wakes: Wakes = "guests"
+    reads: Reads = "reports"
     first_state = None
 
     def __init__(self, parameters: ProxmoxParameters) -> None:

@@ -39,6 +39,7 @@ from podcluster.host.controllers.view import (
     DomainView,
     Grant,
     MemSet,
+    Reads,
     Refuse,
     StartView,
     View,
@@ -99,6 +100,7 @@ class Qmemman:
     """The manager with its constants."""
 
     wakes: Wakes = "use"
+    reads: Reads = "reports"
     first_state = State()
 
     def __init__(self, parameters: QmemmanParameters) -> None:

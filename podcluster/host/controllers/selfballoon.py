@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from podcluster.controller_parameters import SelfballoonParameters
 from podcluster.host.controllers.starts import admit
-from podcluster.host.controllers.view import Action, Decision, Limit, OwnTarget, View, Wakes, after
+from podcluster.host.controllers.view import Action, Decision, Limit, OwnTarget, Reads, View, Wakes, after
 from podcluster.host.guest_stats import GuestStats
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 
@@ -41,6 +41,7 @@ class Selfballoon:
     """All guests' kernels, looked at together."""
 
     wakes: Wakes = "guests"
+    reads: Reads = "guests"
     first_state = None
 
     def __init__(self, parameters: SelfballoonParameters) -> None:

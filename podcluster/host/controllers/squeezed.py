@@ -29,6 +29,7 @@ from podcluster.host.controllers.view import (
     Decision,
     Grant,
     Limit,
+    Reads,
     Refuse,
     StartView,
     Target,
@@ -135,6 +136,7 @@ class Squeezed:
     """The daemon with its constants."""
 
     wakes: Wakes = "memory"
+    reads: Reads = "domains"
 
     def __init__(self, parameters: SqueezedParameters, rules: Rules = ALL_RULES) -> None:
         self._rules = rules

@@ -6,7 +6,7 @@ Departs     nowhere.
 
 from __future__ import annotations
 
-from podcluster.host.controllers.view import Decision, View, Wakes
+from podcluster.host.controllers.view import Decision, Reads, View, Wakes
 from podcluster.host.streams import NEVER
 
 
@@ -15,6 +15,7 @@ class Static:
 
     period_ns = NEVER
     wakes: Wakes = "memory"
+    reads: Reads = "domains"
     first_state = None
 
     def decide(self, view: View, state: None) -> Decision:

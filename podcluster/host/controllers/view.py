@@ -37,7 +37,7 @@ class DomainView(NamedTuple):
     reservation_pages: int  # what it was started with, its overhead included (D5.1)
     shadow_pages: int  # its paging pool
     linux: bool  # whose balloon driver it has
-    stats: GuestStats | None  # what it says of itself; None until it says anything
+    stats: GuestStats | None  # what is known of its inside (`Controller.reads`); None until anything is
 
 
 class StartView(NamedTuple):
@@ -121,6 +121,12 @@ their guests hold; or anything that guests do.
 """
 
 
+Reads = Literal["domains", "reports", "guests"]
+"""What a controller knows of guests: nothing but what their domains own; what they say of themselves, true or not; or,
+where it is their own kernels, what is so.
+"""
+
+
 class Decision(NamedTuple):
     """What a controller makes of a view."""
 
@@ -139,6 +145,10 @@ class Controller(Protocol):
     @property
     def wakes(self) -> Wakes:
         """What wakes it."""
+
+    @property
+    def reads(self) -> Reads:
+        """What it knows of guests."""
 
     @property
     def first_state(self) -> Any:
