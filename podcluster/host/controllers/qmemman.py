@@ -93,6 +93,7 @@ class State(NamedTuple):
     used: Mapping[int, int] = {}  # as reported last, by domid
     left_out: frozenset[int] = frozenset()  # donors that did not give
     domids: frozenset[int] = frozenset()
+    news: bool = False  # something was reported, or somebody went, since the last balance
     work: Handing | Borrowing | None = None
 
 
@@ -114,8 +115,9 @@ class Qmemman:
         """Go on with what is under way; else a start; else balance, if there is a reason to."""
         reported, news = self._reports(view.domains, state)
         domids = frozenset(one.domid for one in view.domains)
-        news = news or bool(state.domids - domids)
-        state = state._replace(used=reported, domids=domids, left_out=state.left_out & domids)
+        # Who reports while something is under way has to wait for its balance, and is not forgotten.
+        news = news or state.news or bool(state.domids - domids)
+        state = state._replace(used=reported, domids=domids, left_out=state.left_out & domids, news=news)
         members = [self.member(one, reported[one.domid]) for one in view.domains if one.domid in reported]
         free = self.free(view)
         actions: list[Action] = []
@@ -125,8 +127,8 @@ class Qmemman:
         elif view.starts:
             actions, state = self._lend(members, free, view.starts[0], state)
         elif news:
-            actions, state = self._balance(members, free, state)
-        busy = state.work is not None or bool(view.starts) or bool(actions)
+            actions, state = self._balance(members, free, state._replace(news=False))
+        busy = state.work is not None or state.news or bool(view.starts) or bool(actions)
         return Decision(tuple(actions), state, view.now_ns + self.period_ns if busy else None)
 
     # -- what it sees ------------------------------------------------------------------------------------------------

@@ -155,3 +155,23 @@ def test_a_start_that_is_served_too_slowly() -> None:
         target = min(pages for _, pages in told(decision)) // MIB
         size, free = size - 9, free + 9  # 90 MiB/s
     assert look == 30
+
+
+def test_who_reports_while_others_are_served_is_not_forgotten() -> None:
+    """A report during a balance under way is the reason for the next one, at the look after the last of it."""
+    donor, taker = domain(1, 100, 2000, 1000, used=300), domain(2, 100, 2000, 500, used=600)
+    waits = LAW.decide(host(50, [donor, taker]), LAW.first_state)
+    donor = donor._replace(target_kib=390 * 1024)
+    needs = domain(2, 100, 2000, 500, used=700)
+    heard = LAW.decide(host(90, [donor, needs]), waits.state)
+    assert heard.actions == ()
+    given = donor._replace(tot_pages=390 * MIB)
+    ended = LAW.decide(host(660, [given, needs]), heard.state)
+    assert isinstance(heard.state.work, Handing)
+    assert told(ended) == list(heard.state.work.acceptors)
+    ((_, size),) = told(ended)
+    has = needs._replace(target_kib=size * 4, tot_pages=size)
+    assert ended.next_check_ns == LAW.period_ns
+    balanced = LAW.decide(host(660 + 500 - size // MIB, [given, has]), ended.state)
+    assert told(balanced)
+    assert not balanced.state.news
