@@ -12,7 +12,9 @@ Departs     Where strict groups bar a VM from hosts, it goes onto that of the ot
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from heapq import heapify, heapreplace
 from math import comb, factorial
 from typing import Final, NamedTuple
 
@@ -36,22 +38,35 @@ def pack(sizes: Sequence[int], free: Mapping[int, int], bars: Sequence[Bar] = ()
 
     One that does not fit there is skipped, the rest go on. Equals: first VM, lowest host_id.
     """
-    left = dict(free)
+    roomiest = [(-room, host_id) for host_id, room in free.items()]
+    heapify(roomiest)
     places: list[int | None] = [None] * len(sizes)
     taken: set[tuple[str, int]] = set()  # by whom of which name a host is taken
     for vm in sorted(range(len(sizes)), key=lambda vm: (-sizes[vm], vm)):
         bar = bars[vm] if bars else FREE
-        open_to = left
+        at = 0
         if bar != FREE:
-            open_to = {i: room for i, room in left.items() if i not in bar.host_ids and (bar.apart, i) not in taken}
-        if not open_to:
+            open_to = [
+                (place, k)
+                for k, place in enumerate(roomiest)
+                if place[1] not in bar.host_ids and (bar.apart, place[1]) not in taken
+            ]
+            if not open_to:
+                continue
+            at = min(open_to)[1]
+        if not roomiest:
+            break
+        less, host_id = roomiest[at]
+        if sizes[vm] > -less:
             continue
-        host_id = min(open_to, key=lambda host_id: (-left[host_id], host_id))
-        if sizes[vm] <= left[host_id]:
-            places[vm] = host_id
-            left[host_id] -= sizes[vm]
-            if bar.apart:
-                taken.add((bar.apart, host_id))
+        places[vm] = host_id
+        if bar.apart:
+            taken.add((bar.apart, host_id))
+        if at == 0:
+            heapreplace(roomiest, (less + sizes[vm], host_id))
+        else:
+            roomiest[at] = (less + sizes[vm], host_id)
+            heapify(roomiest)
     return places
 
 
@@ -75,19 +90,29 @@ def plan_exists(free: Mapping[int, int], vms: Sequence[Protected], failures: int
 
 def survives_all(free: Mapping[int, int], vms: Sequence[Protected], failures: int) -> bool:
     """The exhaustive method: each sequence of deaths, VMs packed anew after each death (D7.3)."""
+    sizes: dict[int, tuple[int, ...]] = dict.fromkeys(free, ())
+    for vm in vms:
+        sizes[vm.host_id] = (*sizes.get(vm.host_id, ()), vm.size)
+    return _survives(free, sizes, failures)
+
+
+def _survives(free: Mapping[int, int], sizes: Mapping[int, tuple[int, ...]], failures: int) -> bool:
+    """The same, with the sizes of the VMs on each host: who is who does not matter."""
     if failures == 0:
         return True
     for dead in free:
         left = {host_id: room for host_id, room in free.items() if host_id != dead}
-        moved = [vm for vm in vms if vm.host_id == dead]
-        places = pack([vm.size for vm in moved], left)
-        after = [vm for vm in vms if vm.host_id != dead]
-        for vm, host_id in zip(moved, places, strict=True):
-            if host_id is None:
-                return False
-            left[host_id] -= vm.size
-            after.append(vm._replace(host_id=host_id))
-        if not survives_all(left, after, failures - 1):
+        places = pack(sizes[dead], left)
+        if None in places:
+            return False
+        if failures == 1:
+            continue
+        after = dict(sizes)
+        for size, host_id in zip(sizes[dead], places, strict=True):
+            assert host_id is not None
+            left[host_id] -= size
+            after[host_id] = (*after[host_id], size)
+        if not _survives(left, after, failures - 1):
             return False
     return True
 
@@ -98,7 +123,8 @@ def survives_bound(free: Mapping[int, int], vms: Sequence[Protected], failures: 
     if largest == 0:
         return True
     slots = sorted((max(0, room) // largest for room in free.values()), reverse=True)
-    counts = sorted((sum(vm.host_id == host_id for vm in vms) for host_id in free), reverse=True)
+    there = Counter(vm.host_id for vm in vms)
+    counts = sorted((there[host_id] for host_id in free), reverse=True)
     return sum(counts[:failures]) <= sum(slots[failures:])
 
 
