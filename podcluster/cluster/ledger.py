@@ -69,11 +69,10 @@ def rejection(request: MachineRequest, at_ns: int, cause: str) -> DomainRow:
         os_class=request.os_class, vcpus=request.vcpus, maxmem_pages=request.maxmem_pages,
         memory_pages=request.memory_pages, start_pages=0, arrival_ns=request.arrival_ns, boot_start_ns=None,
         boot_done_ns=None, boot_delay_ns=None, end_ns=at_ns, fate="rejected", cause=cause, oom_line="", tot_pages=0,
-        entry_count=0,
-        cache_count=0, nonzero_pages_peak=0, margin_pages=0, working_pages_peak=0, ballooned_pages=0, balloon_gave_up=0,
-        populated_4k=0, populated_2m=0, reclaimed_4k=0, reclaimed_2m=0, splintered_2m=0, sweeps=0, sweep_looks=0,
-        hypervisor_ns=0, debt_ns=0, swap_ns=0, swap_in_pages=0, swap_out_pages=0, swapped_pages_peak=0, oom_kills=0,
-        slowdown=1.0,
+        entry_count=0, cache_count=0, nonzero_pages_peak=0, margin_pages=0, working_pages_peak=0, ballooned_pages=0,
+        balloon_gave_up=0, moved_pages=0, populated_4k=0, populated_2m=0, reclaimed_4k=0, reclaimed_2m=0,
+        splintered_2m=0, sweeps=0, sweep_looks=0, hypervisor_ns=0, debt_ns=0, swap_ns=0, swap_in_pages=0,
+        swap_out_pages=0, swapped_pages_peak=0, oom_kills=0, slowdown=1.0,
     )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ def outcome(
         working_pages_peak=guest.wanted_peak(end_ns) if guest else 0,
         ballooned_pages=memory.ballooned_pages if memory else 0,
         balloon_gave_up=balloon.gave_up if balloon else 0,
+        moved_pages=resident.moved_pages if resident else 0,
         populated_4k=counters.populated_4k if counters else 0,
         populated_2m=counters.populated_2m if counters else 0,
         reclaimed_4k=counters.reclaimed_4k if counters else 0,

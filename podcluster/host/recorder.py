@@ -182,7 +182,9 @@ class Recorder:
         domid = resident.domain.domid
         owned = self._machine.tot_pages(domid)
         if resident.moved:
-            self._moved_pages += abs(owned - self.owned_of[domid])
+            pages = abs(owned - self.owned_of[domid])
+            resident.moved_pages += pages
+            self._moved_pages += pages
         self.owned.at(at_ns, self.owned.now + owned - self.owned_of.get(domid, 0))
         self.owned_of[domid] = owned
         self._machines_change()
@@ -201,6 +203,7 @@ class Recorder:
         self.owned_of[domid] -= pages
         self._machines_change()
         if resident.moved:
+            resident.moved_pages += pages
             self._moved_pages += pages
         self._low_memory.crossed(self._machine.free_pages)  # none, where there is more than before
 
@@ -222,6 +225,7 @@ class Recorder:
         for resident, pages in got:
             self.owned_of[resident.domain.domid] += pages
             if resident.moved:
+                resident.moved_pages += pages
                 self._moved_pages += pages
         self._machines_change()
 

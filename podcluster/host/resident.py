@@ -32,6 +32,7 @@ class Resident:
     takes_ns: int = 0  # before when it certainly takes nothing from the host's heap;
     unseen_ns: int = 0  # before when it leaves the heap alone, and shows nothing new to who looks at what domains own
     moved: bool = False  # a controller has changed its target
+    moved_pages: int = 0  # up or down, since then
     pinned: bool = False  # its dynamic range is its minimum alone: it is about to migrate (D4.7)
     _stays: bool = field(init=False)  # its guest is not going to leave, and takes nothing from its balloon by itself
 

@@ -61,6 +61,9 @@ class DomainRow(Sent):
     working_pages_peak: int = column("pages", "Peak of W(t), what it wanted to use.")
     ballooned_pages: int = column("pages", "Pages its balloon holds.")
     balloon_gave_up: int = column("1", "Times the balloon driver stopped short of its target.")
+    moved_pages: int = column(
+        "pages", "Sum of the changes of its tot_pages, up or down, since a controller first set its target."
+    )
     populated_4k: int = column("1", "Demand populates of one page.")
     populated_2m: int = column("1", "Demand populates of a superpage.")
     reclaimed_4k: int = column("1", "Single zero pages taken back.")

@@ -99,6 +99,15 @@ def test_where_a_span_is_cut_changes_nothing(
 @pytest.mark.parametrize("name", MOVING)
 @settings(max_examples=10, deadline=None)
 @given(classes=guest_classes(), given=commands())
+def test_what_a_host_moved_is_what_its_domains_moved(name: str, classes: list[Any], given: list[Command]) -> None:
+    """The pages of its own row, added up again over the rows of all that lived and died there."""
+    domains, *_, host = whole_life(name, classes, given)
+    assert host.moved_pages == sum(row.moved_pages for row in domains)
+
+
+@pytest.mark.parametrize("name", MOVING)
+@settings(max_examples=10, deadline=None)
+@given(classes=guest_classes(), given=commands())
 def test_every_start_ends_in_one_row(name: str, classes: list[Any], given: list[Command]) -> None:
     """CT-3: what was asked for is built or refused once, with a target in its range."""
     domains, *_ = whole_life(name, classes, given)

@@ -145,6 +145,22 @@ def test_a_controller_does_not_give_back_what_it_is_to_do_without() -> None:
     assert state.target_pages == 48 * MIB and state.tot_pages <= 48 * MIB + 256
 
 
+def test_each_stay_has_what_was_moved_in_it() -> None:
+    """squeezed takes from a guest for another's sake and for its journey; where it goes on nobody moves anything."""
+    guest = guest_config("linux")
+    starts = [start(request(i, "linux", 48, 448, 5), 1 + 20 * i) for i in (0, 1)]
+    source = host_model(guest, controller=ControllerConfig(name="squeezed"))
+    report = sent(source, 120, *starts, out(90), Close(s_to_ns(120)))
+    (state,) = report.departed
+    assert report.host is not None
+    left, other = report.domains
+    assert (left.fate, other.fate) == ("migrated", "running")
+    assert left.moved_pages >= left.start_pages - left.tot_pages > 0
+    assert report.host.moved_pages == left.moved_pages + other.moved_pages
+    there = host_model(guest).advance(s_to_ns(150), [MigrateIn(s_to_ns(120.5), state), Close(s_to_ns(150))])
+    assert [row.moved_pages for row in there.domains] == [0]
+
+
 def indebted(memory_mib: int, demand_pages: int = 30 * MIB) -> HostReport:
     """A guest without a driver, promised 96 MiB, that is to leave at 30 s."""
     guest = guest_config("linux_no_driver", page_cache={"rate_mib_per_s": 0})

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from podcluster.config import CONTROLLERS, ControllerConfig, HostConfig
-from podcluster.records.commands import Close, StopDomain
+from podcluster.records.commands import Close, EndWarmup, SetTarget, StopDomain
 from podcluster.records.reports import HostReport
 from podcluster.records.rows import DomainRow
 from podcluster.units import PAGES_PER_MIB, s_to_ns
@@ -113,6 +113,31 @@ def test_squeezed_does_not_look_at_demand() -> None:
     assert whole is not None
     assert whole.moved_pages == half.moved_pages > 0
     assert whole.controller_actions == half.controller_actions
+
+
+def test_what_was_moved_before_the_warmup_is_over_stays_with_its_domains() -> None:
+    """qmemman moves before and after its end: the domains' rows have all of it, the host's what came after it."""
+    machines = [
+        start(request(0, "linux", 60, 400, curve((0, 40), (100, 40), (150, 260)), hold_ns=0), 1),
+        start(request(1, "linux", 60, 400, curve((0, 260), (100, 260), (150, 40)), hold_ns=0), 10),
+    ]
+    early, whole, warmed = (
+        told("qmemman", *machines, *commands, until_s=until_s)
+        for until_s, commands in ((90, ()), (400, ()), (400, (EndWarmup(s_to_ns(90)),)))
+    )
+    assert early.host is not None and whole.host is not None and warmed.host is not None
+    assert warmed.domains == whole.domains
+    assert all(row.moved_pages > 0 for row in whole.domains)
+    assert whole.host.moved_pages == sum(row.moved_pages for row in whole.domains)
+    assert warmed.host.moved_pages == whole.host.moved_pages - early.host.moved_pages > 0
+
+
+def test_a_target_that_an_operator_sets_is_no_move_of_a_controller() -> None:
+    """`xl mem-set` under static: the guest gives 32 MiB, and nobody has moved anything."""
+    report = told("static", start(request(0, "linux", 96, 96, 20), 1), SetTarget(s_to_ns(60), 0, 64 * MIB))
+    row = row_of(report, 0)
+    assert row.tot_pages < 70 * MIB
+    assert row.moved_pages == 0
 
 
 def test_a_dead_controller() -> None:
