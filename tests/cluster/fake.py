@@ -43,6 +43,9 @@ class FakeHost:
         self.area = {"maxmem_pages": 0, "memory_pages": 0}
         self.peak = {"maxmem_pages": 0, "memory_pages": 0}
 
+    def let_go(self) -> None:
+        """It has no memory to give back."""
+
     def advance(self, until_ns: int, commands: Sequence[Command]) -> HostReport:
         """Walk from instant to instant: deaths first, then samples, then commands."""
         assert all(self.now_ns < command.at_ns <= until_ns for command in commands), "commands lie in (now, until]"
