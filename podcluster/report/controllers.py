@@ -2,6 +2,7 @@
 
 What        `standings` sums up each controller at each overcommit from `runs`; `controllers_table` shows them. What a
             controller changes, machine by machine, is for the paired differences (`paired.py`).
+            What else guests died of has a column where it happened at all.
 Units       Shares of 1, seconds, GiB moved per host and day.
 """
 
@@ -14,6 +15,13 @@ from podcluster.units import NS_PER_S, PAGES_PER_GIB
 
 AXIS: Final = "controller"
 DAY_NS: Final = 86_400 * NS_PER_S
+RARE: Final = {
+    "fate_pod_oom_by_other": "killed by another",
+    "fate_guest_panic": "panicked",
+    "fate_ept_violation": "out of tables",
+    "oom_kills": "applications killed",
+}
+"""Columns of `runs` that may well be zero, and their heads."""
 
 
 class Standing(NamedTuple):
@@ -23,6 +31,7 @@ class Standing(NamedTuple):
     overcommit: float
     boots: int
     killed: int
+    rare: tuple[int, ...]  # as RARE
     refused: float
     swap_share: float
     waited_s: float  # a start, on average
@@ -49,6 +58,7 @@ def standings(runs: Sequence[dict[str, Any]], overcommit: float) -> list[Standin
                 ratio,
                 int(total("boots_started")),
                 int(total("fate_pod_oom")),
+                tuple(int(total(column)) for column in RARE),
                 (total("fate_rejected") + total("fate_build_failed")) / asked,
                 total("swap_share") / len(group),
                 total("starts_waited_ns") / NS_PER_S / asked,
@@ -61,12 +71,17 @@ def standings(runs: Sequence[dict[str, Any]], overcommit: float) -> list[Standin
 
 def controllers_table(found: Sequence[Standing]) -> str:
     """The standings as a table of Markdown."""
-    head = (
-        "| controller | R | boots | killed | refused | in swap | waited, s a start | moved, GiB a host-day | flagged |"
-    )
-    lines = [head, "| --- |" + " ---: |" * 8]
+    happened = [at for at in range(len(RARE)) if any(one.rare[at] for one in found)]
+    heads = [
+        "controller", "R", "boots", "killed", *(list(RARE.values())[at] for at in happened), "refused", "in swap",
+        "waited, s a start", "moved, GiB a host-day", "flagged",
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for one in found:
-        numbers = f"{one.overcommit:g} | {one.boots:,} | {one.killed:,} | {one.refused:.1%} | {one.swap_share:.2%}"
-        moved = f"{one.waited_s:.1f} | {one.moved_gib:,.1f} | {one.uncooperative:,}"
-        lines.append(f"| {one.controller} | {numbers} | {moved} |")
+        words = [
+            one.controller, f"{one.overcommit:g}", f"{one.boots:,}", f"{one.killed:,}",
+            *(f"{one.rare[at]:,}" for at in happened), f"{one.refused:.1%}", f"{one.swap_share:.2%}",
+            f"{one.waited_s:.1f}", f"{one.moved_gib:,.1f}", f"{one.uncooperative:,}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines)

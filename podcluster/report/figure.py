@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from podcluster.io import load
 from podcluster.report import dataset, evacuated, field_crashes, hazards, phase, starts, swapping
-from podcluster.report.paired import paired_figure, pooled
+from podcluster.report.paired import Pooled, paired_figure, pooled, that_happened
 from podcluster.units import PAGES_PER_GIB
 
 if TYPE_CHECKING:
@@ -33,9 +33,11 @@ STARTS: Final[dict[str, tuple[list[str], str]]] = {
 PAIRED: Final = {
     "eras": (("died", "sweeps", "splintered_2m", "boot_s"), ("guest",)),
     "scrubbed": (("died", "sweeps", "splintered_2m"), ("guest", "overcommit")),
-    "controllers": (("refused", "died", "swap_s", "slowdown"), ("controller",)),
+    "controllers": (("refused", "died", "swap_s", "slowdown", "moved_gib"), ("controller",)),
 }
 """Experiments that are about a change: what of a machine it changes, and the axes that are not pooled."""
+RARE: Final = {"controllers": ("pod_oom_by_other", "guest_panic", "ept_violation", "oom_kills")}
+"""What of a machine such a change may change, too, but need not: it is shown where it happens at all."""
 
 
 def draw(folder: Path) -> list[Path]:
@@ -103,11 +105,14 @@ def sweep_figures(folder: Path, origin: dict[str, Any]) -> dict[str, Figure]:
 
 def experiment_figure(folder: Path, origin: dict[str, Any], note: str = "") -> Figure:
     """What differs from the baseline, in the measures that the experiment is about."""
-    measures, by = PAIRED[origin["config"]["experiment"]]
-    study = origin["config"]["study"]
-    return paired_figure(
-        pooled(folder, study["baseline"], by, study["confidence"]), measures, study["baseline"], note=note
-    )
+    experiment, study = origin["config"]["experiment"], origin["config"]["study"]
+    lines = pooled(folder, study["baseline"], PAIRED[experiment][1], study["confidence"])
+    return paired_figure(lines, experiment_measures(lines, experiment), study["baseline"], note=note)
+
+
+def experiment_measures(lines: Sequence[Pooled], experiment: str) -> tuple[str, ...]:
+    """What the experiment is about, and what else happened."""
+    return PAIRED[experiment][0] + that_happened(lines, RARE.get(experiment, ()))
 
 
 def sweep_figure(folder: Path, origin: dict[str, Any]) -> Figure:

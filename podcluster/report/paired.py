@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MOST_LINES: Final = 40
+MOST_PANELS: Final = 4  # in a row
 
 
 class Pooled(NamedTuple):
@@ -127,9 +128,18 @@ def _worth_a_line(line: Pooled) -> list[tuple[str, Difference]]:
     ]
 
 
+def that_happened(lines: Sequence[Pooled], measures: Sequence[str]) -> tuple[str, ...]:
+    """Those of the measures that are not zero for all machines, here and at the baseline."""
+    return tuple(
+        measure
+        for measure in measures
+        if any(found.value or found.baseline_value for line in lines if (found := line.differences.get(measure)))
+    )
+
+
 def _head(measure: str) -> str:
     unit = MEASURES[measure].unit
-    return measure if unit == "1" or measure.endswith(f"_{unit}") else f"{measure} [{unit}]"
+    return measure if unit == "1" or measure.endswith(f"_{unit.lower()}") else f"{measure} [{unit}]"
 
 
 def in_words(found: Difference) -> tuple[str, str, str, str, str]:
@@ -172,9 +182,13 @@ def paired_figure(lines: Sequence[Pooled], measures: Sequence[str], baseline: st
     axis = baseline.partition("=")[0]
     others = [name for name in lines[0].axes if name != axis and len({as_text(one.axes[name]) for one in lines}) > 1]
     values = list(dict.fromkeys(as_text(one.axes[axis]) for one in lines))
-    figure = new_figure(2.6 + 2.9 * len(measures), 1.5 + 0.24 * len(lines))
-    panels = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
-    for panel, measure in zip(panels, measures, strict=True):
+    rows = -(-len(measures) // MOST_PANELS)
+    wide = -(-len(measures) // rows)
+    figure = new_figure(2.6 + 2.9 * wide, 0.5 + rows * (1.0 + 0.24 * len(lines)))
+    panels = figure.subplots(rows, wide, squeeze=False, sharey=True).ravel()
+    for panel in panels[len(measures) :]:
+        panel.remove()
+    for panel, measure in zip(panels, measures, strict=False):
         drawn = [
             Line(
                 ", ".join([*(as_text(one.axes[name]) for name in others), as_text(one.axes[axis])]),

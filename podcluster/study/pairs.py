@@ -39,7 +39,7 @@ from podcluster.config import AxisValue, Cell
 from podcluster.errors import ConfigError
 from podcluster.records.summaries import PairRow
 from podcluster.study.statistics import ratio_se, t_quantile
-from podcluster.units import NS_PER_S
+from podcluster.units import NS_PER_S, PAGES_PER_GIB
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,6 +47,8 @@ Columns = Mapping[str, NDArray[Any]]
 
 REFUSED: Final = ("rejected", "build_failed")
 ENDED_BADLY: Final = ("pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation", "build_failed", "rejected")
+KILLED_OTHERWISE: Final = ("pod_oom_by_other", "guest_panic", "ept_violation")
+"""Fates that are measures under their own names."""
 CAUSES_EARLY: Final = ("wrap", "ring", "preempt", "reclaim_short")
 
 
@@ -61,10 +63,14 @@ class Measure(NamedTuple):
 MEASURES: Final[Mapping[str, Measure]] = {
     "died": Measure("1", True, "Xen killed it for want of populate-on-demand memory"),
     "early": Measure("1", True, "of these, with zero pages left that reclaim did not find in time (G11)"),
+    "pod_oom_by_other": Measure("1", True, "Xen killed it for want of such memory on another domain's access"),
+    "guest_panic": Measure("1", True, "its own kernel gave up"),
+    "ept_violation": Measure("1", True, "Xen killed it for want of memory for its page tables"),
     "refused": Measure("1", True, "no host took it, or its build failed"),
     "oom_kills": Measure("1", False, "applications killed inside it"),
     "swap_s": Measure("s", False, "time it spent swapping"),
     "slowdown": Measure("1", False, "time since boot over the part of it not lost to swapping"),
+    "moved_gib": Measure("GiB", False, "what its host gave it or took from it since a controller set its target"),
     "boot_s": Measure("s", False, "from the start of its build to its services up"),
     "sweeps": Measure("1", False, "emergency sweeps"),
     "sweep_looks": Measure("1", False, "gfns that they looked at"),
@@ -104,14 +110,18 @@ def machines_of(domains: Columns) -> Machines:
     killed = fate == "pod_oom"
     lived = (total(np.isin(fate, ENDED_BADLY)) == 0) & np.isfinite(column("boot_done_ns"))[first]
     attempts = np.diff(np.append(first, len(order)))
+    # What was computed before hosts told so of each domain says nothing of it.
+    moved_pages = column("moved_pages") if "moved_pages" in domains else np.full(len(order), np.nan)
     boot_s = (column("boot_done_ns") - column("boot_start_ns"))[first] / NS_PER_S
     values = {
         "died": np.minimum(total(killed), 1.0),
         "early": np.minimum(total(killed & np.isin(cause, CAUSES_EARLY)), 1.0),
+        **{name: np.minimum(total(fate == name), 1.0) for name in KILLED_OTHERWISE},
         "refused": np.minimum(total(np.isin(fate, REFUSED)), 1.0),
         "oom_kills": total(column("oom_kills")),
         "swap_s": total(column("swap_ns")) / NS_PER_S,
         "slowdown": np.where(lived, total(column("slowdown")) / attempts, np.nan),
+        "moved_gib": total(moved_pages) / PAGES_PER_GIB,
         "boot_s": boot_s,
         "sweeps": total(column("sweeps")),
         "sweep_looks": total(column("sweep_looks")),

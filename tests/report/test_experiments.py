@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from rich.console import Console
 from podcluster.cli import plan
 from podcluster.config import Cell
 from podcluster.report import hazards, phase, summary, swapping
+from podcluster.report.controllers import controllers_table, standings
 from podcluster.report.dataset import of_experiment
-from podcluster.report.figure import draw
+from podcluster.report.figure import draw, experiment_measures
 from podcluster.report.forest import Line, forest
-from podcluster.report.paired import Pooled, paired_figure, pooled_in_words
+from podcluster.report.paired import Pooled, paired_figure, pooled_in_words, that_happened
 from podcluster.report.style import BLUE, new_figure
 from podcluster.study.pairs import Difference
 from podcluster.study.runner import run_study
-from podcluster.units import NS_PER_S
+from podcluster.units import NS_PER_S, PAGES_PER_GIB
+from tests.io.rows import plain
 from tests.report.conftest import SMALL, faking
 
 DAY_NS = 86_400 * NS_PER_S
@@ -155,6 +158,47 @@ def test_groups_are_set_against_the_baseline() -> None:
     assert words[2] == "| linux | rfc2009 | died | 0.5 | 0.25 | -0.25 | -0.5 to -0.1 | 25 of 100 |"
     assert words[3] == "| windows | rfc2009 | died | 0.5 | 0.5 | 0 | -0.03 to +0.03 * | 0 of 100 |"
     assert len(words) == 6
+
+
+def test_what_never_happened_has_no_panel_and_no_column() -> None:
+    """Not zero here or there, for one group or for all: shown; zero everywhere, or compared nowhere: not."""
+    zero = NONE._replace(baseline_value=0.0, value=0.0)
+    lines = [
+        Pooled({"controller": "mom"}, 3, {"guest_panic": zero, "oom_kills": zero}),
+        Pooled({"controller": "esx"}, 3, {"guest_panic": zero, "oom_kills": zero._replace(baseline_value=0.1)}),
+    ]
+    assert that_happened(lines, ("oom_kills", "guest_panic", "ept_violation")) == ("oom_kills",)
+    assert experiment_measures(lines, "controllers")[-2:] == ("moved_gib", "oom_kills")
+    assert experiment_measures(lines, "eras") == ("died", "sweeps", "splintered_2m", "boot_s")
+
+
+def test_many_panels_go_in_rows() -> None:
+    """Five: three above two, each with its measure; four stay in one row."""
+    lines = [Pooled({"controller": "mom"}, 3, {"died": SURE})]
+    for count, rows in ((4, [4]), (5, [3, 2])):
+        measures = ("refused", "died", "swap_s", "slowdown", "moved_gib")[:count]
+        figure = paired_figure(lines, measures, "controller=static")
+        assert [axes.get_xlabel().split(",")[0] for axes in figure.axes] == list(measures)
+        specs = [axes.get_subplotspec() for axes in figure.axes]
+        assert list(Counter(spec.rowspan.start for spec in specs if spec is not None).values()) == rows
+
+
+def test_controllers_side_by_side() -> None:
+    """Counts and shares by hand over two replications of a day on two hosts; a column for panics, none for what never
+    happened.
+    """
+    run = plain(
+        "runs", hosts=2, duration_ns=DAY_NS, requests=9, restarts=1, boots_started=8, fate_rejected=1, swap_share=0.1,
+        fate_build_failed=1, starts_waited_ns=20 * NS_PER_S, moved_pages=3 * PAGES_PER_GIB, uncooperative=4,
+    )  # fmt: skip
+    runs = [asdict(run) | {"controller": "mom"}, asdict(run) | {"controller": "mom", "fate_guest_panic": 1}]
+    (found,) = standings(runs, 2.0)
+    assert (found.controller, found.overcommit, found.boots, found.killed) == ("mom", 2.0, 16, 0)
+    assert (found.refused, found.waited_s, found.moved_gib, found.uncooperative) == (0.2, 2.0, 1.5, 8)
+    head, _, line = controllers_table([found]).splitlines()
+    assert head.split(" | ")[3:6] == ["killed", "panicked", "refused"]
+    assert line == "| mom | 2 | 16 | 0 | 1 | 20.0% | 10.00% | 2.0 | 1.5 | 8 |"
+    assert "panicked" not in controllers_table(standings(runs[:1], 2.0))
 
 
 # -- swap

@@ -19,6 +19,7 @@ from podcluster.errors import ConfigError
 from podcluster.io.digest import digest
 from podcluster.io.load import load_results
 from podcluster.study.pairs import (
+    ENDED_BADLY,
     MEASURES,
     as_text,
     bonett_price,
@@ -30,7 +31,7 @@ from podcluster.study.pairs import (
     together,
 )
 from podcluster.study.runner import run_study
-from podcluster.units import NS_PER_S
+from podcluster.units import NS_PER_S, PAGES_PER_GIB
 
 CONFIDENCE = 0.95
 MakeConfig = Callable[..., Config]
@@ -152,7 +153,7 @@ def domains(*rows: dict[str, Any]) -> dict[str, Any]:
     """Rows of `domains` with what is compared; machine 0 of replication 0 that came up at 10 s, but for `rows`."""
     plain = {
         "replication": 0, "domain_id": 0, "attempt": 1, "fate": "running", "cause": "", "boot_start_ns": 0,
-        "boot_done_ns": 10 * NS_PER_S, "oom_kills": 0, "swap_ns": 0, "slowdown": 1.0, "sweeps": 0,
+        "boot_done_ns": 10 * NS_PER_S, "oom_kills": 0, "swap_ns": 0, "slowdown": 1.0, "moved_pages": 0, "sweeps": 0,
         "sweep_looks": 0, "splintered_2m": 0,
     }  # fmt: skip
     made = [plain | row for row in rows]
@@ -173,8 +174,9 @@ def test_attempts_of_a_machine_are_one_machine() -> None:
                 "sweeps": 2,
                 "sweep_looks": 30,
                 "boot_done_ns": None,
+                "moved_pages": PAGES_PER_GIB // 2,
             },
-            {"domain_id": 1, "attempt": 3, "sweeps": 1, "swap_ns": 3 * NS_PER_S},
+            {"domain_id": 1, "attempt": 3, "sweeps": 1, "swap_ns": 3 * NS_PER_S, "moved_pages": PAGES_PER_GIB},
             {"domain_id": 0, "slowdown": 2.0},
             {"replication": 1, "domain_id": 0, "fate": "rejected", "boot_start_ns": None, "boot_done_ns": None},
         )
@@ -187,12 +189,30 @@ def test_attempts_of_a_machine_are_one_machine() -> None:
         "sweeps": [0, 8, 0],
         "sweep_looks": [0, 100, 0],
         "swap_s": [0, 3, 0],
+        "moved_gib": [0, 1.5, 0],
         "boot_s": [10, math.nan, math.nan],
         "slowdown": [2, math.nan, math.nan],
     }
     for measure, values in expected.items():
         np.testing.assert_array_equal(found.values[measure], values, err_msg=measure)
     assert set(found.values) == set(MEASURES)
+
+
+@pytest.mark.parametrize("fate", ENDED_BADLY)
+def test_every_bad_end_is_an_event_of_one_measure(fate: str) -> None:
+    """However a machine ends badly, one measure of events says so, and another end is no such event."""
+    found = machines_of(domains({"fate": fate}, {"domain_id": 1}))
+    events = [name for name, measure in MEASURES.items() if measure.event and found.values[name].any()]
+    assert events == [{"pod_oom": "died", "build_failed": "refused", "rejected": "refused"}.get(fate, fate)]
+    assert found.values[events[0]].tolist() == [1, 0]
+
+
+def test_rows_of_before_there_was_a_column_say_nothing_of_it() -> None:
+    """Results without `moved_pages`: everything else is compared."""
+    old = domains({}, {"domain_id": 1})
+    del old["moved_pages"]
+    found = machines_of(old)
+    assert [name for name, _ in compare(found, found, CONFIDENCE)] == [name for name in MEASURES if name != "moved_gib"]
 
 
 def test_machines_are_compared_with_themselves() -> None:
