@@ -16,14 +16,14 @@
 from IPython.display import Image, Markdown
 
 from podcluster.report import dataset
-from podcluster.report.figure import STARTS, sweep_note
+from podcluster.report.figure import axes_of_starts, sweep_note
 from podcluster.report.starts import in_words, starts_figure, starts_of
 from podcluster.report.style import png
 
 folder = dataset.of_experiment("host_failure")
 origin = dataset.provenance(folder)
 confidence = origin["config"]["study"]["confidence"]
-by, how = STARTS["host_failure"]
+by, how = axes_of_starts(origin)
 starts = starts_of(dataset.columns(folder, "domains"), by, confidence, origin=how)
 Markdown(in_words(starts, by, confidence))
 

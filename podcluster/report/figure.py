@@ -29,7 +29,7 @@ STARTS: Final[dict[str, tuple[list[str], str]]] = {
     "boot_storm": (["controller", "overcommit", "workload.boot_spread_s"], "boot"),
     "host_failure": (["controller", "overcommit"], "ha"),
 }
-"""By experiment: the axes of its starts, and which starts they are."""
+"""By experiment: the axes of its starts, of which the last is drawn along, and which starts they are."""
 PAIRED: Final = {
     "eras": (("died", "sweeps", "splintered_2m", "boot_s"), ("guest",)),
     "scrubbed": (("died", "sweeps", "splintered_2m"), ("guest", "overcommit")),
@@ -88,8 +88,8 @@ def sweep_figures(folder: Path, origin: dict[str, Any]) -> dict[str, Figure]:
     if {swapping.DEVICE, swapping.RATIO} == axes:
         prices = swapping.prices_of(dataset.columns(folder, "domains"), origin["config"]["study"]["confidence"])
         return {NAME: swapping.swap_figure(prices, note=note)}
-    if experiment in STARTS and set(STARTS[experiment][0]) <= axes | {"overcommit"}:
-        by, origin_of = STARTS[experiment]
+    if experiment in STARTS and STARTS[experiment][0][-1] in axes:
+        by, origin_of = axes_of_starts(origin)
         found = starts.starts_of(
             dataset.columns(folder, "domains"), by, origin["config"]["study"]["confidence"], origin=origin_of
         )
@@ -134,6 +134,12 @@ def axes_of(origin: dict[str, Any]) -> list[str]:
     """The axes that take more than one value, in order."""
     cells = list(origin["cells"].values())
     return [name for name in cells[0] if len({str(cell[name]) for cell in cells}) > 1]
+
+
+def axes_of_starts(origin: dict[str, Any]) -> tuple[list[str], str]:
+    """The axes of STARTS that the sweep has, for the command line may fix others, and which starts are asked about."""
+    known, which = STARTS[origin["config"]["experiment"]]
+    return [axis for axis in known if axis in axes_of(origin)], which
 
 
 def heading(config: dict[str, Any], runs: Sequence[dict[str, Any]]) -> str:

@@ -281,6 +281,13 @@ def test_a_race_draws_its_maps_and_its_hazards(crowd: Path) -> None:
     assert words[4].startswith("| linux | wrap | sweep_looks |")
 
 
+def test_a_storm_with_an_axis_fixed_is_drawn_along_the_rest(fake_hosts: None, tmp_path: Path) -> None:
+    """overcommit=3 on the command line: no column of the results has that name, and the figure asks for none."""
+    fixed = ("overcommit=3", "controller=static", "workload.boot_spread_s=0,60", "study.replications=2")
+    run_study(plan(["experiment=boot_storm", *SMALL, *fixed])[0], out_dir=tmp_path)
+    assert [file.name for file in draw(tmp_path)] == ["figure.png", "figure.svg"]
+
+
 def test_a_crowd_of_cells_is_told_by_its_names(crowd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More cells than lines: one line for each guest and hazard, its cells and boots counted."""
     monkeypatch.setattr(summary, "MOST_CELLS", 10)
