@@ -95,7 +95,8 @@ Keys that most runs want
 Choices (a folder of {conf} each)
 {groups}
 Options
-  -m, --multirun                    sweep over the values that commas separate, choice(), range(), glob()
+  -m, --multirun                    sweep over the values that commas separate, choice(), range(), glob(); an
+                                    experiment that is a sweep is one with and without
   --force                           compute again what is already there
   -v, --verbose                     say more
   --cfg job [--resolve]             print the configuration that would run, and stop
@@ -109,6 +110,7 @@ Examples
   podcluster workload=one workload.memory_mib=256 workload.maxmem_mib=512
   podcluster workload=bitbrains workload.path=DIR overcommit=2
   podcluster -m overcommit=1,1.5,2 study.replications=5
+  podcluster experiment=eras
 """
 
 
@@ -195,7 +197,7 @@ def _dispatch(args: list[str]) -> int:
     if first == "--version":
         sys.stdout.write(f"podcluster {__version__}\n")
         return EXIT_OK
-    if first in ("-h", "--help", "help"):
+    if first == "help" or not {"-h", "--help"}.isdisjoint(args):
         sys.stdout.write(_help())
         return EXIT_OK
     options = _parse(args)
@@ -295,7 +297,8 @@ def _show(args: list[str]) -> int:
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(never_runs)
     _register_schema()
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["podcluster", *args]
+    # What a sweep has in common is shown; Hydra would refuse -m beside these.
+    sys.argv = ["podcluster", *(text for text in args if text not in ("-m", "--multirun"))]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that the error is told in one line like every other
     try:
         with _hydra_errors(args):
@@ -324,8 +327,15 @@ def _run(options: argparse.Namespace, args: list[str]) -> int:
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
-    """Compose one configuration from `conf/` and `overrides`, checked; raise ConfigError."""
-    return plan(overrides)[0][0].config
+    """Compose one configuration from `conf/` and `overrides`, checked; raise ConfigError, also if it is a sweep."""
+    cells, _ = plan(overrides)
+    for key, value in cells[0].axes.items():
+        values = list(dict.fromkeys(cell.axes[key] for cell in cells))
+        if len(values) > 1:
+            raise ConfigError(
+                f"{key} must be one value here, got {', '.join(map(str, values))} of a sweep: try {key}={value}"
+            )
+    return cells[0].config
 
 
 def plan(

@@ -71,6 +71,10 @@ WRONG = {
     "key without value": (["overcommit"], "overcommit must be a command or KEY=VALUE: did you mean overcommit=...?"),
     "unreadable value": (["workload.path=a=b"], "workload.path=a=b must be written KEY=VALUE: quote"),
     "sweep without -m": (["overcommit=1,2"], "overcommit must be one value, got overcommit=1,2: add -m"),
+    "sweep where one run is looked at": (
+        ["inspect", "--at", "2", "experiment=evacuation", "controller=static", "overcommit=1,2"],
+        "guest must be one value here, got linux, linux_no_driver of a sweep: try guest=linux",
+    ),
     "sweep of a folder": (["-m", "hydra.run.dir=a,b"], "hydra.run.dir must be one value in a sweep"),
     "sweep with a value twice": (
         ["-m", "overcommit=1,1"],
@@ -235,6 +239,18 @@ def test_an_experiment_may_bring_its_own_axes(tmp_path: Path) -> None:
     assert {cell.config.overcommit for cell in cells} == {3.0}
     cells, _ = plan(["experiment=mine", "overcommit=3,4"], multirun=True, config_dir=str(tmp_path))
     assert cells[0].axes == {"guest.vcpus": 2, "overcommit": 3.0}
+
+
+def test_an_experiment_that_is_a_sweep_needs_no_m(capfd: pytest.CaptureFixture[str]) -> None:
+    """Plain and -m are the same cells in the same folder; fixed to one run it is that run; looks at it still work."""
+    asked = ["experiment=eras", "guest=linux,windows", "overcommit=2"]
+    cells, folder = plan(asked)
+    assert (cells, folder) == plan(asked, multirun=True)
+    assert [tuple(cell.axes) for cell in cells] == [("host.era", "guest")] * 8
+    assert len(plan(["experiment=eras", "hydra.mode=RUN"])[0]) == 1
+    for look in (["--cfg", "job"], ["-m", "--cfg", "job"], ["--help"]):
+        assert main(["experiment=eras", *look]) == 0
+        assert "experiment" in capfd.readouterr().out
 
 
 def test_a_file_of_ones_own_with_a_mistake(tmp_path: Path) -> None:

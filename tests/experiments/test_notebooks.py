@@ -28,7 +28,7 @@ class Toy:
     cells: int
     answer: tuple[str, ...]
     figures: int = 1
-    command: str = "podcluster -m experiment={name}"
+    command: str = "podcluster experiment={name}"
 
 
 TOYS = {
@@ -62,7 +62,7 @@ TOYS = {
         ),
         6,
         ("n = 2 replications of 3 machines", "| squeezed | 2 | 6 |", "| qmemman | 3 | 6 |"),
-        command="podcluster -m experiment={name} workload.path=DIR",
+        command="podcluster experiment={name} workload.path=DIR",
     ),
     "boot_race": Toy(
         (
@@ -168,20 +168,19 @@ TOYS = {
         ),
         2,
         ("crashes per boot", "| 1.0 |", "starts refused"),
-        command="podcluster -m experiment={name} workload.path=DIR",
+        command="podcluster experiment={name} workload.path=DIR",
     ),
     "field_crashes": Toy(
         ("crash=memory_500,qubes_4135",),
         2,
         ("**2 of 2** logged crashes come out", "| 921,600 | 921,600 |", "| entries, tot |"),
-        command="podcluster experiment={name}",
     ),
 }
 
 
 def toy_cells(name: str) -> list[Cell]:
     """The experiment's cells at toy size."""
-    return plan([f"experiment={name}", *TOYS[name].overrides], multirun=True)[0]
+    return plan([f"experiment={name}", *TOYS[name].overrides])[0]
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -85,7 +85,7 @@ def test_mistakes_of_a_mix(overrides: list[str], answer: str) -> None:
 
 def test_an_experiment_may_choose_a_workload_that_needs_more(tmp_path: Path) -> None:
     """Classes of a mix beside an experiment whose workload has a key that must be given: it is, once for all."""
-    config = compose(["experiment=churn_azure", "guest=mix", f"workload.path={tmp_path}"])
+    config = compose(["experiment=churn_azure", "guest=mix", "overcommit=2", f"workload.path={tmp_path}"])
     assert set(config.classes) == {name for name, share in config.guest.weights.items() if share}
     assert config.workload.path == str(tmp_path)
 
