@@ -107,6 +107,45 @@ class CellRow:
     conditional_on: str = column("-", "Data that every number here is conditional on; empty when drawn.", label=True)
     hosts_mean: float = column("1", "Mean number of hosts.")
     usable_pages_mean: float = column("pages", "Mean usable memory of all hosts.")
+    hosts_used: float = column("1", "Most hosts in use at once (runs.hosts_used_max): mean over replications.")
+    hosts_used_low: float | None = column(
+        "1", "Lower end of its interval over replications; null where they all agree."
+    )
+    hosts_used_high: float | None = column(
+        "1", "Upper end of its interval over replications; null where they all agree."
+    )
+    hosts_bound: float = column(
+        "1", "Hosts that no packing of the fullest instant could do without: mean over replications."
+    )
+    hosts_gap: float | None = column(
+        "1", "Hosts used beyond hosts_bound, over hosts_bound, all replications: 0 is as few as could be."
+    )
+    hosts_gap_low: float | None = column("1", "Lower end of its interval over replications; null where they all agree.")
+    hosts_gap_high: float | None = column(
+        "1", "Upper end of its interval over replications; null where they all agree."
+    )
+    packing_density: float | None = column(
+        "1", "Committed memory of hosts that were not empty, over their U: mean over time, then over replications."
+    )
+    packing_density_low: float | None = column(
+        "1", "Lower end of its interval over replications; null where they all agree."
+    )
+    packing_density_high: float | None = column(
+        "1", "Upper end of its interval over replications; null where they all agree."
+    )
+    empty_hosts: float = column("1", "Share of hosts that were empty: mean over time, then over replications.")
+    empty_hosts_low: float | None = column(
+        "1", "Lower end of its interval over replications; null where they all agree."
+    )
+    empty_hosts_high: float | None = column(
+        "1", "Upper end of its interval over replications; null where they all agree."
+    )
+    stranded: float = column(
+        "1",
+        "Uncommitted memory on hosts without vCPUs for the smallest machine, over U: mean over time and replications.",
+    )
+    stranded_low: float | None = column("1", "Lower end of its interval over replications; null where they all agree.")
+    stranded_high: float | None = column("1", "Upper end of its interval over replications; null where they all agree.")
     requests: int = column("1", "Machines asked for, all replications.")
     boots_started: int = column("1", "Builds begun, all replications.")
     domain_days: float = column("day", "Domain time after the warm-up, all replications.")

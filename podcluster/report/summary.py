@@ -48,6 +48,8 @@ def summary(folder: Path, console: Console | None = None) -> None:
             console.print(crowd_table(cells, axes_of(origin), names_of(cells_of(folder))))
         else:
             console.print(sweep_table(cells, axes_of(origin)))
+            if packs(cells, axes_of(origin)):
+                console.print(packing_table(cells, axes_of(origin)))
         if origin["config"]["study"]["baseline"] is not None:
             console.print(pair_table(folder, origin))
     else:
@@ -58,6 +60,8 @@ def summary(folder: Path, console: Console | None = None) -> None:
             console.print(ratio_table(runs))
             console.print(fate_table(runs))
             console.print(host_table(dataset.rows(folder, "hosts"), len(runs)))
+            if packs(cells):
+                console.print(packing_table(cells))
             console.print(rate_table(cells[0]))
     for line in filter(None, [condition(runs[0]), held(origin["config"])]):
         console.print(line, style="italic")
@@ -110,11 +114,8 @@ def host_table(hosts: Sequence[dict[str, Any]], replications: int) -> Table:
 
 def sweep_table(cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> Table:
     """A row for each cell: its axes, what was reached, and the rates with their intervals."""
-    # The last part of a key is enough where no other axis ends the same.
-    ends = [axis.rpartition(".")[2] for axis in axes]
-    heads = [end if ends.count(end) == 1 else axis for axis, end in zip(axes, ends, strict=True)]
     most = f"at most ({cells[0]['confidence']:.0%})"
-    table = new_table("", *(heads or ["cell"]), "static", "crash/boot", most, "refused", "swap share", "boots")
+    table = new_table("", *(heads_of(axes) or ["cell"]), "static", "crash/boot", most, "refused", "swap share", "boots")
     for cell in cells:
         table.add_row(
             *(f"{cell[axis]}" for axis in (axes or ["cell"])),
@@ -124,6 +125,37 @@ def sweep_table(cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> Table:
             with_interval(cell, "start_refused"),
             with_interval(cell, "swap_share"),
             f"{cell['boots_started']:,}",
+        )
+    return table
+
+
+def heads_of(axes: Sequence[str]) -> list[str]:
+    """What axes are called above a column: the last part of a key is enough where no other axis ends the same."""
+    ends = [axis.rpartition(".")[2] for axis in axes]
+    return [end if ends.count(end) == 1 else axis for axis, end in zip(axes, ends, strict=True)]
+
+
+def packs(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> bool:
+    """Whether it is worth saying how well hosts were packed: several were used, or placement is what is swept."""
+    if any(cell.get("hosts_used") is None for cell in cells):
+        return False  # results of before these columns
+    return any(axis.partition(".")[0] == "placement" for axis in axes) or max(cell["hosts_used"] for cell in cells) > 1
+
+
+def packing_table(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> Table:
+    """How far each cell is from the fewest hosts that its fullest instant could do with."""
+    means = "means over replications" if cells[0]["replications"] > 1 else "one replication"
+    numbers = ("hosts used", "no packing below", "more than that", "density", "empty", "stranded")
+    table = new_table(f"packing, {means}", *heads_of(axes), *numbers)
+    for cell in cells:
+        table.add_row(
+            *(f"{cell[axis]}" for axis in axes),
+            with_interval(cell, "hosts_used", ".3g"),
+            f"{cell['hosts_bound']:.3g}",
+            with_interval(cell, "hosts_gap", ".1%"),
+            with_interval(cell, "packing_density", ".2f"),
+            with_interval(cell, "empty_hosts", ".1%"),
+            with_interval(cell, "stranded", ".1%"),
         )
     return table
 
@@ -144,12 +176,12 @@ def crowd_table(cells: Sequence[dict[str, Any]], axes: Sequence[str], names: Seq
     return table
 
 
-def with_interval(cell: dict[str, Any], name: str) -> str:
+def with_interval(cell: dict[str, Any], name: str, digits: str = ".2g") -> str:
     """A rate with its interval over replications, where there is one."""
     if cell[name] is None:
         return "-"
-    ends = "" if cell[f"{name}_low"] is None else f" ({interval(cell, name)})"
-    return f"{cell[name]:.2g}{ends}"
+    ends = "" if cell[f"{name}_low"] is None else f" ({interval(cell, name, digits)})"
+    return f"{cell[name]:{digits}}{ends}"
 
 
 def rate_table(cell: dict[str, Any]) -> Table:
@@ -174,11 +206,11 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
-def interval(cell: dict[str, Any], name: str) -> str:
+def interval(cell: dict[str, Any], name: str, digits: str = ".2g") -> str:
     """The interval over replications, where there is one."""
     if cell[f"{name}_low"] is None:
         return "-"
-    return f"{cell[f'{name}_low']:.2g} to {cell[f'{name}_high']:.2g}"
+    return f"{cell[f'{name}_low']:{digits}} to {cell[f'{name}_high']:{digits}}"
 
 
 def fate_card(console: Console, domains: Sequence[dict[str, Any]]) -> None:

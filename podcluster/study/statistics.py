@@ -108,6 +108,16 @@ def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, fl
     return mean, mean - half, mean + half
 
 
+def spread(
+    values: Sequence[float], confidence: float, *, most: float = math.inf
+) -> tuple[float, float | None, float | None]:
+    """The same of numbers that lie in [0, most], cut to it; no interval where all are equal, as in [ST-1]."""
+    mean, low, high = mean_interval(values, confidence)
+    if low is None or high is None or min(values) == max(values):
+        return mean, None, None
+    return mean, max(0.0, low), min(most, high)
+
+
 def ratio_se(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[float, float | None]:
     """The ratio of sums and its standard error over replications [ST-1]; None with fewer than two."""
     count = len(numerators)
@@ -166,6 +176,16 @@ def _no_trials(events: int, denominator: float) -> Rate:
     return Rate(events, denominator, None, None, None, None, None, None, None)
 
 
+def _gap(runs: Sequence[RunRow], confidence: float) -> tuple[float | None, float | None, float | None]:
+    """Hosts used beyond the bound, over the bound [ST-1]; None where no domain was ever there."""
+    bounds = [run.hosts_bound for run in runs]
+    beyond = [run.hosts_used_max - run.hosts_bound for run in runs]
+    if not any(bounds):
+        return None, None, None
+    gap, low, high = ratio_interval(beyond, bounds, confidence)
+    return (gap, None, None) if low == high else (gap, low, high)
+
+
 def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
     """The `cells` row of one cell from its replications, in their order."""
     if not runs:
@@ -185,6 +205,14 @@ def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
     daily = rate_over_time([run.crashes for run in runs], days, confidence)
     refusal = proportion(refused, asked, confidence)
     static, static_low, static_high = mean_interval([run.placed_ratio for run in runs], confidence)
+    used, used_low, used_high = spread([run.hosts_used_max for run in runs], confidence)
+    gap, gap_low, gap_high = _gap(runs, confidence)
+    density, density_low, density_high = None, None, None
+    dense = [run.packing_density_mean for run in runs if run.packing_density_mean is not None]
+    if dense:
+        density, density_low, density_high = spread(dense, confidence, most=1.0)
+    empty, empty_low, empty_high = spread([run.empty_hosts_mean for run in runs], confidence, most=1.0)
+    stranded, stranded_low, stranded_high = spread([run.stranded_mean for run in runs], confidence, most=1.0)
     swap, swap_low, swap_high = 0.0, None, None
     swap_s = [run.swap_ns / NS_PER_S for run in runs]
     if any(swap_s):
@@ -197,6 +225,22 @@ def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
         conditional_on=runs[0].conditional_on,
         hosts_mean=mean(lambda run: run.hosts),
         usable_pages_mean=mean(lambda run: run.usable_pages),
+        hosts_used=used,
+        hosts_used_low=used_low,
+        hosts_used_high=used_high,
+        hosts_bound=mean(lambda run: run.hosts_bound),
+        hosts_gap=gap,
+        hosts_gap_low=gap_low,
+        hosts_gap_high=gap_high,
+        packing_density=density,
+        packing_density_low=density_low,
+        packing_density_high=density_high,
+        empty_hosts=empty,
+        empty_hosts_low=empty_low,
+        empty_hosts_high=empty_high,
+        stranded=stranded,
+        stranded_low=stranded_low,
+        stranded_high=stranded_high,
         requests=sum(requests),
         boots_started=sum(boots),
         domain_days=math.fsum(days),

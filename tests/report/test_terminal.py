@@ -17,7 +17,7 @@ from podcluster.io.load import load_results
 from podcluster.report import figure, terminal
 from podcluster.report.dataset import columns, provenance, rows
 from podcluster.report.progress import LiveLine, LogLines, clock, make_progress, state
-from podcluster.report.summary import fate_card, signed_size, size, summary
+from podcluster.report.summary import fate_card, packs, signed_size, size, summary
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 from tests.report.conftest import SMALL
 
@@ -63,10 +63,33 @@ def test_a_sweep_is_a_line_for_each_cell(sweep_folder: Path) -> None:
     text = printed(sweep_folder)
     assert "4 cells, 2 replications each" in text
     cells = load_results(sweep_folder)["cells"]
-    lines = [line.split() for line in text.splitlines() if line.strip().startswith(("linux", "windows"))]
+    rates = text.partition("packing")[0]
+    lines = [line.split() for line in rates.splitlines() if line.strip().startswith(("linux", "windows"))]
     assert [words[:3] for words in lines] == [
         [cell["guest"], str(cell["overcommit"]), f"{cell['static_ratio']:.2f}"] for _, cell in cells.iterrows()
     ]
+
+
+def test_a_sweep_over_several_hosts_says_how_far_from_the_best_packing_it_is(sweep_folder: Path) -> None:
+    """Hosts used and the bound from the runs, the gap between them; the second line of each cell."""
+    text = printed(sweep_folder).partition("packing, means over replications")[2]
+    found = load_results(sweep_folder)
+    lines = [line.split() for line in text.splitlines() if line.strip().startswith(("linux", "windows"))]
+    assert len(lines) == 4
+    for words, (_, cell) in zip(lines, found["cells"].iterrows(), strict=True):
+        runs = found["runs"][found["runs"]["cell"] == cell["cell"]]
+        used, bound = runs["hosts_used_max"].sum(), runs["hosts_bound"].sum()
+        assert words[2] == f"{used / 2:.3g}"
+        assert f"{used / bound - 1:.1%}" in words
+    assert "more than that" in text and "stranded" in text
+
+
+@pytest.mark.parametrize(
+    ("used", "axes", "told"), [(1.0, (), False), (1.5, (), True), (1.0, ("placement",), True), (None, (), False)]
+)
+def test_packing_is_told_where_there_is_some(used: float | None, axes: tuple[str, ...], told: bool) -> None:
+    """One host has no packing to speak of, unless placement is what is swept; old results have no such column."""
+    assert packs([{"hosts_used": used}], axes) is told
 
 
 def domain(**values: Any) -> dict[str, Any]:

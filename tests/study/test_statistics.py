@@ -183,6 +183,34 @@ def test_cell_adds_replications_up() -> None:
     assert cell.swapped_domains == 6
 
 
+def test_a_cell_says_how_far_it_is_from_the_best_packing() -> None:
+    """Used and bound are means, the gap is of their sums; an interval where replications differ, cut to shares."""
+    packed = ((4, 3, 0.9, 0.0), (5, 4, 0.8, 0.0), (6, 5, 1.0, 0.0))
+    runs = [
+        run_row(hosts_used_max=used, hosts_bound=bound, packing_density_mean=dense, empty_hosts_mean=empty)
+        for used, bound, dense, empty in packed
+    ]
+    cell = cell_row(runs, CONFIDENCE)
+    assert (cell.hosts_used, cell.hosts_bound, cell.hosts_gap) == (5.0, 4.0, 0.25)
+    ends = st.t.interval(CONFIDENCE, 2, loc=5, scale=st.sem([4, 5, 6]))
+    assert (cell.hosts_used_low, cell.hosts_used_high) == pytest.approx(ends)
+    # se^2 = sum (beyond - gap * bound)^2 / (R (R - 1) mean(bound)^2), by hand.
+    half = st.t.ppf(0.975, 2) * math.sqrt((0.25**2 + 0 + 0.25**2) / 6 / 16)
+    assert (cell.hosts_gap_low, cell.hosts_gap_high) == pytest.approx((0.25 - half, 0.25 + half))
+    assert cell.packing_density == pytest.approx(0.9) and cell.packing_density_high == 1.0
+    assert (cell.empty_hosts, cell.empty_hosts_low, cell.empty_hosts_high) == (0.0, None, None)
+
+
+def test_a_cell_in_which_no_host_was_used_has_no_gap_and_no_density() -> None:
+    """Nothing over nothing; one replication with domains is enough to have both, and a bound met is a gap of 0."""
+    empty = run_row(packing_density_mean=None, empty_hosts_mean=1.0)
+    cell = cell_row([empty, empty], CONFIDENCE)
+    assert (cell.hosts_used, cell.hosts_gap, cell.packing_density, cell.empty_hosts) == (0.0, None, None, 1.0)
+    met = run_row(hosts_used_max=2, hosts_bound=2, packing_density_mean=0.5)
+    cell = cell_row([empty, met], CONFIDENCE)
+    assert (cell.hosts_gap, cell.hosts_gap_low, cell.packing_density) == (0.0, None, 0.5)
+
+
 def test_cell_of_an_empty_cluster_is_a_row_too() -> None:
     """All requests rejected: no boots, no crash rate, every start refused."""
     cell = cell_row([run_row(requests=4, fate_rejected=4, domain_s=0.0)] * 2, CONFIDENCE)
