@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from podcluster.io import load
 from podcluster.report import dataset, evacuated, field_crashes, hazards, phase, starts, swapping
 from podcluster.report.paired import Pooled, paired_figure, pooled, that_happened
+from podcluster.report.style import time_scale
 from podcluster.units import PAGES_PER_GIB
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run_figure(folder: Path, origin: dict[str, Any]) -> Figure:
     runs = dataset.rows(folder, "runs")
     first = runs[0]
     config = origin["config"]
-    conditions = [condition(first), held(config), f"seed {origin['seed']}"]
+    conditions = [condition(first), held(config), not_counted([first["warmup_ns"]]), f"seed {origin['seed']}"]
     if len(runs) > 1:
         conditions.append(f"replication 1 of {len(runs)}")
     return memory_over_time(
@@ -66,6 +67,7 @@ def run_figure(folder: Path, origin: dict[str, Any]) -> Figure:
         dataset.columns(folder, "domains"),
         usable_pages=first["usable_pages"],
         duration_ns=first["duration_ns"],
+        warmup_ns=first["warmup_ns"],
         title=heading(config, runs[:1]),
         note="; ".join(filter(None, conditions)),
     )
@@ -127,7 +129,8 @@ def sweep_note(folder: Path, origin: dict[str, Any]) -> str:
     """The conditions under which all cells were computed."""
     cells = dataset.columns(folder, "cells")
     first = {name: cells[name][0] for name in ("resample", "conditional_on")}
-    return "; ".join(filter(None, [condition(first), held(origin["config"])]))
+    warmup_ns = dataset.columns(folder, "runs")["warmup_ns"]
+    return "; ".join(filter(None, [condition(first), held(origin["config"]), not_counted(warmup_ns)]))
 
 
 def axes_of(origin: dict[str, Any]) -> list[str]:
@@ -163,6 +166,18 @@ def held(config: dict[str, Any]) -> str:
     """How long memory stays held after its last use (G3): every figure says so."""
     hold_s = config["workload"]["hold_s"]
     return "memory held since boot" if hold_s < 0 else f"memory held {hold_s:,} s after its last use"
+
+
+def not_counted(warmup_ns: Iterable[int]) -> str:
+    """How much of each run is warm-up; empty where none is."""
+    found_ns = sorted({int(one) for one in warmup_ns})
+    ends = [_time(one) for one in dict.fromkeys((found_ns[0], found_ns[-1]))]
+    return f"first {' to '.join(ends)} not counted" if found_ns[-1] else ""
+
+
+def _time(ns: int) -> str:
+    scale = time_scale(ns)
+    return f"{ns / scale.divisor:g} {scale.unit}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -72,8 +72,12 @@ def memory_over_time(
     title: str,
     note: str = "",
     replication: int = 0,
+    warmup_ns: int = 0,
 ) -> Figure:
-    """Promised, owned and demanded memory of the whole cluster over time, against its capacity, with every death."""
+    """Promised, owned and demanded memory of the whole cluster over time, against its capacity, with every death.
+
+    The warm-up is drawn on grey: it is shown, and no rate of the run counts it.
+    """
     keep = (column(samples, "host_id") == -1) & (column(samples, "replication") == replication)
     if not keep.any():
         raise ConfigError("a figure over time needs samples, got none: run with study.telemetry_s above 0, such as 300")
@@ -91,6 +95,9 @@ def memory_over_time(
     figure = new_figure(8.6, 5.0 if dead.any() else 4.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1]) if dead.any() else (figure.subplots(), None)
     dress(axes)
+    for part in (axes, below) if warmup_ns else ():
+        if part is not None:
+            part.axvspan(0, warmup_ns / clock.divisor, color=GREY, alpha=0.12, linewidth=0)
     axes.fill_between(times, series["owned"] / memory.divisor, color=BLUE, alpha=0.18, linewidth=0)
     labels = []
     for name, colour, meaning in LINES:

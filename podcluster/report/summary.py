@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from podcluster.records.fates import FATES
 from podcluster.report import dataset, field_crashes
-from podcluster.report.figure import NAME, axes_of, condition, heading, held
+from podcluster.report.figure import NAME, axes_of, condition, heading, held, not_counted
 from podcluster.report.paired import cells_of, names_of, pair_table
 from podcluster.report.style import new_table
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
@@ -63,7 +63,8 @@ def summary(folder: Path, console: Console | None = None) -> None:
             if packs(cells):
                 console.print(packing_table(cells))
             console.print(rate_table(cells[0]))
-    for line in filter(None, [condition(runs[0]), held(origin["config"])]):
+    warmup = not_counted(run["warmup_ns"] for run in runs)
+    for line in filter(None, [condition(runs[0]), held(origin["config"]), warmup]):
         console.print(line, style="italic")
     console.print(f"results  {folder / 'results'}", soft_wrap=True)
     if (folder / f"{NAME}.png").is_file():

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from podcluster.errors import ConfigError
+from podcluster.report.figure import not_counted
 from podcluster.report.over_ratio import colour_of, marker_of, overcommit_figure, series_of
 from podcluster.report.over_time import memory_over_time
 from podcluster.report.style import memory_scale, save, time_scale
@@ -47,6 +48,30 @@ def test_a_run_shows_memory_over_time_against_capacity() -> None:
     assert axes.get_legend() is None
     for word in ("promised", "owned", "demanded", "capacity", "conditional on this trace"):
         assert word in texts(figure)
+
+
+@pytest.mark.parametrize(
+    ("warmups_s", "said"),
+    [
+        ([0, 0], ""), ([21600] * 3, "first 6 h not counted"), ([9000], "first 2.5 h not counted"),
+        ([300], "first 5 min not counted"), ([90], "first 90 s not counted"),
+        ([7200, 0], "first 0 s to 2 h not counted"),
+    ],
+)  # fmt: skip
+def test_a_warm_up_is_stated(warmups_s: list[int], said: str) -> None:
+    """In the unit that an axis of that length would have; nothing where there is none."""
+    assert not_counted(warmup_s * NS_PER_S for warmup_s in warmups_s) == said
+
+
+def test_the_warm_up_of_a_run_is_drawn_on_grey() -> None:
+    """Six hours of the day, behind the curves and behind the deaths."""
+    figure = memory_over_time(
+        samples(), domains({"pod_oom": 2}), usable_pages=1000 * PAGES_PER_GIB, duration_ns=24 * HOUR_NS, title="a day",
+        warmup_ns=6 * HOUR_NS,
+    )  # fmt: skip
+    for axes in figure.axes:
+        (grey,) = axes.patches
+        assert grey.get_window_extent().width == pytest.approx(axes.get_window_extent().width / 4)
 
 
 def test_every_death_is_marked_and_counted() -> None:

@@ -174,6 +174,21 @@ def test_a_study_is_presented_whole(
     assert capsys.readouterr().out == first
 
 
+@pytest.mark.parametrize("overcommits", [(1.5,), (1.0, 2.0)])
+def test_what_is_not_counted_is_said_wherever_numbers_are(
+    overcommits: tuple[float, ...], fake_hosts: None, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Under the summary and under the figure, of a run and of a sweep."""
+    asked = (*SMALL, "study.warmup_s=600")
+    cells = [
+        Cell(config=make_config(*asked, f"overcommit={one}"), axes={"overcommit": one} if overcommits[1:] else {})
+        for one in overcommits
+    ]
+    terminal.present(cells, out_dir=tmp_path, command="podcluster")
+    assert "first 10 min not counted" in printed(tmp_path)
+    assert b"first 10 min not counted" in (tmp_path / "figure.svg").read_bytes()
+
+
 def test_no_samples_means_no_figure_and_a_word_why(
     fake_hosts: None, make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
