@@ -10,7 +10,8 @@ Age         0: there is one scheduler, which knows the last reports and all that
 Units       ns; pages.
 Symbols     U usable_pages
 Down        A host that is closed is given no domains. Room is kept on a host for a domain that is on its way to it
-            (`expect`), whatever the host reports, until it has landed or does not come.
+            (`expect`), whatever the host reports, until it has landed or does not come; unless the host builds one
+            again that had crashed, and then has too little: it decides when it is asked.
 Invariants  [EP-2] committed + need <= U in the book, whatever was seen.
             [PLACE-8] strict groups are kept by all that is booked by fresh views: starts, restarts, and moves.
             [EP-6] what is seen at the beginning of an epoch does not depend on how the epochs before it were merged:
@@ -100,6 +101,7 @@ class Scheduler:
         self._where: dict[int, tuple[MachineRequest, int, Ask]] = {}
         self._expected: dict[int, Placed] = {}  # by domain_id: on their way to that host, which knows nothing of it
         self._kept: set[int] = set()  # of these, those whose host has been told: its views have them
+        self._crowded: set[int] = set()  # of the others, those for whom their host has no memory as it is now
         self._doubtful: set[int] = set()  # hosts whose next view counts, however it compares with the last
         self._closed: set[int] = set()
         self._step = _Step(0)
@@ -201,13 +203,15 @@ class Scheduler:
 
     def keeps(self, domain_id: int) -> None:
         """The host that a domain is expected on is being told, and keeps room for it itself from the next report on."""
+        self._crowded.discard(domain_id)
         self._kept.add(domain_id)
 
     def give_up(self, domain_id: int) -> None:
         """A domain that was expected does not come."""
         host_id, ask = self._expected.pop(domain_id)
-        if domain_id in self._kept:
+        if domain_id in self._kept or domain_id in self._crowded:
             self._kept.discard(domain_id)
+            self._crowded.discard(domain_id)
             self._doubtful.add(host_id)
             self._book.strike(host_id, ask)
         else:
@@ -246,13 +250,23 @@ class Scheduler:
                 self._reported[report.host_id] = view
                 step.views.append(view)
         _learn(step, self._book, self._groups)
-        for domain_id, (host_id, ask) in self._expected.items():
-            if domain_id not in self._kept:  # the views do not have it; what else is booked stays
-                self._book.place(host_id, ask)
-                self._book.strike(host_id, ask)
+        for domain_id in self._expected:
+            if domain_id not in self._kept:
+                self._book_again(domain_id)
         if self._age_ns:
             self._unseen.append(step)
         self._step = _Step(now_ns)
+
+    def _book_again(self, domain_id: int) -> None:
+        """Keep room for a domain of which the host's view does not know; what else of it is booked stays."""
+        host_id, ask = self._expected[domain_id]
+        if self._book.free_pages(host_id) < ask.need_pages:
+            # One that had crashed is built again and has its memory back. When the host is asked it refuses.
+            self._crowded.add(domain_id)
+            return
+        self._crowded.discard(domain_id)
+        self._book.place(host_id, ask)
+        self._book.strike(host_id, ask)
 
     def audit(self) -> None:
         """Check the indexes, once at the end of a run."""

@@ -311,3 +311,33 @@ def test_what_leaves_together_is_kept_together() -> None:
     # One host of two from 305 s to the end beside the first seconds of both.
     assert empty["best_fit"] == pytest.approx((1 + 2) / 2 / HOUR_S)
     assert empty["lifetime_aware"] == pytest.approx((1 + 2 + HOUR_S - 305) / 2 / HOUR_S)
+
+
+def test_a_crashed_domain_that_is_built_again_takes_the_room_of_one_on_its_way() -> None:
+    """Room is kept for two; then the host has 8,000 of its 10,000 pages taken again, so that it has none for the larger
+    until it has less: nothing is booked beyond U [EP-2], and whoever comes or does not, nothing of it is left booked.
+    """
+    workload = Workload((machine(1, 0.0, pages=3000), machine(2, 0.0, pages=1500)))
+    plan = small_plan(workload, hosts=2)
+    scheduler = Scheduler(plan, make_policy(plan.placement, 7))
+
+    def booked(taken_pages: int, at_s: int) -> int:
+        """What is booked on host 1 once it has reported this much."""
+        views = [HostView(host_id, USABLE, taken_pages * host_id, 0, USABLE, 0, at_s * NS_PER_S) for host_id in (0, 1)]
+        scheduler.report(at_s * NS_PER_S, [HostReport(view.host_id, view.at_ns, view) for view in views])
+        return scheduler.open_views()[1].committed_pages
+
+    assert booked(4000, 10) == 4000
+    for request in workload.requests:
+        assert scheduler.expect(1, request)
+    assert booked(4000, 20) == 8500
+    assert booked(8000, 30) == 9500
+    assert [scheduler.expected_on(domain_id) for domain_id in (1, 2)] == [1, 1]
+    assert booked(4000, 40) == 8500
+    assert booked(8000, 50) == 9500
+    scheduler.give_up(1)
+    assert booked(8000, 60) == 9500
+    scheduler.give_up(2)
+    assert booked(8000, 70) == 8000
+    assert scheduler.open_views()[1].vcpus == 0
+    scheduler.audit()
