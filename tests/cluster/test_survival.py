@@ -10,27 +10,29 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from podcluster import rng
-from podcluster.cluster import plan as plan_module
-from podcluster.cluster.plan import Plan, make_plan
+from podcluster.cluster import pool as pool_module
+from podcluster.cluster import ray_pool
+from podcluster.cluster.exchange import Exchange, Transport
 from podcluster.cluster.processes import descendants
 from podcluster.cluster.progress import Silent
 from podcluster.config import Cell, Config
 from podcluster.io.digest import digest
-from podcluster.records.machines import Workload
 from podcluster.study.runner import run_study
-from tests.cluster.busy import BUSY, check_that_it_is_busy
+from tests.cluster.any_order import AnyOrder, AnyOrderServer, SortedShard
+from tests.cluster.busy import BUSY, HOSTS, check_that_it_is_busy
 from tests.processes import actors
 
 MakeConfig = Callable[..., Config]
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLS = 20
+STEPS = 60  # a busy run has more
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +46,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return digest(folder)
 
 
-def shuffled(config: Config, workload: Workload, seed: int) -> Plan:
-    """The plan with its hosts in another order."""
-    plan = make_plan(config, workload, seed)
-    order = rng.stream(5, "test", "order").permutation(len(plan.specs))
-    assert list(order) != sorted(order)
-    return replace(plan, specs=tuple(plan.specs[at] for at in order))
+def exchanges(carried: list[AnyOrder], transport: Transport, *given: Any, **more: Any) -> Exchange:
+    """What a run is given in place of its exchange: one whose replies come in any order."""
+    carried.append(AnyOrder(transport))
+    return Exchange(carried[-1], *given, **more)
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    "where",
-    [
-        ("engine=inline",),
-        ("engine=ray", "engine.actors=1"),
-        ("engine=ray", "engine.actors=2"),
-        ("engine=ray", "engine.hosts_per_actor=1"),
-    ],
-    ids=lambda where: where[-1],
+    ("where", "actors"),
+    [("engine.actors=1", 1), ("engine.actors=2", 2), ("engine.actors=4", 4), ("engine.hosts_per_actor=1", HOSTS)],
 )
 def test_wherever_hosts_live_and_in_whatever_order(
     make_config: MakeConfig,
@@ -70,13 +64,45 @@ def test_wherever_hosts_live_and_in_whatever_order(
     undisturbed: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    where: tuple[str, ...],
+    where: str,
+    actors: int,
 ) -> None:
-    """[CL-1] [CK-1] this process, one actor, two and four, hosts shuffled, and checkpoints as often as can be."""
-    monkeypatch.setattr(plan_module, "make_plan", shuffled)
-    run_study([Cell(config=make_config(*BUSY, *where, "engine.checkpoint_s=0.01"))], out_dir=tmp_path)
+    """[CL-1] [CK-1] [CL-3] one actor, two, four and one for each host; an actor steps its hosts in an order drawn for
+    each step, and replies come in any; checkpoints as often as can be; one message and one reply for each actor and
+    step.
+    """
+    carried: list[AnyOrder] = []
+    monkeypatch.setattr(ray_pool, "ShardServer", AnyOrderServer)
+    monkeypatch.setattr(ray_pool, "Exchange", partial(exchanges, carried))
+    run_study([Cell(config=make_config(*BUSY, "engine=ray", where, "engine.checkpoint_s=0.01"))], out_dir=tmp_path)
     assert digest(tmp_path) == undisturbed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "results"]
+    (here,) = carried
+    assert {shard for _, shard, _ in here.sent} == set(range(actors))
+    if actors < HOSTS:
+        assert sum(walk != sorted(walk) for walk in here.walked) > STEPS / 2, "hosts were walked in order"
+    if actors > 1:
+        assert any(replies != sorted(replies) for replies in here.replied), "replies came in order"
+    steps = max(epoch for _, _, epoch in here.sent)
+    assert steps > STEPS
+    for shard in range(actors):
+        assert [here.sent["advance", shard, step] for step in range(1, steps + 1)] == [1] * steps
+    assert {method for method, _, step in here.sent if step} == {"advance", "pack"}
+    assert not here.told, "where hosts fail nobody is told of what comes next"
+
+
+@pytest.mark.slow
+def test_in_one_process_in_whatever_order(
+    make_config: MakeConfig, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[CL-1] [CK-1] hosts stepped in an order drawn for each step, and checkpoints as often as can be."""
+    orders: list[list[int]] = []
+    monkeypatch.setattr(SortedShard, "orders", orders)
+    monkeypatch.setattr(pool_module, "HostShard", SortedShard)
+    run_study([Cell(config=make_config(*BUSY, "engine=inline", "engine.checkpoint_s=0.01"))], out_dir=tmp_path)
+    assert digest(tmp_path) == undisturbed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "results"]
+    assert sum(order != sorted(order) for order in orders) > STEPS / 2, "hosts were walked in order"
 
 
 class Killer(Silent):
