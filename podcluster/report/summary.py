@@ -2,7 +2,7 @@
 same.
 
 What        `summary` prints a run (ratios, fates, worst hosts), one guest (its fate, margin, and the line that Xen
-            logs) or a sweep (a row for each cell).
+            logs, or what the toolstack said instead of building it) or a sweep (a row for each cell).
 Units       Ratios and rates as plain numbers; sizes in MiB, or GiB from 4 GiB on; times in seconds.
 """
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 WORST_HOSTS: Final = 3
 MOST_CELLS: Final = 60
 WIDTH: Final = 160
+REFUSED: Final = {"build_failed": "build_failed", "reject": "rejected"}
+"""Events that say why there was no boot, and the fates that come of them."""
 DEAD: Final = ("pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation", "host_failed")
 
 
@@ -55,7 +57,7 @@ def summary(folder: Path, console: Console | None = None) -> None:
     else:
         console.print(heading(origin["config"], runs), style="bold")
         if origin["config"]["workload"]["family"] == "one":
-            fate_card(console, dataset.rows(folder, "domains"))
+            fate_card(console, dataset.rows(folder, "domains"), dataset.rows(folder, "events"))
         else:
             console.print(ratio_table(runs))
             console.print(fate_table(runs))
@@ -214,8 +216,9 @@ def interval(cell: dict[str, Any], name: str, digits: str = ".2g") -> str:
     return f"{cell[f'{name}_low']:{digits}} to {cell[f'{name}_high']:{digits}}"
 
 
-def fate_card(console: Console, domains: Sequence[dict[str, Any]]) -> None:
-    """What became of one guest, and how near it was to the other end."""
+def fate_card(console: Console, domains: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]] = ()) -> None:
+    """What became of one guest, and how near it was to the other end; of one that was refused, in whose words."""
+    refusals = {_boot(event): event["text"] for event in events if event["kind"] in REFUSED}
     for row in domains:
         died = row["fate"] in DEAD
         fate = row["fate"] + (f" ({row['cause']})" if row["cause"] else "")
@@ -223,6 +226,8 @@ def fate_card(console: Console, domains: Sequence[dict[str, Any]]) -> None:
             f"fate     {fate} at {row['end_ns'] / NS_PER_S:,.1f} s", style="bold red" if died else "bold green"
         )
         if row["boot_start_ns"] is None or row["fate"] == "build_failed":
+            if row["fate"] in REFUSED.values() and _boot(row) in refusals:
+                console.print(f"because  {refusals[_boot(row)]}", soft_wrap=True, markup=False)
             continue
         owns = f"owns {size(row['tot_pages'])} of {size(row['maxmem_pages'])} promised"
         held_data = f"data in {size(row['nonzero_pages_peak'])} at its peak"
@@ -234,6 +239,11 @@ def fate_card(console: Console, domains: Sequence[dict[str, Any]]) -> None:
         reclaimed = f"{row['reclaimed_4k']:,} and {row['reclaimed_2m']:,} taken back, {row['sweeps']:,} sweeps"
         console.print(f"work     {populated}, {reclaimed}")
         console.print(f"Xen logs {row['oom_line'] or 'nothing'}", soft_wrap=True, markup=False)
+
+
+def _boot(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Which boot a row or an event is of."""
+    return tuple(row[name] for name in ("cell", "replication", "domain_id", "attempt"))
 
 
 def since(row: dict[str, Any], name: str) -> float:

@@ -95,6 +95,10 @@ def test_packing_is_told_where_there_is_some(used: float | None, axes: tuple[str
 def domain(**values: Any) -> dict[str, Any]:
     """A guest of 256 of 512 MiB that lives, but for `values`."""
     row = {
+        "cell": "c",
+        "replication": 0,
+        "domain_id": 0,
+        "attempt": 1,
         "fate": "running",
         "cause": "",
         "end_ns": 900 * NS_PER_S,
@@ -117,10 +121,12 @@ def domain(**values: Any) -> dict[str, Any]:
     return row | values
 
 
-def card(**values: Any) -> str:
-    """The fate card as text."""
+def card(*events: tuple[str, str], attempt: int = 1, **values: Any) -> str:
+    """The fate card as text, the guest's first boot having these events: kind, text."""
     console = Console(file=io.StringIO(), width=160, highlight=False)
-    fate_card(console, [domain(**values)])
+    which = {"cell": "c", "replication": 0, "domain_id": 0, "attempt": 1}
+    told = [{**which, "kind": kind, "text": text} for kind, text in events]
+    fate_card(console, [domain(attempt=attempt, **values)], told)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -148,6 +154,18 @@ def test_a_guest_that_was_never_built_has_no_margin() -> None:
         "fate     build_failed (claim_failed) at 900.0 s"
     ]
     assert len(card(fate="rejected", cause="no_host", boot_start_ns=None).splitlines()) == 1
+
+
+def test_a_guest_that_was_refused_shows_in_whose_words() -> None:
+    """E10, E13: the toolstack's text of this boot, brackets and all, on one line however long; not that of another."""
+    text = "IOMMU required for device passthrough but not supported together with PoD [" + "x" * 200 + "]"
+    events = ("place", "one: 256 of 512 MiB"), ("build_failed", text)
+    found = card(*events, fate="build_failed", cause="refused").splitlines()
+    assert found == ["fate     build_failed (refused) at 900.0 s", f"because  {text}"]
+    assert len(card(*events, attempt=2, fate="build_failed", cause="refused").splitlines()) == 1
+    none = "NO_HOSTS_AVAILABLE: needs 512 MiB"
+    found = card(("reject", none), fate="rejected", cause="no_host", boot_start_ns=None).splitlines()
+    assert found[1:] == [f"because  {none}"]
 
 
 @pytest.mark.parametrize(
