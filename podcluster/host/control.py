@@ -266,15 +266,16 @@ class Control:
     def _view(self, at_ns: int, residents: Mapping[int, Resident], owned_of: Mapping[int, int]) -> View:
         domains = [] if self.dom0 is None else [self._dom0_view(self.dom0)]
         for domid, resident in residents.items():
-            books, request, guest = self._books[domid], resident.request, resident.guest
+            books, guest = self._books[domid], resident.guest
+            _, least_pages, most_pages, static_max_pages = resident.dynamic
             can_balloon = resident.can_balloon
             domains.append(
                 DomainView(
                     domid,
-                    request.domain_id,
-                    request.memory_pages,
-                    request.memory_pages if resident.pinned else request.maxmem_pages,
-                    request.maxmem_pages,
+                    resident.request.domain_id,
+                    least_pages,
+                    most_pages,
+                    static_max_pages,
                     books.target_kib,
                     owned_of[domid],
                     books.limit_pages,

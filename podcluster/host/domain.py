@@ -1,7 +1,7 @@
 """A domain as its toolstack builds, changes and destroys it.
 
 What        From the toolstack's numbers (`xl.py`, `xapi.py`) to the guest-physical map (`Layout`), to pages on a
-            machine (`build`); later changes of target and limit (`set_target`, `mem_set`, `mem_max`), devices
+            machine (`build`); later changes of target and limit (`set_target`, `set_max`), devices
             (`attach_device`) and the end (`destroy`). The page mechanism is a `Mechanism`; here is only what a
             toolstack asks of it.
 Units       Pages of 4 KiB; `_kib` where the toolstack counts in KiB.
@@ -40,7 +40,6 @@ from podcluster.units import (
     SUPERPAGE_PAGES,
     kib_to_pages,
     pages_to_kib,
-    pages_to_mib,
 )
 
 Run = tuple[int, int]
@@ -222,24 +221,26 @@ def not_admitted(
     """
     if host.toolstack != "xapi":
         return None
-    text = xapi.refusal(request, host, guest)
+    text = xapi.refusal(xapi.settings_of(request, guest), host)
     if text:
         return BuildFailed("memory_constraint", text)
-    need_pages = need_memory_pages(request, host, guest)
-    if need_pages <= available_pages:
-        return None
-    text = xapi.NOT_ENOUGH.format(pages_to_mib(need_pages), max(0, pages_to_mib(available_pages)))
-    return BuildFailed("host_memory", text)
+    text = xapi.short(need_memory_pages(request, host, guest), available_pages)
+    return BuildFailed("host_memory", text) if text else None
 
 
 def build(
     machine: Mechanism, domid: int, request: MachineRequest, host: HostConfig, guest: GuestConfig
 ) -> Domain | BuildFailed:
-    """Build a domain as libxl does, in its order of events (B2.2, B2.10); no simulated time passes."""
+    """Build a domain as libxl does, in its order of events (B2.2, B2.10); no simulated time passes. XAPI begins only
+    where target and overhead are free (D4.4).
+    """
     numbers = numbers_of(request, host, guest)
     refused = refusal(numbers.pod, guest)
     if refused:
         return BuildFailed("refused", refused)
+    short = xapi.short(numbers.need_pages, machine.free_pages) if host.toolstack == "xapi" else ""
+    if short:
+        return BuildFailed("host_memory", short)
     layout = Layout.of(numbers, host.extra_ram_pages)
     pool = _create(machine, domid, numbers, numbers.max_pages, host)
     if isinstance(pool, BuildFailed):
@@ -301,11 +302,13 @@ def restore(
     machine: Mechanism, domid: int, state: GuestState, host: HostConfig, guest: GuestConfig
 ) -> Domain | BuildFailed:
     """Make a domain for one that comes from another host: the pages it has there and no others, as single pages, and
-    nothing promised (A6.4). The host reserves what it owned, or may own (D4.7).
+    nothing promised (A6.4). Until all of it is here its quota is what the receiver reserves (D4.7), then what it was.
     """
     numbers = numbers_of(state.request, host, guest)
     layout = Layout.of(numbers, host.extra_ram_pages)
-    pool = _create(machine, domid, numbers, max(state.limit_pages, state.tot_pages), host)
+    offset_pages = xapi.LIMIT_OFFSET_MIB * PAGES_PER_MIB
+    reserved_pages = xapi.received(state.tot_pages, state.limit_pages, offset_pages)
+    pool = _create(machine, domid, numbers, reserved_pages + offset_pages, host)
     if isinstance(pool, BuildFailed):
         return pool
     failure = None if _receive(machine, domid, layout, state) else BuildFailed("no_memory", LOW_MEMORY)
@@ -457,6 +460,12 @@ def attach_device(machine: Mechanism, domain: Domain) -> str:
     if entries or cached:
         return f"device not assigned: {entries} populate-on-demand entries and {cached} pages of cache are left"
     return ""
+
+
+def set_max(machine: Mechanism, domain: Domain, maxmem_pages: int) -> str:
+    """Set a running domain's maxmem as its toolstack does; why it does not, or nothing."""
+    # XAPI changes the static range of nobody who runs, whatever the size (D1.4).
+    return xapi.NOT_HALTED if domain.toolstack == "xapi" else mem_max(machine, domain, maxmem_pages)
 
 
 def mem_max(machine: Mechanism, domain: Domain, maxmem_pages: int) -> str:

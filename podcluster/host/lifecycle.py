@@ -19,6 +19,7 @@ from typing import Any
 from podcluster.config import GuestConfig, HostConfig
 from podcluster.errors import InvariantError
 from podcluster.host import domain as toolstack
+from podcluster.host import xapi
 from podcluster.host.agenda import TOOLSTACK, Agenda
 from podcluster.host.attention import Attention
 from podcluster.host.control import Control
@@ -34,7 +35,7 @@ from podcluster.records.fates import Cause, EventKind, Fate
 from podcluster.records.hosts import HostSpec
 from podcluster.records.machines import MachineRequest
 from podcluster.records.migration import GuestState, RoomAnswer
-from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
+from podcluster.units import NS_PER_S, PAGES_PER_MIB, pages_to_mib, s_to_ns
 
 
 class Lifecycle:
@@ -184,6 +185,26 @@ class Lifecycle:
         self._recorder.acted(resident)
         self._audit.acted(resident.domain.domid)
         self._agenda.put_guest(resident)
+
+    def set_range(self, resident: Resident, pages: int) -> str:
+        """Let a domain's dynamic range be this one size, where its toolstack has ranges; why it is not, or nothing. Who
+        starts after that finds the host charged with it (D3.4).
+        """
+        if self._cfg.toolstack != "xapi":
+            return ""
+        settings = xapi.pinned(resident.settings, pages)
+        refused = xapi.refusal(settings, self._cfg)
+        if not refused and pages - resident.domain.numbers.video_pages <= PAGES_PER_MIB:
+            refused = f"memory target {pages_to_mib(pages)} MiB leaves nothing beside video RAM"
+        before = resident.request
+        free_pages = max(0, self._spec.usable_pages - self.committed_pages)
+        refused = refused or xapi.short(pages - before.memory_pages, free_pages)
+        if refused:
+            return refused
+        resident.settings, resident.request = settings, replace(before, memory_pages=pages)
+        self._commit(before, -self._need_pages(before))
+        self._commit(resident.request, self._need_pages(resident.request))
+        return ""
 
     # -- domains of other hosts --------------------------------------------------------------------------------------
 

@@ -10,9 +10,13 @@ Rules       docs/model.md A6.4, D4.7. The target is set to the dynamic minimum, 
             until there is an answer. It stays if there is no room, or if it has more by then. Copying maps every page,
             which populates what was promised: a guest in debt may die of it here, by dom0's access, and one that lives
             does not go: the receiver has no promises, and its quota does not allow so many pages.
-Departs     Copies of one host go one after another over one link; pages that are written meanwhile are not sent again.
-            What dom0 has mapped may be reclaimed at once, where Xen cannot take a page as long as it is mapped: fewer
-            die of a copy here. Only a guest that is up moves; others stay.
+Departs     The receiver is asked for room for what the domain has, where XAPI asks for the sender's limit (D4.7), and
+            its controller makes it as for a start: of that much at least, where squeezed would be asked for exactly
+            that (D4.1). The wait is for any driver to be at rest. XAPI looks at `control/balloon-active` (D4.7), which
+            Linux' driver never writes (C2.6): it would let such a guest go at once with what it has, which is what
+            `migration.wait_s=0` does here. Copies of one host go one after another over one link; pages that are
+            written meanwhile are not sent again. What dom0 has mapped may be reclaimed at once, where Xen cannot take a
+            page as long as it is mapped: fewer die of a copy here. Only a guest that is up moves; others stay.
 """
 
 from __future__ import annotations
@@ -31,7 +35,6 @@ from podcluster.host.recorder import Recorder
 from podcluster.host.resident import Resident, Residents
 from podcluster.host.streams import NEVER
 from podcluster.host.targets import Targets
-from podcluster.records.commands import SetTarget
 from podcluster.records.migration import GuestState, MigrateGo, MigrateOut, MigrateStay, RoomWanted
 from podcluster.units import NS_PER_S, pages_to_mib
 
@@ -102,11 +105,11 @@ class Migrations:
             self._event(at_ns, resident, "it is not up yet, or about to leave")
             self._stayed.append(command.domain_id)
             return
-        least_pages = resident.request.memory_pages
-        if resident.domain.target_pages > least_pages:
-            self._targets.set_target(resident, SetTarget(at_ns, command.domain_id, least_pages))
         self._leaving.add(domid)
-        resident.pinned = True
+        resident.leaving = True
+        most_pages = resident.dynamic.dynamic_max
+        if resident.domain.target_pages > most_pages:
+            self._targets.mem_set(at_ns, resident, most_pages)
         self._later(at_ns, Leaving(resident, command, self._wait))
 
     def go(self, command: MigrateGo) -> None:
@@ -140,7 +143,7 @@ class Migrations:
         self._stayed.append(leaving.command.domain_id)
 
     def _let_be(self, leaving: Leaving) -> None:
-        leaving.resident.pinned = False
+        leaving.resident.leaving = False
         self._leaving.discard(leaving.resident.domain.domid)
 
     def _later(self, at_ns: int, leaving: Leaving) -> None:

@@ -178,6 +178,7 @@ class HostModel:
             attention=self._attention,
             control=self._control,
             starts=starts,
+            set_range=self._lifecycle.set_range,
         )
         self._migrations = Migrations(
             self._residents,

@@ -22,6 +22,7 @@ from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.own import Visits
 from podcluster.host.resident import Resident
+from podcluster.host.xapi import settings_of
 from podcluster.records.fates import EventKind
 from podcluster.records.machines import MachineRequest
 from podcluster.records.migration import GuestState
@@ -121,9 +122,8 @@ def _assemble(
     if host.dom0_touch_per_s:
         rng = stream(seed, "domain", domain_id, attempt, "visits")
         guest.add_stream(Visits(memory, rng, host.dom0_touch_per_s, at_ns, guest.die_by_other))
-    return Resident(
-        request, built, memory, guest, make_balloon(cfg, built, guest, fault), cfg.balloon.driver == "linux"
-    )
+    balloon = make_balloon(cfg, built, guest, fault)
+    return Resident(request, built, memory, guest, balloon, cfg.balloon.driver == "linux", settings_of(request, cfg))
 
 
 def _lock(machine: Mechanism, host: HostConfig, cfg: GuestConfig, domid: int) -> Lock:

@@ -14,6 +14,7 @@ from podcluster.host.domain import Domain
 from podcluster.host.guest import Guest
 from podcluster.host.guest_memory import GuestMemory
 from podcluster.host.streams import NEVER
+from podcluster.host.xapi import Constraints, sent
 from podcluster.records.machines import MachineRequest
 
 
@@ -27,17 +28,23 @@ class Resident:
     guest: Guest
     balloon: Balloon | None
     linux: bool  # whose balloon driver it has
+    settings: Constraints  # of its memory [pages]; `dynamic` is what holds now
     queued: int = 0  # stamp of its entry in the queue; older entries are void
     due_ns: int = 0  # when it acts next, as of then;
     takes_ns: int = 0  # before when it certainly takes nothing from the host's heap;
     unseen_ns: int = 0  # before when it leaves the heap alone, and shows nothing new to who looks at what domains own
     moved: bool = False  # a controller has changed its target
     moved_pages: int = 0  # up or down, since then
-    pinned: bool = False  # its dynamic range is its minimum alone: it is about to migrate (D4.7)
+    leaving: bool = False  # it is about to migrate
     _stays: bool = field(init=False)  # its guest is not going to leave, and takes nothing from its balloon by itself
 
     def __post_init__(self) -> None:
         self._stays = not self.guest.leaves_by_itself and not self.guest.helps_itself
+
+    @property
+    def dynamic(self) -> Constraints:
+        """Its settings, with the range in which a controller may move its target (D4.7)."""
+        return sent(self.settings) if self.leaving else self.settings
 
     @property
     def can_balloon(self) -> bool:

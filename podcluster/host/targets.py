@@ -1,13 +1,18 @@
 """How much a domain is to have: its target and its quota, whoever sets them.
 
-What        `Targets`: `xl mem-set` and `xl mem-max`, what follows a target that a controller wrote, the limit that a
-            balloon runs into, and a device that has to wait until the debt is paid.
+What        `Targets`: `xl mem-set` and `xl mem-max`, or the same with XAPI; what follows a target that a controller
+            wrote; the limit that a balloon runs into; a device that has to wait until the debt is paid.
 Units       Pages of 4 KiB; ns of simulated time.
-Departs     A device that was attached is forgotten when its domain ends: one built again has none.
+Rules       With XAPI an operator's target is a dynamic range of that one size, which must be in order with the static
+            one (D1.1, E15), and may be more than before only as far as the host bears all its domains at dynamic_min
+            (D1.6, E13); the static range is that of the start (D1.4).
+Departs     A device that was attached is forgotten when its domain ends: one built again has none. A domain that is
+            started again elsewhere, its host having failed, has the range that it was first asked for with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from podcluster.host import domain as toolstack
@@ -41,8 +46,11 @@ class Targets:
         attention: Attention,
         control: Control | None,
         starts: Starts | None,
+        set_range: Callable[[Resident, int], str],
     ) -> None:
-        """`starts`: where the first toolstack asks dom0 before it raises a target."""
+        """`starts`: where the first toolstack asks dom0 before it raises a target. `set_range` lets a domain have this
+        much and no more, where its toolstack has ranges: why it does not, or nothing.
+        """
         self._machine = machine
         self._residents = residents
         self._agenda = agenda
@@ -50,29 +58,35 @@ class Targets:
         self._audit = audit
         self._attention = attention
         self._control = control
+        self._set_range = set_range
         # The toolstack of that time called balloon.free() before it told Xen; xl does not.
         self._starts = starts if era == RFC2009 else None
         self._over_limit: dict[int, int] = {}  # domid -> limit that its balloon has run into
 
     def set_target(self, resident: Resident, command: SetTarget) -> None:
         """An operator sets a target."""
+        refused = self._set_range(resident, command.target_pages)
+        if refused:
+            self._recorder.event(command.at_ns, resident.request, resident.domain.domid, "set_target", refused)
+            return
         raised_pages = command.target_pages - resident.domain.target_pages
         if self._starts is not None and raised_pages > 0:
             then = partial(self._set_if_free, resident, command.target_pages)
             self._starts.ask(command.at_ns, Turn(command.domain_id, None, raised_pages, then))
         else:
-            self._mem_set(command.at_ns, resident, command.target_pages)
+            self.mem_set(command.at_ns, resident, command.target_pages)
 
     def _set_if_free(self, resident: Resident, target_pages: int, at_ns: int, free: bool) -> None:
         """What came of a raise that waited for dom0; its domain may be gone by now."""
         if resident.domain.domid not in self._residents.running:
             return
         if free:
-            self._mem_set(at_ns, resident, target_pages)
+            self.mem_set(at_ns, resident, target_pages)
         else:
             self._recorder.event(at_ns, resident.request, resident.domain.domid, "set_target", NOT_FREED)
 
-    def _mem_set(self, at_ns: int, resident: Resident, target_pages: int) -> None:
+    def mem_set(self, at_ns: int, resident: Resident, target_pages: int) -> None:
+        """A toolstack sets a target."""
         domain, before = resident.domain, resident.domain.target_pages
         failure = toolstack.set_target(self._machine, domain, target_pages)
         text = failure or f"{pages_to_mib(before)} to {pages_to_mib(target_pages)} MiB"
@@ -99,7 +113,7 @@ class Targets:
 
     def set_max(self, resident: Resident, command: SetMaxMem) -> None:
         """An operator sets a quota."""
-        text = toolstack.mem_max(self._machine, resident.domain, command.maxmem_pages)
+        text = toolstack.set_max(self._machine, resident.domain, command.maxmem_pages)
         text = text or f"{pages_to_mib(command.maxmem_pages)} MiB"
         self._recorder.event(command.at_ns, resident.request, resident.domain.domid, "set_max", text)
         self._recorder.acted(resident)

@@ -1,40 +1,41 @@
 """What XAPI and xenopsd compute: memory settings, overheads, host capacity, admission, starts and migrations.
 
-What        Pure functions on numbers, as XenServer and XCP-ng have them: `violation` (validation), `overhead_mib`,
-            `Capacity` (admission), `initial_target`, `Numbers` of a domain that xenopsd builds (`numbers`), `sent` and
-            `received_mib` (migration). squeezed, which moves targets, is a controller.
-Units       MiB where XAPI counts in MiB (`_mib`); functions without a unit in their name take any one unit throughout.
-            `numbers` counts in pages of 4 KiB.
+What        Pure functions on numbers, as XenServer and XCP-ng have them: `violation` (validation), `pinned`,
+            `overhead_mib`, `short` (admission), `initial_target`, `Numbers` of a domain that xenopsd builds
+            (`numbers`), `sent` and `received` (migration). squeezed, which moves targets, is a controller.
+Units       MiB where XAPI counts in MiB (`_mib`), pages of 4 KiB where the name says so (`_pages`); functions without a
+            unit in their name take any one unit throughout. `numbers` counts in pages.
 Symbols     S static_max   v VCPUs_max   m shadow multiplier   dmin, dmax the dynamic range
 Rules       docs/model.md D1-D4, E13, E15.
 Departs     The XenServer domain builder is not public: it is taken to be libxl's walk with the two sizes that it is
             given (D4.5). memory/target is the target less the video RAM, as the Windows driver reads it (C2.1): whether
             XAPI takes it off is not known to us.
+            A machine is created when it is started, with the settings that it is started with: nothing is clamped
+            (D1.3), and what static_min forbids is refused. What a host keeps is known beforehand, so that its free
+            memory is not sampled at its boot (D3.1). Frames are scrubbed as they are freed, so that before a build
+            there is nothing to wait for: it begins, or is given up at once (D4.4). No domain moves within its host
+            (D4.7).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
 from podcluster.config import GuestConfig, HostConfig
 from podcluster.host.xl import VGA_HOLE_PAGES, Numbers, video_pages_of
 from podcluster.records.machines import MachineRequest
-from podcluster.units import PAGES_PER_MIB, pages_to_kib
+from podcluster.units import PAGES_PER_MIB, pages_to_kib, pages_to_mib
 
 Kind = Literal["hvm", "pvh", "pv_in_pvh", "pv"]
-Policy = Literal["static_max", "dynamic_max", "dynamic_min"]
 
 RESERVE_MIB: Final = 64 + 8  # squeezed's: Xen's low-memory interrupt, and its own slack (D3.2)
 LIMIT_OFFSET_MIB: Final = 1  # of Xen's limit over the target, HVM (D2.3)
-BOOT_SAMPLES: Final = 10  # that must agree, 1 s apart (D3.1)
-SCRUB_WAIT_S: Final = 64  # D4.4
 
 # What the operator reads (docs/model.md E13, E15).
 ORDER: Final = "MEMORY_CONSTRAINT_VIOLATION_ORDER: static_min <= dynamic_min <= dynamic_max <= static_max, got {}"
 MAXPIN: Final = "MEMORY_CONSTRAINT_VIOLATION_MAXPIN: dynamic_min = dynamic_max = static_max, got {} ({})"
 NOT_ENOUGH: Final = "HOST_NOT_ENOUGH_FREE_MEMORY: {} MiB needed, {} available"
+NOT_HALTED: Final = "VM_BAD_POWER_STATE: static_max may be changed while halted, got running"  # D1.4
 
 
 # -- settings (D1) -----------------------------------------------------------------------------------------------------
@@ -66,22 +67,9 @@ def violation(settings: Constraints, *, pinned_because: str = "") -> str:
     return ""
 
 
-def coerced(settings: Constraints) -> Constraints | None:
-    """What VM creation makes of settings (D1.3): dynamics clamped into the static range; None if a pair is reversed."""
-    low, dmin, dmax, high = settings
-    if low > high or dmin > dmax:
-        return None
-    return Constraints(low, min(max(dmin, low), high), min(max(dmax, low), high), high)
-
-
-def may_change_static(*, halted: bool, control_domain: bool = False) -> bool:
-    """Whether the static range may be changed now (D1.4); the dynamic one always may."""
-    return halted or control_domain
-
-
-def may_raise_dynamic_min(free_at_dynamic_min: int, dynamic_min: int, new_dynamic_min: int) -> bool:
-    """Whether a running VM's dynamic_min may go up: the host must bear all its VMs at their minimum (D1.6)."""
-    return free_at_dynamic_min - (new_dynamic_min - dynamic_min) >= 0
+def pinned(settings: Constraints, size: int) -> Constraints:
+    """The same with dynamic range [size, size]: what becomes of them where an operator sets a target."""
+    return settings._replace(dynamic_min=size, dynamic_max=size)
 
 
 # -- overhead (D2) -----------------------------------------------------------------------------------------------------
@@ -101,59 +89,23 @@ def overhead_mib(static_max_mib: int, vcpus: int, multiplier: float = 1.0, kind:
     return internal + external + shadow_mib(static_max_mib, vcpus, multiplier) + per_vcpu + shim
 
 
-def build_mib(static_max_mib: int, target_mib: int, video_mib: int, shim_mib: int = 0) -> tuple[int, int]:
+def build_sizes(static_max: int, target: int, video: int, shim: int = 0) -> tuple[int, int]:
     """(build_start, build_max), which the domain builder is given; the claim is build_start (D2.4)."""
-    return target_mib - video_mib + shim_mib, static_max_mib - video_mib + shim_mib
+    return target - video + shim, static_max - video + shim
 
 
-# -- host capacity and admission (D3) ----------------------------------------------------------------------------------
+# -- admission (D3) ----------------------------------------------------------------------------------------------------
 
 
-def boot_free_mib(samples: Iterable[int]) -> int | None:
-    """Free memory at the host's boot: the first sample that ends ten in a row within 1 MiB; None if none does
-    (D3.1).
+def short(needed_pages: int, available_pages: int) -> str:
+    """What XAPI says where there is less than is needed, or nothing (E13).
+
+    Of a start dynamic_min and overhead must fit beside those of all others, whatever balloons hold (D3.4), and its
+    target and overhead must be free before it is built (D4.4); of a dynamic_min that is raised, the difference (D1.6).
     """
-    agreeing: list[int] = []
-    for sample in samples:
-        agreeing.append(sample)
-        while max(agreeing) - min(agreeing) > 1:
-            agreeing.pop(0)
-        if len(agreeing) >= BOOT_SAMPLES:
-            return sample
-    return None
-
-
-def host_overhead(total: int, boot_free: int, reserve: int = RESERVE_MIB) -> int:
-    """What a host keeps from its VMs (D3.1, D3.2); `boot_free` is free, being scrubbed, and dom0's."""
-    return total - boot_free + reserve
-
-
-class Vm(NamedTuple):
-    """A VM as admission sees it, in any one unit."""
-
-    dynamic_min: int
-    dynamic_max: int
-    static_max: int
-    overhead: int
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """A host as admission sees it: what it can give, and who is resident or scheduled to be (D3.3)."""
-
-    total: int
-    overhead: int
-    vms: Sequence[Vm] = ()
-
-    def free(self, policy: Policy) -> int:
-        """What is left if every VM has what `policy` says; balloons are not asked (D3.3, D3.4)."""
-        taken = sum(int(getattr(vm, policy)) + vm.overhead for vm in self.vms)
-        return max(0, self.total - self.overhead - taken)
-
-    def admits(self, vm: Vm, kind: Kind = "hvm") -> bool:
-        """Whether `vm`, not among `vms`, may be started here (D3.4)."""
-        least = vm.static_max if kind == "pv_in_pvh" else vm.dynamic_min
-        return self.free("dynamic_min") >= least + vm.overhead
+    if needed_pages <= available_pages:
+        return ""
+    return NOT_ENOUGH.format(pages_to_mib(needed_pages), max(0, pages_to_mib(available_pages)))
 
 
 # -- starting and moving (D4) ------------------------------------------------------------------------------------------
@@ -164,25 +116,12 @@ def initial_target(dynamic_max: int, reservation: int, overhead: int) -> int:
     return min(dynamic_max, reservation - overhead)
 
 
-def scrub_verdict(free: int, scrubbing: int, needed: int, waited_s: int) -> Literal["build", "wait", "give_up"]:
-    """What xenopsd does before it builds (D4.4): it looks each second, and not longer than there is hope."""
-    if free >= needed:
-        return "build"
-    return "wait" if scrubbing > 0 and waited_s < SCRUB_WAIT_S else "give_up"
+def sent(settings: Constraints) -> Constraints:
+    """Settings while a VM migrates to another host (D4.7)."""
+    return pinned(settings, settings.dynamic_min)
 
 
-def sent(settings: Constraints, target: int, *, same_host: bool) -> Constraints:
-    """Settings while a VM migrates: pinned to dynamic_min, or on the same host to what it has (D4.7)."""
-    size = target if same_host else settings.dynamic_min
-    return replace_dynamic(settings, size)
-
-
-def replace_dynamic(settings: Constraints, size: int) -> Constraints:
-    """The same with dynamic range [size, size]."""
-    return settings._replace(dynamic_min=size, dynamic_max=size)
-
-
-def received(tot: int, limit: int, limit_offset: int = LIMIT_OFFSET_MIB) -> int:
+def received(tot: int, limit: int, limit_offset: int) -> int:
     """What the receiver of a migration reserves: the sender's limit less its offset, at least what the VM has
     (D4.7).
     """
@@ -200,12 +139,12 @@ def settings_of(request: MachineRequest, guest: GuestConfig) -> Constraints:
     return Constraints(static_min, request.memory_pages, request.maxmem_pages, request.maxmem_pages)
 
 
-def refusal(request: MachineRequest, host: HostConfig, guest: GuestConfig) -> str:
-    """Why XAPI does not start it, in its words and in MiB, or nothing (E15).
+def refusal(settings: Constraints, host: HostConfig) -> str:
+    """Why XAPI does not allow these settings [pages], in its words and in MiB, or nothing (E15).
 
     With the feature off, a memory below maxmem is a range that is not pinned.
     """
-    mib = Constraints(*(pages // PAGES_PER_MIB for pages in settings_of(request, guest)))
+    mib = Constraints(*map(pages_to_mib, settings))
     return violation(mib, pinned_because="dynamic memory control is restricted" if host.restrict_dmc else "")
 
 
@@ -215,32 +154,28 @@ def overhead_pages(request: MachineRequest, host: HostConfig) -> int:
     return overhead_mib(static_max_mib, request.vcpus, host.shadow_multiplier) * PAGES_PER_MIB
 
 
-def numbers(request: MachineRequest, host: HostConfig, guest: GuestConfig, target_pages: int | None = None) -> Numbers:
-    """What xenopsd builds with; `target_pages` is the initial target (D4.3), None its memory.
-
-    It is admitted for memory + overhead (D3.4), whatever it starts with.
-    """
-    target_pages = request.memory_pages if target_pages is None else target_pages
-    started = replace(request, memory_pages=target_pages)
-    video_pages = video_pages_of(started, guest)
+def numbers(request: MachineRequest, host: HostConfig, guest: GuestConfig) -> Numbers:
+    """What xenopsd builds with; the memory asked for is the initial target (D4.3)."""
+    video_pages = video_pages_of(request, guest)
+    build_start, build_max = build_sizes(request.maxmem_pages, request.memory_pages, video_pages)
     static_max_mib = -(-request.maxmem_pages // PAGES_PER_MIB)
     overhead = overhead_pages(request, host)
     pool_mib = shadow_mib(static_max_mib, request.vcpus, host.shadow_multiplier)
-    pod = target_pages < request.maxmem_pages
+    pod = build_start < build_max
     less_hole = VGA_HOLE_PAGES if host.pod_target_less_hole or not pod else 0
     return Numbers(
         maxmem_pages=request.maxmem_pages,
-        memory_pages=target_pages,
+        memory_pages=request.memory_pages,
         video_pages=video_pages,
         pod=pod,
-        ram_pages=request.maxmem_pages - video_pages - VGA_HOLE_PAGES,
-        target_pages=target_pages - video_pages,
-        claim_pages=target_pages - video_pages,
-        pod_target_pages=target_pages - video_pages - less_hole,
-        max_pages=target_pages + overhead + LIMIT_OFFSET_MIB * PAGES_PER_MIB,
+        ram_pages=build_max - VGA_HOLE_PAGES,
+        target_pages=build_start,
+        claim_pages=build_start,
+        pod_target_pages=build_start - less_hole,
+        max_pages=request.memory_pages + overhead + LIMIT_OFFSET_MIB * PAGES_PER_MIB,
         paging_pages=int(pool_mib * PAGES_PER_MIB * host.paging_pool_scale),
         beside_pages=0,
         need_pages=request.memory_pages + overhead,
         static_max_kib=pages_to_kib(request.maxmem_pages),
-        xenstore_target_kib=pages_to_kib(target_pages - video_pages),
+        xenstore_target_kib=pages_to_kib(build_start),
     )

@@ -136,6 +136,20 @@ def test_it_is_brought_down_first() -> None:
     assert slow.tot_pages > quick.tot_pages
 
 
+def test_one_that_has_more_than_its_limit_is_received_whole() -> None:
+    """D4.7: a guest without a driver owns more than its quota allows by now; the receiver reserves what it has, and
+    then its quota is what it was.
+    """
+    guest = guest_config("linux_no_driver")
+    orders = start(request(0, "linux_no_driver", 96, 96, 5), 1), SetTarget(s_to_ns(20), 0, 64 * MIB)
+    (state,) = sent(host_model(guest), 90, *orders, out(40)).departed
+    assert state.tot_pages > state.limit_pages
+    target = host_model(guest, host=STEP)
+    target.advance(s_to_ns(90.5), [MigrateIn(s_to_ns(90.5), state)])
+    (there,) = target.look().domains
+    assert (there.tot_pages, there.max_pages) == (state.tot_pages, state.limit_pages)
+
+
 def test_a_controller_does_not_give_back_what_it_is_to_do_without() -> None:
     """D4.7 under squeezed, which hands out all there is: a guest that had all of its 96 MiB leaves with its 48."""
     model = host_model(guest_config("linux"), controller=ControllerConfig(name="squeezed"))

@@ -6,8 +6,6 @@ Example B-1 and most of B2 are in test_domain.py; placement and HA (D6, D7) in t
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from podcluster.config import HostConfig
 from podcluster.host import domain as toolstack
@@ -15,7 +13,7 @@ from podcluster.host import xapi, xl
 from podcluster.host.domain import Domain, extents
 from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA
-from podcluster.host.xapi import Capacity, Constraints, Vm
+from podcluster.host.xapi import Constraints
 from podcluster.host.xl import Dom0, FreeMemory, Look, Numbers
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 from tests.host.lives import guest_config, request
@@ -373,30 +371,14 @@ def test_settings_that_must_be_pinned() -> None:
     assert xapi.violation(Constraints(5, 2, 4, 4), pinned_because=why).startswith("MEMORY_CONSTRAINT_VIOLATION_ORDER")
 
 
-def test_creation_coerces() -> None:
-    """D1.3: dynamics are clamped into the static range; a reversed pair is not mended."""
-    assert xapi.coerced(Constraints(2, 1, 9, 8)) == Constraints(2, 2, 8, 8)
-    assert xapi.coerced(Constraints(2, 3, 4, 8)) == Constraints(2, 3, 4, 8)
-    assert xapi.coerced(Constraints(9, 3, 4, 8)) is xapi.coerced(Constraints(2, 5, 4, 8)) is None
-
-
-@given(st.tuples(*[st.integers(0, 9)] * 4))
-def test_what_creation_accepts_is_in_order(values: tuple[int, int, int, int]) -> None:
-    """D1.3 gives settings that D1.1 accepts, and leaves those that it accepts alone."""
-    settings = Constraints(*values)
-    mended = xapi.coerced(settings)
-    if mended is not None:
-        assert xapi.violation(mended) == ""
-    if not xapi.violation(settings):
-        assert mended == settings
-
-
-def test_when_settings_may_change() -> None:
-    """D1.4, D1.6: static only while halted, or of a control domain; dynamic_min up only if the host bears it."""
-    assert xapi.may_change_static(halted=True) and not xapi.may_change_static(halted=False)
-    assert xapi.may_change_static(halted=False, control_domain=True)
-    assert xapi.may_raise_dynamic_min(100, 500, 600)
-    assert not xapi.may_raise_dynamic_min(100, 500, 601)
+def test_a_range_of_one_size() -> None:
+    """What an operator's target makes of settings, and a migration (D4.7): in order only within the static range."""
+    settings = Constraints(256, 512, 2048, 2048)
+    assert xapi.pinned(settings, 700) == Constraints(256, 700, 700, 2048)
+    assert xapi.sent(settings) == Constraints(256, 512, 512, 2048)
+    assert xapi.violation(xapi.pinned(settings, 256)) == xapi.violation(xapi.pinned(settings, 2048)) == ""
+    for size in (255, 2049):
+        assert xapi.violation(xapi.pinned(settings, size)).startswith("MEMORY_CONSTRAINT_VIOLATION_ORDER: ")
 
 
 # -- D2: overhead ------------------------------------------------------------------------------------------------------
@@ -416,7 +398,8 @@ def test_overheads_of_other_kinds() -> None:
     assert xapi.overhead_mib(2048, 2, kind="pv_in_pvh") == 21 + 23 + 22
     assert xapi.shadow_mib(2048, 2, 2.5) == 45
     assert xapi.shadow_mib(1, 0) == 1
-    assert xapi.build_mib(2048, 1024, 8) == (1016, 2040)
+    assert xapi.build_sizes(2048, 1024, 8) == (1016, 2040)
+    assert xapi.build_sizes(2048, 1024, 0, shim=45) == (1069, 2093)
 
 
 def test_a_domain_of_xapi_on_a_machine() -> None:
@@ -450,48 +433,34 @@ def test_initial_targets() -> None:
     assert xapi.initial_target(2048, 1045, 21) == 1024
     assert xapi.initial_target(2048, 4000, 21) == 2048
     assert Numbers.of(request(7, "linux", 512, 512), HostConfig(), GUEST).pod is False
-    assert xapi.numbers(request(7, "linux", 512, 1024), HostConfig(), GUEST, 1024 * MIB).pod is False
-    assert xapi.numbers(request(7, "linux", 512, 1024), HostConfig(), GUEST, 1023 * MIB).pod is True
+    assert xapi.numbers(request(7, "linux", 1024, 1024), HostConfig(), GUEST).pod is False
+    assert xapi.numbers(request(7, "linux", 1023, 1024), HostConfig(), GUEST).pod is True
 
 
-def test_waiting_for_scrubbing() -> None:
-    """D4.4: build once there is room; wait while pages are scrubbed, at most 64 s; else give up at once."""
-    assert xapi.scrub_verdict(100, 0, 100, 0) == "build"
-    assert xapi.scrub_verdict(99, 5, 100, 63) == "wait"
-    assert xapi.scrub_verdict(99, 5, 100, 64) == "give_up"
-    assert xapi.scrub_verdict(99, 0, 100, 0) == "give_up"
+def test_a_build_begins_where_target_and_overhead_are_free() -> None:
+    """D4.4: with a page less XAPI gives up, nothing being left to scrub, where xl would still have built."""
+    need_pages = (64 + xapi.overhead_mib(128, 2)) * MIB
+    built(TracedMachine(need_pages), 64, 128, toolstack="xapi")
+    machine = TracedMachine(need_pages - 1)
+    failed = toolstack.build(machine, 1, request(7, "linux", 64, 128), HostConfig(toolstack="xapi"), GUEST)
+    text = "HOST_NOT_ENOUGH_FREE_MEMORY: 70 MiB needed, 69 available"
+    assert failed == toolstack.BuildFailed("host_memory", text)
+    assert machine.free_pages == need_pages - 1
+    built(machine, 64, 128)
 
 
-def test_migration_pins_to_the_minimum() -> None:
-    """D4.7: dynamic_min, or on the same host what it has; the receiver reserves limit - 1 MiB, at least tot."""
-    settings = Constraints(256, 512, 2048, 2048)
-    assert xapi.sent(settings, 1500, same_host=False) == Constraints(256, 512, 512, 2048)
-    assert xapi.sent(settings, 1500, same_host=True) == Constraints(256, 1500, 1500, 2048)
-    assert xapi.received(510, 513) == 512
-    assert xapi.received(600, 513) == 600
+def test_what_a_receiver_reserves() -> None:
+    """D4.7: limit - 1 MiB, at least tot."""
+    assert xapi.received(510, 513, 1) == 512
+    assert xapi.received(600, 513, 1) == 600
 
 
 # -- D3: capacity ------------------------------------------------------------------------------------------------------
 
 
-def test_free_memory_at_boot_is_sampled_until_it_stands_still() -> None:
-    """D3.1: ten samples in a row within 1 MiB."""
-    assert xapi.boot_free_mib([5, 9, *[14, 15] * 5]) == 15
-    assert xapi.boot_free_mib([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]) is None
-    assert xapi.boot_free_mib([7] * 9) is None
-
-
-def test_capacity_and_admission() -> None:
-    """D3.2-D3.4: 72 MiB are kept; a start needs dynamic_min + overhead, to the MiB, whatever balloons hold."""
+def test_admission_is_to_the_page() -> None:
+    """D3.2, D3.4: 72 MiB are kept; a start needs dynamic_min + overhead, and what is said is in MiB."""
     assert xapi.RESERVE_MIB == 72
-    kept = xapi.host_overhead(16_384, 15_900)
-    assert kept == 484 + 72
-    resident = Vm(1024, 4096, 4096, 37)
-    host = Capacity(16_384, kept, [resident] * 3)
-    assert host.free("dynamic_min") == 16_384 - 556 - 3 * 1061
-    assert host.free("static_max") == 16_384 - 556 - 3 * 4133
-    room = host.free("dynamic_min")
-    assert host.admits(Vm(room - 37, 99_999, 99_999, 37))
-    assert not host.admits(Vm(room - 36, 99_999, 99_999, 37))
-    assert not host.admits(Vm(room - 37, 99_999, 99_999, 37), kind="pv_in_pvh")
-    assert Capacity(100, 90, [resident]).free("dynamic_min") == 0
+    assert xapi.short(1045 * MIB, 1045 * MIB) == ""
+    assert xapi.short(1045 * MIB, 1045 * MIB - 1) == ("HOST_NOT_ENOUGH_FREE_MEMORY: 1045 MiB needed, 1044 available")
+    assert xapi.short(MIB, -MIB).endswith("1 MiB needed, 0 available")

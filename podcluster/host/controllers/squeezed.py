@@ -39,10 +39,11 @@ from podcluster.host.controllers.view import (
     after,
     clamp,
 )
-from podcluster.units import s_to_ns
+from podcluster.host.xapi import LIMIT_OFFSET_MIB, initial_target
+from podcluster.units import PAGES_PER_MIB, s_to_ns
 
 KIB_A_MIB: Final = 1024
-XEN_OFFSET_PAGES: Final = 256  # the 1 MiB that Xen's limit lies above an HVM guest's target (D2.3)
+XEN_OFFSET_PAGES: Final = LIMIT_OFFSET_MIB * PAGES_PER_MIB
 SCRUB_PAGES: Final = 1024  # fewer than these awaiting scrubbing do not hold up a look (D5.2)
 DOM0: Final = 0
 
@@ -284,8 +285,10 @@ class Squeezed:
 
     def _answer(self, view: View, free_kib: int, start: StartView, run: Run, ended: Ended) -> Action:
         if ended.success:
-            usable_kib = free_kib - self._reserve_kib - start.overhead_pages * KIB_A_PAGE
-            return Grant(start.domain_id, clamp(usable_kib // KIB_A_PAGE, start.min_pages, start.max_pages))
+            overhead_pages = start.overhead_pages
+            least_pages, most_pages = start.min_pages + overhead_pages, start.max_pages + overhead_pages
+            granted_pages = clamp((free_kib - self._reserve_kib) // KIB_A_PAGE, least_pages, most_pages)
+            return Grant(start.domain_id, initial_target(start.max_pages, granted_pages, overhead_pages))
         blamed = [domid for domid in ended.blamed if domid != DOM0]
         if blamed:  # D5.10, E14
             names = ", ".join(f"Dom{domid}" for domid in blamed)
