@@ -241,11 +241,6 @@ class Balloon:
         """It sleeps until some is freed."""
         return self._phase == STALLED
 
-    @property
-    def balloon_active(self) -> bool:
-        """`control/balloon-active`: only Windows' driver writes it (C2.6)."""
-        return False
-
     def touches_heap(self) -> bool:
         """Whether the next act may: a batch that is not all paid out of the debt [BA-2]."""
         if self._phase != WORK:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from podcluster.host import merged
-from podcluster.host.balloon import STALLED, WORK, Balloon, BalloonMemory, BalloonOwner, Manner
+from podcluster.host.balloon import Balloon, BalloonMemory, BalloonOwner, Manner
 from podcluster.host.fault import SOUND, Fault
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 
@@ -52,11 +52,6 @@ class WindowsBalloon(Balloon):
         super().__init__(memory, owner, goal, manner, fault)
         self._low = max(1, manner.reserve_pages)
         self._waited = False  # a second, since the event was found set
-
-    @property
-    def balloon_active(self) -> bool:
-        """From the first look at a target that is not met until it is (C2.6)."""
-        return self._phase in (WORK, STALLED)
 
     @property
     def _slow(self) -> bool:

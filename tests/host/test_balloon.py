@@ -269,21 +269,6 @@ def test_a_slow_windows_driver_pauses_after_each_batch(rate: int, old: bool, rou
     assert instants[-1] == pytest.approx(2 * batch_s + 3630 / rate + pauses, abs=1e-5)
 
 
-def test_windows_says_that_it_is_at_it() -> None:
-    """C2.6: `control/balloon-active` while the target is not met; Linux has no such key."""
-    pages, owner = Pages(10_000, 100_000), Owner()
-    driver = windows(pages, owner, Goal(30_000))
-    seen = [(driver.up, driver.balloon_active)]
-    run(driver, 10)
-    seen.append((driver.up, driver.balloon_active))
-    pages.available = 100_000
-    driver.memory_freed(s_to_ns(10))
-    run(driver, 30)
-    seen.append((driver.up, driver.balloon_active))
-    assert seen == [(False, False), (True, True), (True, False)]
-    assert not linux(Pages(0, 10), Owner(), Goal(10)).balloon_active
-
-
 def test_windows_deflation_aborts_on_a_short_populate() -> None:
     """C2.5: a full host gives less than asked; tried again each second; Xen's line is told once, not each time."""
     pages, owner, goal = Pages(10_000, 0), Owner(), Goal(5000)

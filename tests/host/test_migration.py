@@ -136,6 +136,23 @@ def test_it_is_brought_down_first() -> None:
     assert slow.tot_pages > quick.tot_pages
 
 
+@pytest.mark.parametrize("kind", ["linux", "windows"])
+def test_any_driver_is_waited_for_until_it_is_at_rest(kind: str) -> None:
+    """D4.7, C2.6: raised to 80 MiB before, it asks for room for its 48 once its driver is there, whether that says
+    `balloon-active` or not; without a wait it asks for what it has, as XAPI lets Linux go.
+    """
+    guest = guest_config(kind, balloon={"rate_pages_per_s": [4000, 4000]})
+    asked: dict[tuple[float, float], list[int]] = {}
+    for wait_s in (120, 0):
+        model = host_model(guest, host=STEP)
+        model.advance(s_to_ns(39), [start(request(0, kind, 48, 96, 5), 1), SetTarget(s_to_ns(20), 0, 80 * MIB)])
+        for until_s, orders in ((41, [out(40, wait_s=wait_s)]), (60, [])):
+            asked[wait_s, until_s] = [wanted.pages for wanted in model.advance(s_to_ns(until_s), orders).wanted]
+    (at_rest,), (had,) = asked[120, 60], asked[0, 41]
+    assert asked[120, 41] == asked[0, 60] == []
+    assert at_rest <= 48 * MIB < 71 * MIB < had
+
+
 def test_one_that_has_more_than_its_limit_is_received_whole() -> None:
     """D4.7: a guest without a driver owns more than its quota allows by now; the receiver reserves what it has, and
     then its quota is what it was.
