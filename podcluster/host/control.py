@@ -11,11 +11,13 @@ Invariants  [CT-1] [CT-2] of `controllers/view.py`.
 Starts      A refused start is asked for again every 10 s until 60 s have passed (D4.2); where a controller never
             answers, its toolstack gives up after as long. With the controller dead a start gets its minimum at once
             (D4.2). Between two looks at one instant a granted guest is built, so nothing is ever granted twice.
-Departs     A domain that crashed and is built again is put to the controller at the next multiple of its period. dom0
-            is in no view, unless squeezed is to manage it (D5.15). Claims are held within builds only, which take no
-            time: no view has one. What squeezed writes to xenstore is what brings the guest's driver to the target: all
-            of it for Linux, less the video RAM for Windows, whose driver leaves that out (C1.2, C2.1); the fudge of
-            libxl (B1.9) is not taken off.
+Departs     A view shows nothing that awaits scrubbing, for frames are scrubbed as they are freed, or never, and nothing
+            that is granted and not built, for a build takes no time (D5.2, D5.14); room for a domain of another host is
+            set aside at once. A domain that crashed and is built again is put to the controller at the next multiple of
+            its period. dom0 is in no view, unless squeezed is to manage it (D5.15). Claims are held within builds only,
+            which take no time: no view has one. What squeezed writes to xenstore is what brings the guest's driver to
+            the target: all of it for Linux, less the video RAM for Windows, whose driver leaves that out (C1.2, C2.1);
+            the fudge of libxl (B1.9) is not taken off.
 """
 
 from __future__ import annotations

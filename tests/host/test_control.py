@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podcluster.config import CONTROLLERS, ControllerConfig, HostConfig
-from podcluster.records.commands import Close, Command, SetTarget
+from podcluster.host import control
+from podcluster.host.controllers import make_controller
+from podcluster.host.controllers.view import Decision, View
+from podcluster.records.commands import Close, Command, SetTarget, StopDomain
 from podcluster.records.reports import HostReport
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, live, request, rows, start
@@ -52,6 +55,41 @@ def whole_life(
         reports.append(model.advance(until_ns, [one for one in told if before_ns < one.at_ns <= until_ns]))
         before_ns = until_ns
     return (*rows(reports), reports[-1].host)
+
+
+class Watched:
+    """A controller whose views are kept."""
+
+    def __init__(self, watched: Any, views: list[View]) -> None:
+        self._watched = watched
+        self._views = views
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._watched, name)
+
+    def decide(self, view: View, state: Any) -> Decision:
+        self._views.append(view)
+        return self._watched.decide(view, state)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("scrubs", [True, False])
+def test_at_every_look_what_nobody_has_is_free(scrubs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D5.2, D5.14: three starts at one instant and the end of the largest; what guests and their tables do not have is
+    free at every look, so that nothing awaits scrubbing and nothing is granted and not built.
+    """
+    views: list[View] = []
+    monkeypatch.setattr(control, "make_controller", lambda config: Watched(make_controller(config), views))
+    model = host_model(
+        guest_config("linux", min_memory_mib=32), ram_mib=400, taken_mib=8, controller=controller("squeezed"),
+        host=HostConfig(toolstack="xapi", scrub_on_free=scrubs, check="step"),
+    )  # fmt: skip
+    machines = [request(i, "linux", 96, 160) for i in (0, 1, 2)]
+    live(model, 60, *(start(one, 1) for one in machines), StopDomain(s_to_ns(30), 0))
+    assert {len(view.domains) for view in views} == {0, 1, 2, 3}
+    for view in views:
+        has = sum(one.tot_pages + one.shadow_pages for one in view.domains)
+        assert view.free_pages == view.usable_pages - has
+        assert (view.scrub_pages, view.reserved_pages) == (0, 0)
 
 
 @pytest.mark.parametrize("name", MOVING)

@@ -12,8 +12,11 @@ Guests      One that is stuck or slow to begin is left out after 5 s without pro
             the others; while it is left out it may give but not take. One that moves a page every 5 s is never stuck,
             and holds up the run. One that cannot balloon is not asked, not blamed and not limited. What guests say of
             their memory is never read, so a lying guest is like any other.
-Departs     The daemon's checks lie on multiples of 10 s of the host's clock. An exact 0 ms passes within a round. Its
-            floating-point gamma is kept, so that targets are those of the daemon to the KiB.
+Departs     In a run it never waits for scrubbing (D5.2) and finds nothing reserved and not transferred yet (D5.2,
+            D5.14): frames are scrubbed as they are freed, or not at all, and what it grants is built in the same
+            instant, so that its host shows none of either. Client sessions, with which reservations would go, and their
+            logins are not modelled. The daemon's checks lie on multiples of 10 s of the host's clock. An exact 0 ms
+            passes within a round. Its floating-point gamma is kept, so that targets are those of the daemon to the KiB.
 """
 
 from __future__ import annotations
