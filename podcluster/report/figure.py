@@ -35,6 +35,7 @@ PAIRED: Final = {
     "eras": (("died", "sweeps", "splintered_2m", "boot_s"), ("guest",)),
     "scrubbed": (("died", "sweeps", "splintered_2m"), ("guest", "overcommit")),
     "controllers": (("refused", "died", "swap_s", "slowdown", "moved_gib"), ("controller",)),
+    "assumptions": (("died", "swap_s", "oom_kills", "boot_s"), ("guest", "overcommit")),
 }
 """Experiments that are about a change: what of a machine it changes, and the axes that are not pooled."""
 RARE: Final = {"controllers": ("pod_oom_by_other", "guest_panic", "ept_violation", "oom_kills")}

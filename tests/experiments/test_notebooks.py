@@ -98,6 +98,24 @@ TOYS = {
             "| scrubber | true | 2 | died |",
         ),
     ),
+    "assumptions": Toy(
+        (
+            "engine=inline",
+            "workload.machines=2",
+            "workload.boot_spread_s=30",
+            "study.duration_s=300",
+            "study.replications=2",
+            "guest=linux,windows",
+            "overcommit=1.5,2.5",
+            "assumption=as_is,xen_slow",
+        ),
+        8,
+        (
+            "| assumption | guest | overcommit | of a machine | assumption=as_is | here |",
+            "| xen_slow | windows | 2.5 |",
+        ),
+        command="podcluster experiment={name}",
+    ),
     "swap_disk": Toy(
         (
             "engine=inline",
