@@ -562,6 +562,12 @@ class WorkloadConfig:
         _between("workload.arrivals_per_day", self.arrivals_per_day, 0.001, 10_000_000)
 
 
+def preferred_host(pattern: str) -> tuple[str, int | None]:
+    """A pattern of `placement.affinity` without the host that it names, and that host: `db*@3`."""
+    names, at, host_id = pattern.rpartition("@")
+    return (names, int(host_id)) if at and names and host_id.isdecimal() else (pattern, None)
+
+
 @dataclass(kw_only=True)
 class PlacementConfig:
     """Which host a domain goes to."""
@@ -572,7 +578,7 @@ class PlacementConfig:
     maxmem_percent: int = 50  # by=blend: of maxmem, the rest of dynamic_min
     memory_ratio: float | None = None  # most that a host's domains may count for, in U; None: [PLACE-1] alone limits
     vcpu_ratio: float | None = None  # most vCPUs per CPU; None: no limit
-    affinity: list[str] = field(default_factory=list)  # patterns of names: the machines of each are kept together
+    affinity: list[str] = field(default_factory=list)  # patterns of names: together; xapi: 'db*@3' prefers host 3
     anti_affinity: list[str] = field(default_factory=list)  # and of each of these apart
     strict_groups: bool = False  # rejected, or left where it is, rather than against its group's rule
     view_age_s: int = 0  # a scheduler knows what hosts reported this long ago; 0: all that was placed
@@ -606,6 +612,9 @@ class PlacementConfig:
         for key, patterns in (("affinity", self.affinity), ("anti_affinity", self.anti_affinity)):
             if not all(patterns):
                 _fail(f"placement.{key}", "names or patterns of names", patterns, f"try 'placement.{key}=[db*]'")
+        hosts = [preferred_host(pattern)[1] for pattern in self.affinity]
+        if self.policy != "xapi" and any(host_id is not None for host_id in hosts):
+            _fail("placement.affinity", "without hosts unless placement=xapi", self.affinity, "add placement=xapi")
         _between("placement.view_age_s", self.view_age_s, 0, 86_400)
         _between("placement.retries", self.retries, 0, 1000)
         _one_of("placement.forecast", self.forecast, FORECASTS)
@@ -821,6 +830,12 @@ class Config:
         """Check ranges, then what relates sections; raise ConfigError."""
         _between("seed", self.seed, 0, MAX_SEED)
         _between("overcommit", self.overcommit, 1, 1000)
+        hosts = self.cluster.host_count
+        preferred = [host_id for _, host_id in map(preferred_host, self.placement.affinity) if host_id is not None]
+        if hosts is not None and any(host_id >= hosts for host_id in preferred):
+            raise ConfigError(
+                f"placement.affinity must be of hosts 0 to {hosts - 1}, got {max(preferred)}: raise cluster.hosts"
+            )
         least_gib = min(self._sizes_gib)
         ram_mib = least_gib * MIB_PER_GIB
         xen_mib = self.host.xen_mib_of(least_gib)

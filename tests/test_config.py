@@ -156,6 +156,8 @@ MISTAKES = [
     ("placement.policy=dot_product", "placement.vcpu_ratio must be given with dot_product"),
     ("placement.affinity=['']", "placement.affinity must be names or patterns of names"),
     ("placement.anti_affinity=['']", "placement.anti_affinity must be names or patterns of names"),
+    ("placement.affinity=['db*@0']", "placement.affinity must be without hosts unless placement=xapi"),
+    ("placement=xapi placement.affinity=['db*@2'] cluster.hosts=2", "placement.affinity must be of hosts 0 to 1"),
     ("placement.view_age_s=-1", "placement.view_age_s must be between 0 and"),
     ("placement.retries=-1", "placement.retries must be between 0 and"),
     ("placement.forecast=none", "placement.forecast must be one of profile, shares"),

@@ -19,8 +19,8 @@ from fnmatch import fnmatchcase
 from math import exp
 from typing import Final
 
-from podcluster.config import PlacementConfig
-from podcluster.records.hosts import Ask
+from podcluster.config import PlacementConfig, preferred_host
+from podcluster.records.hosts import NOWHERE, Ask
 from podcluster.records.machines import MachineRequest
 from podcluster.rng import stream
 from podcluster.units import PAGES_PER_MIB
@@ -44,6 +44,7 @@ class Forecasts:
         """What is to be known of this machine now."""
         need_pages = self._need_pages[request.domain_id]
         mean_pages, var_mib2 = self._demand_of(request) if self._demand else (0, 0)
+        affinity, host_id = preferred_host(_group(request.name, self._cfg.affinity))
         return Ask(
             need_pages=need_pages,
             maxmem_pages=request.maxmem_pages,
@@ -54,8 +55,9 @@ class Forecasts:
             var_mib2=var_mib2,
             arrival_ns=request.arrival_ns,
             leaves_ns=self._leaves_ns(request) if self._lifetimes else 0,
-            affinity=_group(request.name, self._cfg.affinity),
+            affinity=affinity if host_id is None else "",
             anti_affinity=_group(request.name, self._cfg.anti_affinity),
+            preferred_host=NOWHERE if host_id is None else host_id,
         )
 
     def left(self, request: MachineRequest, at_ns: int) -> None:
@@ -91,5 +93,5 @@ class Forecasts:
 
 
 def _group(name: str, patterns: Sequence[str]) -> str:
-    """The first of the patterns that matches; empty: none."""
-    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), "")
+    """The first of the patterns that matches, whatever host it names; empty: none."""
+    return next((pattern for pattern in patterns if fnmatchcase(name, preferred_host(pattern)[0])), "")

@@ -2,13 +2,14 @@
 
 What        For a request that is of a group, hosts are taken in ranks, and a policy chooses within the first rank in
             which one fits. Affinity: hosts with members before hosts without, once there are members. Anti-affinity:
-            the fewest members first (docs/model.md D6, as XAPI ranks hosts). `strict` groups: no host but the first
-            rank's, and for anti-affinity none with a member. That holds for whoever moves, too: `Groups.bar`.
+            the fewest members first, and before them the host that the request prefers (docs/model.md D6.4, as XAPI
+            ranks hosts). `strict` groups: no host but the first rank's, and for anti-affinity none with a member, so
+            that no host is ahead for being preferred. That holds for whoever moves, too: `Groups.bar`.
 Invariants  [PLACE-7] members >= 0
             [PLACE-8] `strict`: no host has two members that are to be apart, no two hosts have members that are to be
                       together
-Departs     XAPI puts a preferred host ahead of all; requests have none here. A group whose only member is between two
-            hosts takes nobody until that has landed: where, is not sure before.
+Departs     A group whose only member is between two hosts takes nobody until that has landed: where, is not sure
+            before.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from typing import Final, NamedTuple
 from podcluster.errors import InvariantError
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
-from podcluster.records.hosts import Ask, HostView, Rejected
+from podcluster.records.hosts import NOWHERE, Ask, HostView, Rejected
 
 Rank = tuple[int, int]
+
+AHEAD: Final = (-1, 0)
+"""The rank of a preferred host."""
 
 
 class Bar(NamedTuple):
@@ -100,6 +104,8 @@ class Groups:
             host_id: (0 if host_id in together else stranger, apart[host_id])
             for host_id in sorted(together.keys() | apart.keys())
         }
+        if ask.preferred_host != NOWHERE and not self._strict:
+            special[ask.preferred_host] = AHEAD
         return special, (stranger, 0)
 
     def allowed(self, ask: Ask, rank: Rank) -> bool:
@@ -110,6 +116,11 @@ class Groups:
 def is_grouped(ask: Ask) -> bool:
     """Whether ranks matter to this request."""
     return bool(ask.affinity or ask.anti_affinity)
+
+
+def is_one_of_many(ask: Ask) -> bool:
+    """Whether it may be placed in a batch, which knows neither groups nor preferred hosts."""
+    return not is_grouped(ask) and ask.preferred_host == NOWHERE
 
 
 def place(policy: Policy, ask: Ask, views: Sequence[HostView], groups: Groups) -> int | Rejected:
@@ -130,7 +141,11 @@ def place_indexed(policy: Policy, ask: Ask, index: HostIndex, groups: Groups) ->
     if not is_grouped(ask):
         return policy.place_indexed(ask, index)
     special, others = groups.ranks(ask)
-    closed = [host_id for host_id, rank in special.items() if rank != others and index.is_open(host_id)]
+    closed = [
+        host_id
+        for host_id, rank in special.items()
+        if rank != others and index.knows(host_id) and index.is_open(host_id)
+    ]
     for rank in sorted({others, *special.values()}):
         if not groups.allowed(ask, rank):
             continue

@@ -15,7 +15,7 @@ from copy import copy
 from typing import NamedTuple
 
 from podcluster.placement.batch import Batch, place_batch
-from podcluster.placement.groups import Groups, is_grouped, place_indexed
+from podcluster.placement.groups import Groups, is_one_of_many, place_indexed
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import Policy
 from podcluster.records.hosts import Ask, HostView, Rejected
@@ -60,7 +60,7 @@ def unplaced(
     """How many of the domains, taken in this order (of arrival), the policy leaves over on `hosts` empty hosts."""
     policy = copy(policy)  # a cursor is not kept for the next count
     index = HostIndex(empty_hosts(hosts, usable_pages, reserve_pages, cpus), policy.rules, policy.search_kind)
-    groups = Groups(strict=strict) if any(is_grouped(stay.ask) for stay in stays) else None
+    groups = Groups(strict=strict) if not all(is_one_of_many(stay.ask) for stay in stays) else None
     batch = Batch.of([stay.ask for stay in stays])
     leaving: list[tuple[int, int, int]] = []  # (departure, position in `stays`, host)
     first = left_over = 0

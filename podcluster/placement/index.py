@@ -87,6 +87,10 @@ class HostIndex:
         """Where a host stands in the columns."""
         return self._position[host_id]
 
+    def knows(self, host_id: int) -> bool:
+        """Whether there is such a host."""
+        return host_id in self._position
+
     def free_pages(self, host_id: int) -> int:
         """U - committed of this host."""
         i = self._position[host_id]

@@ -5,7 +5,8 @@ What        `categories` sorts hosts by how sure they are to bear a VM, `draw` p
 Units       Any one unit; the policy's are pages.
 Symbols     avail   what a host has for VMs beside their overheads, the new VM's included
 Rules       docs/model.md D6, E13.
-Departs     The full boot check is [PLACE-1] and [PLACE-2] (D3.4): networks, storage and CPU features are alike on all
+Departs     A VM prefers the host that `placement.affinity` names for it, and none otherwise: not where it last was.
+            The full boot check is [PLACE-1] and [PLACE-2] (D3.4): networks, storage and CPU features are alike on all
             hosts. dynamic_max is static_max, so that definite and probable hosts are the same. Where nothing fits XAPI
             tries once more without looking at memory, and the start fails later for want of it: here it is rejected at
             once, with both errors.
@@ -21,7 +22,7 @@ import numpy as np
 from podcluster.placement import weigh
 from podcluster.placement.index import TERMS, HostIndex
 from podcluster.placement.rules import Rules
-from podcluster.records.hosts import Ask, HostView, Rejected
+from podcluster.records.hosts import NOWHERE, Ask, HostView, Rejected
 from podcluster.records.values import Int64Array
 from podcluster.rng import stream
 from podcluster.units import pages_to_mib
@@ -55,11 +56,12 @@ def possible(sums: Sums) -> int:
 
 
 def categories(
-    hosts: Mapping[int, Sums], *, preferred: int | None = None, coordinator: int | None = None
+    hosts: Mapping[int, Sums], *, preferred: int = NOWHERE, coordinator: int | None = None
 ) -> list[list[Candidate]]:
     """Hosts by category, affinity, definite, probable, possible, each host in its first, best value first (D6.1-D6.3).
 
-    `coordinator`: the master's host_id where the bias against it is on.
+    `preferred`: the host_id of the VM's affinity, if it has one. `coordinator`: the master's where the bias against it
+    is on.
     """
 
     def biased(host_id: int, value: int) -> int:
@@ -119,7 +121,7 @@ class Xapi:
         hosts = {view.host_id: _with(ask, view) for view in views}
         uniform = stream(self._seed, "placement", ask.domain_id).random
         host_id = choose(
-            categories(hosts, coordinator=self._coordinator),
+            categories(hosts, preferred=ask.preferred_host, coordinator=self._coordinator),
             uniform,
             lambda host_id: self.rules.fits(ask, by_id[host_id]),
         )
@@ -132,13 +134,28 @@ class Xapi:
         """The same from an index [pages]: XAPI looks at every host, but only at few of them more than once."""
         uniform = stream(self._seed, "placement", ask.domain_id).random
         positions = index.open_positions()
-        for values in index.xapi_values(ask, self._coordinator):
+        for values in self._values(ask, index, positions):
             left = _Ranked(values)
             while left.count:
                 position = int(positions[left.take(draw(left.count, uniform()))])
                 if index.fits(ask, position):
                     return index.host_ids[position]
         return self._no_hosts(ask, index.rejection(ask, positions=positions), index.most_free(positions))
+
+    def _values(self, ask: Ask, index: HostIndex, positions: Int64Array) -> list[Int64Array]:
+        """Of each category the value of each host that is of it: affinity where a host is preferred (D6.1), then those
+        of the index, which gives every host to its first.
+        """
+        found = list(index.xapi_values(ask, self._coordinator))
+        if ask.preferred_host == NOWHERE or not index.knows(ask.preferred_host):
+            return found
+        preferred = positions == index.position(ask.preferred_host)
+        members = [preferred & (values != weigh.NO_MEMBER) for values in found]
+        affinity = np.full(len(positions), weigh.NO_MEMBER, dtype=np.int64)
+        for values, member in zip(found, members, strict=True):
+            affinity[member] = weigh.POSSIBLE_WHOLLY  # nobody else is of it, so that the value decides nothing
+            values[member] = weigh.NO_MEMBER
+        return [affinity, *found]
 
     def _no_hosts(self, ask: Ask, why: Rejected, most_free_pages: int) -> Rejected:
         """What the operator reads (E13)."""

@@ -11,9 +11,13 @@ Invariants  A view is as of its `at_ns`, however late it is looked at. What the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from podcluster.records.fates import Cause
 from podcluster.records.values import Sent
+
+NOWHERE: Final = -1
+"""No host, where one may be preferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Ask:
     """What placement needs to know of a request [pages]: need_memory, maxmem, and what of the need is not memory.
 
     The second half is for the policies and rules that look at it: vCPUs, forecast demand (mean, and variance in MiB
-    squared), forecast departure, and the groups of which it is a member (empty: of none).
+    squared), forecast departure, the groups of which it is a member (empty: of none), and the host that it prefers.
     """
 
     need_pages: int
@@ -73,6 +77,7 @@ class Ask:
     leaves_ns: int = 0
     affinity: str = ""
     anti_affinity: str = ""
+    preferred_host: int = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,14 @@ def test_members_of_a_group_are_spread_and_kept_together() -> None:
     assert Counter(h for d, (h, _) in where(sink).items() if d % 2) == {0: 1, 1: 1, 2: 1, -1: 3}
 
 
+def test_machines_go_to_the_host_that_they_prefer() -> None:
+    """D6.1: six of twelve have XAPI's affinity with host 2, and are there whatever is drawn for the others."""
+    requests = [replace(machine(i, 10.0 * i + 1, pages=500), name=f"{'db' if i % 2 else 'web'}{i}") for i in range(12)]
+    _, sink, _ = placed_by(Workload(tuple(requests)), 3, "xapi", affinity=["db*@2", "db*@1"])
+    assert {h for d, (h, _) in where(sink).items() if d % 2} == {2}
+    assert {h for d, (h, _) in where(sink).items() if d % 2 == 0} > {0}
+
+
 def test_a_member_that_left_leaves_its_host_to_another() -> None:
     """One host, strictly apart: the second is rejected while the first is there, the third is not."""
     times = [(1.0, 95.0), (50.0, None), (121.0, None)]

@@ -21,7 +21,7 @@ from podcluster.placement.hosts import HostCount, Stay, auto_host_count, empty_h
 from podcluster.placement.index import HostIndex, Terms
 from podcluster.placement.policy import POLICIES, Policy, make_policy
 from podcluster.placement.rules import BY, Rules
-from podcluster.records.hosts import Ask, HostView, Rejected
+from podcluster.records.hosts import NOWHERE, Ask, HostView, Rejected
 
 PACKERS = ("best_fit", "first_fit")
 
@@ -246,6 +246,7 @@ asks_drawn = st.lists(
         leaves_ns=st.integers(0, 100),
         affinity=st.sampled_from(GROUPS),
         anti_affinity=st.sampled_from(GROUPS),
+        preferred_host=st.integers(NOWHERE, 5),
     ),
     max_size=40,
 )
@@ -322,7 +323,7 @@ def test_a_batch_is_its_requests_one_by_one(
 ) -> None:
     """Same answers, rejections with the same words, and the same views afterwards; cut in two batches as well."""
     make = made(name, rules)
-    requests = [replace(ask, affinity="", anti_affinity="") for ask in requests]
+    requests = [replace(ask, affinity="", anti_affinity="", preferred_host=NOWHERE) for ask in requests]
     views = drawn_views(hosts)
     single = make()
     index = index_for(single, views)

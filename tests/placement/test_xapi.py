@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from math import sqrt
 
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podcluster.placement import weigh
+from podcluster.placement.groups import Groups, place_indexed
+from podcluster.placement.groups import place as place_by_ranks
 from podcluster.placement.hosts import empty_hosts
 from podcluster.placement.index import HostIndex
 from podcluster.placement.xapi import Candidate, Sums, Xapi, categories, choose, draw, possible
@@ -40,6 +43,33 @@ def test_each_host_is_in_its_first_category() -> None:
     assert categories(hosts, preferred=5)[0] == [Candidate(500, 5)]
     assert categories(hosts, preferred=5)[3] == [Candidate(500, 2)]
     assert categories(hosts, preferred=1)[0] == []
+
+
+def test_a_preferred_host_is_taken_if_it_is_possible() -> None:
+    """D6.1 (1): the fullest of three for who prefers it, as long as the minima fit; then, and for others, a draw."""
+    policy = Xapi(seed=7)
+    views = [HostView(i, 1000, committed, committed, 0, 0, 0) for i, committed in enumerate((0, 10, 900))]
+    for place in (policy.place, lambda ask, views: policy.place_indexed(ask, HostIndex(views))):
+        asks = [Ask(100, 900, 0, domain_id) for domain_id in range(50)]
+        assert {place(replace(ask, preferred_host=2), views) for ask in asks} == {2}
+        assert {place(ask, views) for ask in asks} == {0, 1}
+        larger = [replace(ask, need_pages=101, preferred_host=2) for ask in asks]
+        assert {place(ask, views) for ask in larger} == {0, 1}
+        assert {place(replace(ask, preferred_host=9), views) for ask in asks} == {0, 1}, "a host that is not there"
+
+
+def test_a_preferred_host_is_ahead_of_its_group() -> None:
+    """D6.4: one of a group on host 1, none on host 0: another that prefers host 1 goes there, unless groups are
+    strict.
+    """
+    views = [HostView(i, 1000, 0, 0, 0, 0, 0) for i in (0, 1)]
+    ask = Ask(10, 10, 0, 7, anti_affinity="db*")
+    for strict, expected in ((False, 1), (True, 0)):
+        groups = Groups(strict=strict)
+        groups.enter(1, ask)
+        for one, host_id in ((ask, 0), (replace(ask, preferred_host=1), expected)):
+            assert place_by_ranks(Xapi(), one, views, groups) == host_id
+            assert place_indexed(Xapi(), one, HostIndex(views), groups) == host_id
 
 
 def test_the_bias_against_the_coordinator() -> None:
