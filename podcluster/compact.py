@@ -73,18 +73,19 @@ def compact(config: Config, orders: int) -> Compacted:
     from podcluster.placement.policy import make_policy
     from podcluster.study.runner import host_seed
 
-    sizes = config.cluster.host_sizes_gib
-    if sizes:
-        raise ConfigError(
-            f"cluster.host_mem_gib must be one size for podcluster compact, got {len(sizes)}: how few hosts are "
-            f"enough is a question about equal ones, try cluster.host_mem_gib={max(sizes)}"
-        )
+    cluster = config.cluster
+    for key, listed in (("host_mem_gib", cluster.host_sizes_gib), ("host_cpus", cluster.host_cpus_listed)):
+        if listed:
+            raise ConfigError(
+                f"cluster.{key} must be one size for podcluster compact, got {len(listed)}: how few hosts are "
+                f"enough is a question about equal ones, try cluster.{key}={max(listed)}"
+            )
     workload, seed = first_workload(config), host_seed(config.seed, 0)
     plan = make_plan(config, workload, seed)
     policy = make_policy(config.placement, seed)
     forecasts = Forecasts(config.placement, plan.need_pages, plan.duration_ns, seed)
     asks = [forecasts.ask(request) for request in workload.requests]
-    usable_pages, cpus = config.usable_pages, config.cluster.host_cpus
+    usable_pages, cpus = config.usable_pages, cluster.host_cpus
     counts = compaction(asks, usable_pages, policy, orders, config.seed, plan.reserve_pages, cpus)
     vectors, capacities = [[ask.need_pages] for ask in asks], [usable_pages - plan.reserve_pages]
     if config.placement.vcpu_ratio is not None:

@@ -117,7 +117,7 @@ class ClusterConfig:
 
     hosts: str = "auto"  # a number, or "auto": as many as the workload needs
     host_mem_gib: Any = 128  # RAM of one host; or a list with a size for each host, or groups: [16x128, 4x256]
-    host_cpus: int = 64  # CPUs of one host, which only placement.vcpu_ratio looks at
+    host_cpus: Any = 64  # CPUs of one host, or a list of the same form, which only placement.vcpu_ratio looks at
     epoch_s: int = 10  # hosts run alone for this long, then report and take commands
 
     def __post_init__(self) -> None:
@@ -132,42 +132,61 @@ class ClusterConfig:
             _fail("cluster.hosts", rule, self.hosts, "try cluster.hosts=auto")
         for gib in set(self.host_sizes_gib or [self.host_mem_gib]):
             _between("cluster.host_mem_gib", gib, 1, MAX_HOST_GIB)
-        sizes = self.host_sizes_gib
-        if sizes is not None and self.hosts not in ("auto", str(len(sizes))):
-            _fail("cluster.hosts", f"auto or {len(sizes)}, as cluster.host_mem_gib lists", self.hosts, "leave it out")
-        _between("cluster.host_cpus", self.host_cpus, 1, 100_000)
+        for cpus in set(self.host_cpus_listed or [self.host_cpus]):
+            _between("cluster.host_cpus", cpus, 1, 100_000)
+        sizes, cpus_listed = self.host_sizes_gib, self.host_cpus_listed
+        for key, listed in (("host_mem_gib", sizes), ("host_cpus", cpus_listed)):
+            if listed is not None and self.hosts not in ("auto", str(len(listed))):
+                _fail("cluster.hosts", f"auto or {len(listed)}, as cluster.{key} lists", self.hosts, "leave it out")
+        if sizes is not None and cpus_listed is not None and len(sizes) != len(cpus_listed):
+            rule = f"one number, or one for each of the {len(sizes)} hosts that cluster.host_mem_gib lists"
+            remedy = f"list {len(sizes)}, groups as NxCPUS, or try cluster.host_cpus={max(cpus_listed)}"
+            _fail("cluster.host_cpus", rule, len(cpus_listed), remedy)
         _between("cluster.epoch_s", self.epoch_s, 1, 86_400)
 
     @property
     def host_sizes_gib(self) -> list[int] | None:
         """RAM of each host where they are listed, in the order of host_id; None where all are alike."""
-        listed = self.host_mem_gib
-        if isinstance(listed, int) and not isinstance(listed, bool):
-            return None
-        sizes: list[int] = []
-        for item in listed if isinstance(listed, list) else [listed]:
-            count, _, gib = str(item).rpartition("x")
-            numbers = [text.isascii() and text.isdigit() for text in (count or "1", gib)]
-            if not all(numbers) or (count and not 1 <= int(count) <= MAX_HOSTS) or not isinstance(listed, list):
-                remedy = "try cluster.host_mem_gib=128 or 'cluster.host_mem_gib=[16x128,4x256]'"
-                _fail("cluster.host_mem_gib", "whole GiB, or a list of such, each once or as NxGIB", item, remedy)
-            sizes += [int(gib)] * int(count or "1")
-        if not 1 <= len(sizes) <= MAX_HOSTS:
-            _fail("cluster.host_mem_gib", f"a list of 1 to {MAX_HOSTS} hosts", len(sizes), "try '[16x128,4x256]'")
-        return sizes
+        return _listed("cluster.host_mem_gib", self.host_mem_gib, "GiB", 128)
+
+    @property
+    def host_cpus_listed(self) -> list[int] | None:
+        """CPUs of each host where they are listed, in the order of host_id; None where all are alike."""
+        return _listed("cluster.host_cpus", self.host_cpus, "CPUs", 64)
 
     @property
     def host_count(self) -> int | None:
         """The number of hosts asked for; None for auto."""
-        sizes = self.host_sizes_gib
-        if sizes is not None:
-            return len(sizes)
+        listed = self.host_sizes_gib or self.host_cpus_listed
+        if listed is not None:
+            return len(listed)
         return None if self.hosts == "auto" else int(self.hosts)
 
-    def mem_gib_of(self, host_id: int) -> int:
-        """RAM of one host."""
-        sizes = self.host_sizes_gib
-        return int(self.host_mem_gib) if sizes is None else sizes[host_id]
+    def mem_gib_of(self, hosts: int) -> list[int]:
+        """RAM of each of so many hosts, in the order of host_id."""
+        return self.host_sizes_gib or [int(self.host_mem_gib)] * hosts
+
+    def cpus_of(self, hosts: int) -> list[int]:
+        """CPUs of each of so many hosts, in the order of host_id."""
+        return self.host_cpus_listed or [int(self.host_cpus)] * hosts
+
+
+def _listed(key: str, given: Any, unit: str, usual: int) -> list[int] | None:
+    """A number for each host, where they are listed, each once or in groups as NxNUMBER; None: all are alike."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return None
+    groups = f"'{key}=[16x{usual},4x{2 * usual}]'"
+    numbers: list[int] = []
+    for item in given if isinstance(given, list) else [given]:
+        count, _, number = str(item).rpartition("x")
+        digits = [text.isascii() and text.isdigit() for text in (count or "1", number)]
+        if not all(digits) or (count and not 1 <= int(count) <= MAX_HOSTS) or not isinstance(given, list):
+            rule = f"whole {unit}, or a list of such, each once or as Nx{unit.upper()}"
+            _fail(key, rule, item, f"try {key}={usual} or {groups}")
+        numbers += [int(number)] * int(count or "1")
+    if not 1 <= len(numbers) <= MAX_HOSTS:
+        _fail(key, f"a list of 1 to {MAX_HOSTS} hosts", len(numbers), f"try {groups}")
+    return numbers
 
 
 @dataclass(kw_only=True)

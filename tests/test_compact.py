@@ -54,6 +54,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--orders", "0"], "--orders must be at least 1, got 0: try --orders 20"),
         (["cluster.host_mem_gib=[2x8,16]"], "cluster.host_mem_gib must be one size for podcluster compact, got 3"),
+        (["cluster.host_cpus=[2x8]"], "cluster.host_cpus must be one size for podcluster compact, got 2"),
         (["--order", "3"], "podcluster compact --help lists what there is"),
     ],
 )

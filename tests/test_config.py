@@ -45,6 +45,14 @@ MISTAKES = [
     ("cluster.host_mem_gib=true", "cluster.host_mem_gib must be whole GiB, or a list"),
     ("cluster.host_mem_gib=[0x64]", "cluster.host_mem_gib must be whole GiB, or a list"),
     ("cluster.host_mem_gib=[2x]", "cluster.host_mem_gib must be whole GiB, or a list"),
+    ("cluster.host_cpus=[64,0]", "cluster.host_cpus must be between 1 and"),
+    ("cluster.host_cpus=[]", "cluster.host_cpus must be a list of 1 to 100000 hosts"),
+    ("cluster.host_cpus=2.5", "cluster.host_cpus must be whole CPUs, or a list of such, each once or as NxCPUS"),
+    ("cluster.host_cpus=[3x8] cluster.hosts=4", "cluster.hosts must be auto or 3, as cluster.host_cpus lists"),
+    (
+        "cluster.host_mem_gib=[2x64] cluster.host_cpus=[3x8]",
+        "cluster.host_cpus must be one number, or one for each of the 2",
+    ),
     ("cluster.epoch_s=0", "cluster.epoch_s must be between 1 and"),
     ("host.toolstack=vm", "host.toolstack must be one of xl, xapi"),
     ("host.era=2008", "host.era must be one of today"),
@@ -339,7 +347,7 @@ def test_a_dom0_that_squeezed_manages() -> None:
 def test_usable_memory_of_the_default_host() -> None:
     """U of a 128 GiB host: RAM less RAM/128 + 64 MiB for Xen and 2048 MiB for dom0."""
     config = compose()
-    assert config.cluster.mem_gib_of(0) == 128
+    assert config.cluster.mem_gib_of(2) == [128, 128]
     assert config.usable_pages == (131_072 - (1024 + 64) - 2048) * 256
     assert compose(["host.xen_mib=512"]).usable_pages == (131_072 - 512 - 2048) * 256
 

@@ -86,7 +86,6 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     reserve_pages = kept_free_pages(config.host, config.controller)
     notes: list[str] = []
     hosts = config.cluster.host_count
-    cpus = config.cluster.host_cpus
     if hosts is None:
         forecasts = Forecasts(config.placement, need, s_to_ns(config.study.duration_s), seed)
         count = auto_host_count(
@@ -94,16 +93,17 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
             config.usable_pages,
             make_policy(config.placement, seed),
             reserve_pages,
-            cpus=cpus,
+            cpus=config.cluster.host_cpus,
             strict=config.placement.strict_groups,
         )
         hosts = count.hosts
         why = f", which leave {count.unplaced} over" if count.unplaced else ""
         noun = "host" if hosts == 1 else "hosts"
         notes.append(f"cluster.hosts=auto took {hosts} {noun} of {config.cluster.host_mem_gib} GiB{why}")
-    sizes_gib = [config.cluster.mem_gib_of(host_id) for host_id in range(hosts)]
+    sizes = zip(config.cluster.mem_gib_of(hosts), config.cluster.cpus_of(hosts), strict=True)
     specs = tuple(
-        HostSpec(host_id, gib_to_pages(gib), config.usable_pages_of(gib), cpus) for host_id, gib in enumerate(sizes_gib)
+        HostSpec(host_id, gib_to_pages(gib), config.usable_pages_of(gib), cpus)
+        for host_id, (gib, cpus) in enumerate(sizes)
     )
     telemetry_s = config.study.telemetry_s
     # A run shorter than the grid is looked at once, at its end: ratios need a peak.

@@ -67,6 +67,23 @@ def test_hosts_may_be_of_different_sizes(make_config: MakeConfig) -> None:
     assert plan.notes == ()
 
 
+def test_hosts_may_have_different_cpus(make_config: MakeConfig) -> None:
+    """With one size of RAM or a list of them; three of 2 vCPUs on hosts of 2 and 8 CPUs at a ratio of 1 [PLACE-3]: the
+    first fills the first, the others go past it.
+    """
+    config = make_config("cluster.host_cpus=[2x16,64]", "cluster.host_mem_gib=[64,2x128]")
+    assert [spec.cpus for spec in make_plan(config, machines_of(config), 1).specs] == [16, 16, 64]
+    config = make_config(
+        "workload=alike", "workload.memory_mib=512", "workload.maxmem_mib=512", "workload.machines=3", "guest.vcpus=2",
+        "cluster.host_cpus=[2,8]", "cluster.host_mem_gib=16", "placement.vcpu_ratio=1", "study.duration_s=60",
+    )  # fmt: skip
+    workload = machines_of(config)
+    plan = make_plan(config, workload, 1)
+    sink = ListSink()
+    run(plan, workload, make_policy(config.placement), InlinePool(plan.specs, plan.hosts), sink, Silent())
+    assert [row.host_id for row in sorted(sink.tables["domains"], key=lambda row: row.domain_id)] == [0, 1, 1]
+
+
 def test_machines_too_large_for_a_small_host_go_to_a_large_one(make_config: MakeConfig) -> None:
     """A machine of 12 GiB beside hosts of 8 and 16: [PLACE-2] sends it past the first, run on real hosts."""
     config = make_config(
