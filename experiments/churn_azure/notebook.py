@@ -17,18 +17,19 @@ from IPython.display import Image, Markdown
 
 from podcluster.report import dataset
 from podcluster.report.churning import in_words
-from podcluster.report.figure import axes_of, sweep_figure
+from podcluster.report.figure import axes_of, hosts_figure
 from podcluster.report.style import png
 
 folder = dataset.of_experiment("churn_azure")
 origin = dataset.provenance(folder)
-Markdown(in_words(dataset.rows(folder, "cells"), list(axes_of(origin))))
+Markdown(in_words(dataset.rows(folder, "cells"), dataset.rows(folder, "runs"), axes_of(origin)))
 
 # %% [markdown]
-# Crashes and time in swap over the overcommit that was reached, at its highest.
+# Left hosts over the overcommit that was asked for, with the bound that no packing can beat (dashed) and each
+# replication thin; then crashes and time in swap over the overcommit that was reached, at its highest.
 
 # %%
-Image(png(sweep_figure(folder, origin)))
+Image(png(hosts_figure(folder, origin)))
 
 # %% [markdown]
 # Machines that came and went.

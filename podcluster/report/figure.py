@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from podcluster.io import load
-from podcluster.report import dataset, evacuated, field_crashes, hazards, phase, starts, swapping
+from podcluster.report import churning, dataset, evacuated, field_crashes, hazards, phase, starts, swapping
 from podcluster.report.paired import Pooled, paired_figure, pooled, that_happened
 from podcluster.report.style import time_scale
 from podcluster.units import PAGES_PER_GIB
@@ -101,6 +101,8 @@ def sweep_figures(folder: Path, origin: dict[str, Any]) -> dict[str, Figure]:
         by = list(axes_of(origin))
         left = evacuated.evacuations(dataset.columns(folder, "events"), dataset.columns(folder, "domains"), by)
         return {NAME: evacuated.evacuation_figure(left, by, note=note)}
+    if experiment == "churn_azure" and churning.RATIO in axes:
+        return {NAME: hosts_figure(folder, origin)}
     if experiment in PAIRED and origin["config"]["study"]["baseline"] is not None:
         return {NAME: experiment_figure(folder, origin, note)}
     return {NAME: sweep_figure(folder, origin)}
@@ -124,6 +126,13 @@ def sweep_figure(folder: Path, origin: dict[str, Any]) -> Figure:
 
     by = [name for name in axes_of(origin) if name != "overcommit"]
     return overcommit_figure(dataset.columns(folder, "cells"), by=by, note=sweep_note(folder, origin))
+
+
+def hosts_figure(folder: Path, origin: dict[str, Any]) -> Figure:
+    """Hosts needed over R beside the rates, a series for each combination of the axes beside `overcommit`."""
+    by = [name for name in axes_of(origin) if name != churning.RATIO]
+    cells, runs = dataset.columns(folder, "cells"), dataset.rows(folder, "runs")
+    return churning.churn_figure(cells, runs, by=by, note=sweep_note(folder, origin))
 
 
 def sweep_note(folder: Path, origin: dict[str, Any]) -> str:

@@ -185,7 +185,7 @@ TOYS = {
             "overcommit=1,2",
         ),
         2,
-        ("crashes per boot", "| 1.0 |", "starts refused"),
+        ("no packing below", "of those at the lowest overcommit", "| 1.0 |", "starts refused"),
         command="podcluster experiment={name} workload.path=DIR",
     ),
     "field_crashes": Toy(

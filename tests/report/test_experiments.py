@@ -17,7 +17,7 @@ from rich.console import Console
 
 from podcluster.cli import plan
 from podcluster.config import Cell
-from podcluster.report import hazards, phase, summary, swapping
+from podcluster.report import churning, hazards, phase, summary, swapping
 from podcluster.report.controllers import controllers_table, standings
 from podcluster.report.dataset import of_experiment
 from podcluster.report.figure import draw, experiment_measures
@@ -309,3 +309,59 @@ def test_a_notebook_finds_its_results(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / "sweeps" / name).mkdir(parents=True)
     os.utime(tmp_path / "sweeps" / "eras-2", (1, 1))
     assert of_experiment("eras", tmp_path) == tmp_path / "sweeps" / "eras-1"
+
+
+# -- a stream of machines
+
+
+def stream_of(*hosts: tuple[float, str, tuple[int, ...]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Cells of (overcommit, guest, hosts used by replication), and their runs; the bound is one host less."""
+    rates = {
+        f"{rate}{end}": None for rate in ("crash_per_boot", "swap_share", "start_refused") for end in ("_low", "_high")
+    }
+    fixed = {"static_ratio_low": None, "static_ratio_high": None, "crash_per_boot_upper": 0.1, "confidence": 0.95}
+    zero = {"crash_per_boot": 0.0, "swap_share": 0.0, "start_refused": 0.0, "boots_started": 20, "replications": 2}
+    cells, runs = [], []
+    for overcommit, guest, used in hosts:
+        name = f"{guest}-{overcommit}"
+        mean = sum(used) / len(used)
+        axes = {"cell": name, "overcommit": overcommit, "guest": guest, "static_ratio": overcommit}
+        cells.append({**rates, **fixed, **zero, **axes, "hosts_used": mean, "hosts_bound": mean - 1})
+        runs += [{"cell": name, "replication": at, "hosts_used_max": count} for at, count in enumerate(used)]
+    return cells, runs
+
+
+STREAM = stream_of(
+    (2.0, "linux", (5, 21)), (1.0, "linux", (10, 40)), (1.0, "windows", (10, 40)), (2.0, "windows", (5, 20))
+)
+
+
+def test_hosts_are_set_against_those_of_the_lowest_ratio_on_the_same_days() -> None:
+    """26 of 50 with an interval, 25 of 50 on each day alike without one; a guest is compared with itself."""
+    shares = churning.hosts_against_least(*STREAM, ["guest", "overcommit"])
+    assert shares["linux-1.0"] == (1.0, None, None) and shares["windows-2.0"] == (0.5, None, None)
+    value, low, high = shares["linux-2.0"]
+    assert value == 0.52 and low is not None and high is not None and low < 0.52 < high
+    words = churning.in_words(*STREAM, ["guest", "overcommit"]).splitlines()
+    assert words[0].startswith(
+        "| guest | overcommit | hosts used | no packing below | of those at the lowest overcommit"
+    )
+    assert words[2].startswith("| linux | 2.0 | 13.0 | 12.0 | 0.52 (")
+    assert words[5].startswith("| windows | 2.0 | 12.5 | 11.5 | 0.5 | 2.00 | 20 | 0 |")
+    assert "lowest" not in churning.in_words(STREAM[0][:1], STREAM[1][:2], [])
+
+
+def test_hosts_over_the_ratio_with_the_bound_and_each_day() -> None:
+    """For each guest two thin lines, the mean and the bound, from the lowest ratio on."""
+    cells, runs = STREAM
+    table = {name: np.array([cell[name] for cell in cells], dtype=object) for name in cells[0]}
+    figure = churning.churn_figure(table, runs, by=("guest",), note="first 6 h not counted")
+    lines = [np.asarray(line.get_xydata()).tolist() for line in figure.axes[0].lines]
+    assert lines[:4] == [
+        [[1, 10], [2, 5]],
+        [[1, 40], [2, 21]],
+        [[1, 25], [2, 13]],
+        [[1, 24], [2, 12]],
+    ]
+    assert len(lines) == 8
+    assert "first 6 h not counted" in "\n".join(texts(figure)) and "no packing below (mean)" in texts(figure)
