@@ -27,7 +27,8 @@ cells = evacuations(dataset.columns(folder, "events"), dataset.columns(folder, "
 Markdown(in_words(cells, by))
 
 # %% [markdown]
-# A bar for each cell: the domains that were on the host, by what became of them.
+# A bar for each cell: the domains that were on the host, by what became of them, and how long after the order the last
+# of those that left was gone.
 
 # %%
 Image(png(evacuation_figure(cells, by, note=sweep_note(folder, origin))))

@@ -72,18 +72,23 @@ def test_an_evacuation_sorts_who_went_and_who_did_not() -> None:
         "kind": np.array([kind for kind, _, _ in texts], dtype=object),
         "text": np.array([text for _, text, _ in texts], dtype=object),
         "t_ns": np.array([s * NS_PER_S for _, _, s in texts], dtype=np.int64),
+        "host_id": np.zeros(len(texts), dtype=np.int64),
     }
     dead = domains(
         ("static", 0, 1, 1, "boot", 10, 30, 100, "pod_oom_by_other"),
         ("static", 0, 2, 2, "migration", 10, None, 100, "build_failed"),
-    )
+        ("static", 0, 3, 1, "boot", 10, None, 40, "pod_oom"), ("static", 0, 4, 1, "boot", 10, None, 40, "pod_oom"),
+    )  # fmt: skip
+    dead["host_id"] = np.array([0, 0, 0, 1])  # who died on another host is no part of it
     (found,) = evacuated.evacuations(events, dead, ["controller"])
     ends = {"away": 1, "no room": 1, "in debt": 1, "too large": 1, "not up": 1, "not taken": 1, "lost": 1, "died": 1}
+    ends["died before"] = 1
     assert found.ends == ends
     assert (found.last_s, found.replications) == (30.0, 1)
     assert (
         evacuated.in_words([found], ["controller"]).splitlines()[2]
-        == "| static | 8 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 30 |"
+        == "| static | 9 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 30 |"
     )
     figure = evacuated.evacuation_figure([found], ["controller"])
     assert len(figure.axes[0].containers) == len(evacuated.ENDS)
+    assert [item.get_text() for item in figure.axes[0].texts] == ["30", "last gone\nafter [s]"]
