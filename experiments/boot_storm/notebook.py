@@ -16,8 +16,8 @@
 from IPython.display import Image, Markdown
 
 from podcluster.report import dataset
-from podcluster.report.figure import axes_of_starts, sweep_note
-from podcluster.report.starts import in_words, starts_figure, starts_of
+from podcluster.report.figure import axes_of_starts, start_figure
+from podcluster.report.starts import in_words, starts_of
 from podcluster.report.style import png
 
 folder = dataset.of_experiment("boot_storm")
@@ -32,7 +32,7 @@ Markdown(in_words(starts, by, confidence))
 # 95 of 100 (dashed).
 
 # %%
-Image(png(starts_figure(starts, by, note=sweep_note(folder, origin))))
+Image(png(start_figure(folder, origin)))
 
 # %% [markdown]
 # What became of all boot attempts.

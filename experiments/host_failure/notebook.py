@@ -16,8 +16,8 @@
 from IPython.display import Image, Markdown
 
 from podcluster.report import dataset
-from podcluster.report.figure import axes_of_starts, sweep_note
-from podcluster.report.starts import in_words, starts_figure, starts_of
+from podcluster.report.figure import axes_of_starts, start_figure
+from podcluster.report.starts import in_words, starts_of
 from podcluster.report.style import png
 
 folder = dataset.of_experiment("host_failure")
@@ -28,11 +28,11 @@ starts = starts_of(dataset.columns(folder, "domains"), by, confidence, origin=ho
 Markdown(in_words(starts, by, confidence))
 
 # %% [markdown]
-# Left the domains of the dead host that did not come back, right how long the others were away, from its failure until
-# they were up on another host: half of them, and 95 of 100 (dashed).
+# How long the domains of the dead host were away, from its failure until they were up again: half of them, and from the
+# 5th to the 95th of 100; at the right how many came back.
 
 # %%
-Image(png(starts_figure(starts, by, note=sweep_note(folder, origin))))
+Image(png(start_figure(folder, origin)))
 
 # %% [markdown]
 # What became of all boot attempts.

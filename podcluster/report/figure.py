@@ -92,11 +92,7 @@ def sweep_figures(folder: Path, origin: dict[str, Any]) -> dict[str, Figure]:
         prices = swapping.prices_of(dataset.columns(folder, "domains"), origin["config"]["study"]["confidence"])
         return {NAME: swapping.swap_figure(prices, note=note)}
     if experiment in STARTS and STARTS[experiment][0][-1] in axes:
-        by, origin_of = axes_of_starts(origin)
-        found = starts.starts_of(
-            dataset.columns(folder, "domains"), by, origin["config"]["study"]["confidence"], origin=origin_of
-        )
-        return {NAME: starts.starts_figure(found, by, note=note)}
+        return {NAME: start_figure(folder, origin)}
     if experiment == "evacuation":
         by = list(axes_of(origin))
         left = evacuated.evacuations(dataset.columns(folder, "events"), dataset.columns(folder, "domains"), by)
@@ -126,6 +122,18 @@ def sweep_figure(folder: Path, origin: dict[str, Any]) -> Figure:
 
     by = [name for name in axes_of(origin) if name != "overcommit"]
     return overcommit_figure(dataset.columns(folder, "cells"), by=by, note=sweep_note(folder, origin))
+
+
+def start_figure(folder: Path, origin: dict[str, Any]) -> Figure:
+    """How starts went, or how long domains were away that were started again after a failure."""
+    by, which = axes_of_starts(origin)
+    config, note = origin["config"], sweep_note(folder, origin)
+    found = starts.starts_of(dataset.columns(folder, "domains"), by, config["study"]["confidence"], origin=which)
+    if which != "ha":
+        return starts.starts_figure(found, by, note=note)
+    failure = config["failure"]
+    marks = {"started again from here on": failure["restart_delay_s"], "the host is back": failure["repair_s"]}
+    return starts.away_figure(found, by, marks={name: at_s for name, at_s in marks.items() if at_s}, note=note)
 
 
 def hosts_figure(folder: Path, origin: dict[str, Any]) -> Figure:

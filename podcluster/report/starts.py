@@ -1,7 +1,8 @@
 """How starts went: how many never came up, and how long the others took, from when they were asked for.
 
-What        `starts_of` sorts boot attempts by the axes of a sweep; a table and a figure of it. With `origin="ha"` the
-            attempts are those of domains that lost their host, and their time counts from its failure.
+What        `starts_of` sorts boot attempts by the axes of a sweep; a table and two figures of it: `starts_figure` along
+            a number such as the spread of a storm, `away_figure` for those that a failure took down. With `origin="ha"`
+            the attempts are those of domains that lost their host, and their time counts from its failure.
 Units       Seconds; shares of starts.
 Methods     A share carries the interval over replications [ST-1], where it is neither none nor all; times are given by
             their distribution over starts, pooled over replications.
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.report.style import MARKERS, SERIES, dress, foot, new_figure
+from podcluster.report.style import GREY, MARKERS, SERIES, dress, foot, new_figure
 from podcluster.study.statistics import ratio_interval
 from podcluster.units import NS_PER_S
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORST: Final = 0.95
+LANE: Final = 0.26  # between series of one row
 
 
 class Starts(NamedTuple):
@@ -117,6 +119,60 @@ def starts_figure(starts: Sequence[Starts], by: Sequence[str], *, note: str = ""
     right.set_ylim(bottom=0)
     if len(series) > 1:
         left.legend(frameon=False, fontsize=8.5, title=", ".join(by[:-1]))
+    replications = max((one.replications for one in starts), default=0)
+    foot(figure, "; ".join(filter(None, [f"n = {replications} replications a cell", note])))
+    return figure
+
+
+def away_figure(starts: Sequence[Starts], by: Sequence[str], *, marks: Mapping[str, float], note: str = "") -> Figure:
+    """How long domains that lost their host were away, and how many are back: a row for each value of the last axis.
+
+    A dot at the median, a bar from the 5th to the 95th percentile; `marks` are instants after the failure [s] by name.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator
+
+    series = list(dict.fromkeys(one.values[:-1] for one in starts))
+    rows = list(dict.fromkeys(one.values[-1] for one in starts))
+    figure = new_figure(9.6, 0.24 * len(starts) + 0.2 * len(rows) + 1.5)
+    axes = figure.subplots()
+    dress(axes)
+    axes.grid(False, axis="y")
+    for one in starts:
+        index = series.index(one.values[:-1])
+        lane = rows.index(one.values[-1]) + (index - (len(series) - 1) / 2) * LANE
+        colour = SERIES[index % len(SERIES)]
+        if len(one.up_s):
+            ends = [one.quantile(part) for part in (1 - WORST, WORST)]
+            axes.plot(ends, [lane] * 2, color=colour, linewidth=3.5, alpha=0.45, solid_capstyle="butt")
+            axes.plot(one.quantile(0.5), lane, MARKERS[index % len(MARKERS)], color=colour, markersize=6)
+        said = f"{len(one.up_s)} of {one.asked} back" + (
+            f", half in {one.quantile(0.5):,.0f} s" if len(one.up_s) else ""
+        )
+        axes.annotate(said, (1.01, lane), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=colour)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter("")
+    seen = [float(end) for one in starts if len(one.up_s) for end in one.up_s[[0, -1]]] + list(marks.values())
+    if seen:
+        axes.set_xlim(min(seen) / 1.4, max(seen) * 1.4)
+    for name, at_s in marks.items():
+        axes.axvline(at_s, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)), zorder=0)
+        axes.annotate(
+            name, (at_s, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8.5, color=GREY
+        )
+    axes.set_yticks(range(len(rows)), [f"{value}" for value in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylabel(by[-1].rpartition(".")[2])
+    axes.set_xlabel("time away [s], from the failure of the host until up again: median, and 5 to 95 of 100")
+    if len(series) > 1:
+        names = [", ".join(f"{value}" for value in values) for values in series]
+        handles = [
+            Line2D([], [], color=SERIES[at % len(SERIES)], marker=MARKERS[at % len(MARKERS)], linewidth=3.5, alpha=0.7)
+            for at in range(len(series))
+        ]
+        axes.legend(handles, names, frameon=False, fontsize=8.5, title=", ".join(by[:-1]), loc="center")
     replications = max((one.replications for one in starts), default=0)
     foot(figure, "; ".join(filter(None, [f"n = {replications} replications a cell", note])))
     return figure

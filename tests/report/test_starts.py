@@ -58,6 +58,19 @@ def test_restarts_count_from_the_failure_of_their_host() -> None:
     assert (found.values, found.asked, found.up_s.tolist()) == (("static",), 1, [150])
 
 
+def test_who_was_away_how_long_is_a_bar_from_the_failure_on() -> None:
+    """The one restart, up 150 s after the failure: its median, how many came back, and the instants that are marked."""
+    found = starts.starts_of(ROWS, ["controller"], 0.95, origin="ha")
+    none = found[0]._replace(values=("squeezed",), up_s=np.empty(0), failed=1, share=1.0)
+    figure = starts.away_figure([*found, none], ["controller"], marks={"the host is back": 800.0}, note="a note")
+    (axes,) = figure.axes
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [np.asarray(dot.get_xydata()).tolist() for dot in dots] == [[[150, 0]]]
+    words = [item.get_text() for item in axes.texts]
+    assert words == ["1 of 1 back, half in 150 s", "0 of 1 back", "the host is back"]
+    assert axes.get_xlim()[1] > 800 and [item.get_text() for item in axes.get_yticklabels()] == ["static", "squeezed"]
+
+
 def test_an_evacuation_sorts_who_went_and_who_did_not() -> None:
     """Two gone, the last 30 s after the order, one of them lost; one each without room, in debt and so on."""
     texts = [
