@@ -655,6 +655,9 @@ class FailureConfig:
     ha: bool = True  # protected domains are started again on other hosts
     restart_delay_s: float = 120  # from a failure until they are: it must be noticed, and the host fenced
     retry_s: float | None = 20  # those for whom there is no room are tried again this often; None: never
+    tolerate: int | None = None  # host failures that there is to be a plan for (D7); None: nobody plans
+    allow_overcommit: bool = False  # starts go on that leave no such plan
+    cluster_stack: bool = False  # hosts vote: fewer than half of them may fail, whatever is planned
     best_effort_share: float = 0  # of domains: started again after all others, where there is room
     unprotected_share: float = 0  # of domains: not started again
 
@@ -669,6 +672,10 @@ class FailureConfig:
         _between("failure.restart_delay_s", self.restart_delay_s, 0)
         if self.retry_s is not None:
             _between("failure.retry_s", self.retry_s, 1)
+        if self.tolerate is not None:
+            _between("failure.tolerate", self.tolerate, 0)
+            if not self.ha:
+                _fail("failure.ha", "true where failure.tolerate is given", "false", "add failure.ha=true")
         _between("failure.best_effort_share", self.best_effort_share, 0, 1)
         _between("failure.unprotected_share", self.unprotected_share, 0, 1)
         if self.best_effort_share + self.unprotected_share > 1:
@@ -855,6 +862,12 @@ class Config:
             raise ConfigError(
                 f"placement.affinity must be of hosts 0 to {hosts - 1}, got {max(preferred)}: raise cluster.hosts"
             )
+        tolerate = self.failure.tolerate
+        if hosts is not None and tolerate is not None:
+            most = (hosts - 1) // 2 if self.failure.cluster_stack else hosts - 1
+            if tolerate > most:
+                few = "fewer than half of" if self.failure.cluster_stack else "fewer than"
+                _fail("failure.tolerate", f"{few} the {hosts} hosts", tolerate, f"try failure.tolerate={most}")
         least_gib = min(self._sizes_gib)
         ram_mib = least_gib * MIB_PER_GIB
         xen_mib = self.host.xen_mib_of(least_gib)

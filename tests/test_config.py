@@ -140,6 +140,13 @@ MISTAKES = [
     ("failure.repair_s=0", "failure.repair_s must be >= 1"),
     ("failure.restart_delay_s=-1", "failure.restart_delay_s must be >= 0"),
     ("failure.retry_s=0", "failure.retry_s must be >= 1"),
+    ("failure.tolerate=-1", "failure.tolerate must be >= 0"),
+    ("failure.tolerate=3 cluster.hosts=3", "failure.tolerate must be fewer than the 3 hosts, got 3: try"),
+    (
+        "failure.tolerate=2 failure.cluster_stack=true cluster.hosts=4",
+        "failure.tolerate must be fewer than half of the 4 hosts, got 2: try failure.tolerate=1",
+    ),
+    ("failure.ha=false failure.tolerate=1", "failure.ha must be true where failure.tolerate is given"),
     ("failure.best_effort_share=2", "failure.best_effort_share must be between 0 and 1"),
     ("failure.unprotected_share=-1", "failure.unprotected_share must be between 0 and 1"),
     ("migration.mib_per_s=0", "migration.mib_per_s must be >= 0.01"),

@@ -38,6 +38,8 @@ class Ledger:
         self.attempts: dict[int, int] = {}  # domain_id -> latest attempt of which there is a row
         self.host_failures = 0
         self.lost_races = 0
+        self.failures_tolerated_min: int | None = None
+        self.overcommitted_ns: int | None = None
 
     def end(self, rows: Iterable[DomainRow]) -> None:
         """Take the rows of domains that ended."""
@@ -132,6 +134,8 @@ def run_row(plan: Plan, workload: Workload, ledger: Ledger, peaks: SamplePeaks, 
         restarts=origins["restart"],
         host_failures=ledger.host_failures,
         ha_restarts=origins["ha"],
+        failures_tolerated_min=ledger.failures_tolerated_min,
+        overcommitted_ns=ledger.overcommitted_ns,
         migrations=origins["migration"],
         boots_started=sum(row.origin != "migration" for row in booted),
         boots_done=sum(row.boot_done_ns is not None and row.origin != "migration" for row in booted),

@@ -6,6 +6,7 @@ Units       Pages of 4 KiB; simulated time in ns.
 Order       A sender is told to bring a domain down (`MigrateOut`) and says when that is done (`RoomWanted`). In the
             epoch after it the receiver is asked (`KeepRoom`) and answers (`RoomAnswer`), and in the next the domain
             goes (`MigrateGo`) or stays (`MigrateStay`).
+Refused     What would leave no failover plan is not done (D7.7): a domain stays, a host goes on taking domains.
 Invariants  [EP-2] room is kept on the receiver from the order on, in the scheduler's book.
 """
 
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from podcluster.cluster.agenda import Agenda, Answered, CalledOff, Migration, Rebalancing
+from podcluster.cluster.failover import WOULD_BREAK, Failover
 from podcluster.cluster.outbox import Outbox
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.scheduler import Scheduler
@@ -31,9 +33,18 @@ from podcluster.units import mib_to_pages, s_to_ns
 class Moves:
     """Those of one run."""
 
-    def __init__(self, plan: Plan, scheduler: Scheduler, agenda: Agenda, where: Whereabouts, out: Outbox) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        scheduler: Scheduler,
+        agenda: Agenda,
+        where: Whereabouts,
+        out: Outbox,
+        failover: Failover,
+    ) -> None:
         self._plan = plan
         self._scheduler = scheduler
+        self._failover = failover
         self._agenda = agenda
         self._where = where
         self._out = out
@@ -47,8 +58,13 @@ class Moves:
         """Give a host no more domains, and send those it has elsewhere, at their dynamic minimum (D7.8)."""
         if host_id in self._where.down or host_id in self._evacuated:
             return
-        self._evacuated.add(host_id)
+        planned = self._failover.holds()
         self._scheduler.close(host_id)
+        if self._failover.breaks(planned):
+            self._scheduler.open(host_id)
+            self._out.host_event(at_ns, host_id, "evacuate_refused", WOULD_BREAK)
+            return
+        self._evacuated.add(host_id)
         self._out.host_event(at_ns, host_id, "evacuate", "no more domains, those out")
         there = [
             self._where.requests[domain_id]
@@ -62,9 +78,12 @@ class Moves:
         for request, place, bar in zip(there, places, bars, strict=True):
             if self._scheduler.expected_on(request.domain_id) is not None:
                 continue
-            if place is None or not self._scheduler.expect(place, request):
-                which = "no other host that its group allows" if bar.host_ids else "no other host"
-                self._out.event(at_ns, host_id, request, "migrate_refused", f"{which} has room for it")
+            which = "no other host that its group allows" if bar.host_ids else "no other host"
+            refused = f"{which} has room for it"
+            if place is not None:
+                refused = self._refused_by(place, request, refused)
+            if place is None or refused:
+                self._out.event(at_ns, host_id, request, "migrate_refused", refused)
             else:
                 going.append((request, place))
         self._send(at_ns, host_id, going)
@@ -77,10 +96,11 @@ class Moves:
             return
         if self._scheduler.expected_on(item.domain_id) is not None:
             return
-        if not self._scheduler.is_open(item.host_id) or not self._scheduler.expect(item.host_id, request):
-            barred = item.host_id in self._scheduler.bar(self._scheduler.ask(request)).host_ids
-            why = f"its group keeps it off host {item.host_id}" if barred else f"host {item.host_id} has no room for it"
-            self._out.event(at_ns, host_id, request, "migrate_refused", why)
+        barred = item.host_id in self._scheduler.bar(self._scheduler.ask(request)).host_ids
+        no_room = f"its group keeps it off host {item.host_id}" if barred else f"host {item.host_id} has no room for it"
+        refused = self._refused_by(item.host_id, request, no_room)
+        if refused:
+            self._out.event(at_ns, host_id, request, "migrate_refused", refused)
             return
         self._send(at_ns, host_id, [(request, item.host_id)])
 
@@ -105,7 +125,8 @@ class Moves:
         going: dict[int, list[tuple[MachineRequest, int]]] = {}
         for move in rebalance(views, domains, self._scheduler.rules, gap, most, bars):
             request = self._where.requests[move.domain_id]
-            if self._scheduler.expect(move.receiver, request):  # else it is full of those that have yet to leave it
+            # A host may be full of those that have yet to leave it.
+            if not self._refused_by(move.receiver, request, "no room"):
                 going.setdefault(move.sender, []).append((request, move.receiver))
                 text = (
                     f"to host {move.receiver}: {move.sender_share:.3f} counted on here, {move.receiver_share:.3f} there"
@@ -120,6 +141,16 @@ class Moves:
         rebalance_s = self._plan.migration.rebalance_s
         if rebalance_s is not None and at_ns + s_to_ns(rebalance_s) <= self._plan.duration_ns:
             self._agenda.add(at_ns + s_to_ns(rebalance_s), Rebalancing())
+
+    def _refused_by(self, host_id: int, request: MachineRequest, no_room: str) -> str:
+        """Why this host keeps no room for a domain, `no_room` where it has none; empty: it does."""
+        planned = self._failover.holds()
+        if not self._scheduler.is_open(host_id) or not self._scheduler.expect(host_id, request):
+            return no_room
+        if self._failover.breaks(planned):
+            self._scheduler.give_up(request.domain_id)
+            return WOULD_BREAK
+        return ""
 
     def _send(self, at_ns: int, host_id: int, going: Sequence[tuple[MachineRequest, int]]) -> None:
         """Let these leave a host for those that expect them; what a receiver has left besides is for all who come."""

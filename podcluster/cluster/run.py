@@ -1,8 +1,9 @@
 """One run: the epochs in which hosts and scheduler meet, from the first arrival to the end.
 
 What        `run` turns a workload into rows. Each epoch: what is due is done (machines arrive and are placed on the
-            hosts' last views, others leave, hosts fail and come back, what they took is started again), the commands go
-            out by host, the pool advances, the reports are folded.
+            hosts' last views, others leave, hosts fail and come back, what they took is started again, and it is looked
+            whether that could be done after further failures), the commands go out by host, the pool advances, the
+            reports are folded.
 Units       Pages of 4 KiB; simulated time in ns.
 Symbols     epoch k is the time (k epoch_ns, (k + 1) epoch_ns]
 Invariants  [EP-1] epochs in which nothing is due are merged, which changes no row: a host is a function of its
@@ -43,6 +44,7 @@ from podcluster.cluster.agenda import (
     Warmed,
 )
 from podcluster.cluster.ahead import Ahead, of_next
+from podcluster.cluster.failover import Failover
 from podcluster.cluster.failures import priority_of
 from podcluster.cluster.ledger import Ledger, check_attempts, rejection, run_row
 from podcluster.cluster.moves import Moves
@@ -149,7 +151,8 @@ class Driver:
         self._leaving: list[tuple[int, int]] = []  # (at, domain_id), after these
         self._where = Whereabouts({request.domain_id: request for request in workload.requests})
         self._out = Outbox(plan, sink)
-        self._moves = Moves(plan, self._scheduler, self.agenda, self._where, self._out)
+        self._failover = Failover(plan, self._scheduler, self._where, self._out)
+        self._moves = Moves(plan, self._scheduler, self.agenda, self._where, self._out, self._failover)
         self._rescues: set[int] = set()  # instants at which they are due
         for request in sorted(workload.requests, key=lambda request: (request.arrival_ns, request.domain_id)):
             self.agenda.add(max(1, request.arrival_ns), Arrival(request))
@@ -198,6 +201,9 @@ class Driver:
             self._settle()  # which may find that somebody leaves again by then
         self._scheduler.place((), begin_ns)
         if until_ns == self._plan.duration_ns:
+            self._failover.end(until_ns)
+            self.ledger.failures_tolerated_min = self._failover.tolerated_min
+            self.ledger.overcommitted_ns = self._failover.overcommitted_ns
             for lost in self._where.lost.values():
                 self._give_up(lost, until_ns)
             self._out.command_all(Close(until_ns))
@@ -257,6 +263,7 @@ class Driver:
         else:
             self._settle()  # before it changes where domains may go
             self._change(at_ns, item)
+            self._failover.look(at_ns)
 
     def _change(self, at_ns: int, item: Item) -> None:
         if isinstance(item, Failure):
@@ -288,11 +295,15 @@ class Driver:
         """Place what has arrived, all together, and let those leave that are to."""
         arrived, self._waiting = self._waiting, []
         if arrived:
-            for request, outcome in zip(arrived, self._scheduler.place(arrived, self._begin_ns), strict=True):
+            outcomes = self._scheduler.place(arrived, self._begin_ns, self._failover.guard)
+            for request, outcome in zip(arrived, outcomes, strict=True):
                 self._arrive(request, outcome)
+            self._failover.look(max(1, arrived[-1].arrival_ns))
         leaving, self._leaving = self._leaving, []
         for at_ns, domain_id in leaving:
             self._depart(at_ns, domain_id)
+        if leaving:
+            self._failover.look(leaving[-1][0])
 
     def _arrive(self, request: MachineRequest, outcome: Outcome) -> None:
         """Start a request where it was placed, or write its rejection; and which hosts refused it."""
@@ -392,7 +403,9 @@ class Driver:
             if planned is not None and self._scheduler.place_on(planned, request):
                 outcome = Outcome(planned)
             else:
-                (outcome,) = self._scheduler.place([request], self._begin_ns)
+                # Whom the plan is for, no plan keeps from starting.
+                guard = None if lost.priority == "restart" else self._failover.guard
+                (outcome,) = self._scheduler.place([request], self._begin_ns, guard)
             if isinstance(outcome.answer, Rejected):
                 self._wait(at_ns, lost, outcome)
             else:

@@ -25,7 +25,7 @@ Departs     A refusal is known to the request that met it and to no other. A hos
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -114,8 +114,16 @@ class Scheduler:
         begins = {(max(1, request.arrival_ns) - 1) // epoch_ns * epoch_ns for request in arrivals}
         return sorted({at_ns for begin_ns in begins if (at_ns := (begin_ns - self._age_ns) // epoch_ns * epoch_ns) > 0})
 
-    def place(self, requests: Sequence[MachineRequest], begin_ns: int) -> list[Outcome]:
-        """Find hosts for what arrives in the epoch that begins at `begin_ns`, in this order, and book it."""
+    def place(
+        self,
+        requests: Sequence[MachineRequest],
+        begin_ns: int,
+        guard: Callable[[int, Ask], Rejected | None] | None = None,
+    ) -> list[Outcome]:
+        """Find hosts for what arrives in the epoch that begins at `begin_ns`, in this order, and book it.
+
+        `guard` has the last word on each choice, with all before it booked.
+        """
         while self._unseen and self._unseen[0].at_ns <= begin_ns - self._age_ns:
             step = self._unseen.popleft()
             for host_id, ask in step.placed:
@@ -127,10 +135,9 @@ class Scheduler:
         if len(self._closed) == len(self._reported):
             return [Outcome(Rejected("no host is up")) for _ in requests]
         asks = [self._forecasts.ask(request) for request in requests]
-        if self._one_by_one or len(asks) == 1:  # a batch costs as much as ten requests
-            outcomes = [self._place_one(ask) for ask in asks]
-        else:
-            outcomes = [Outcome(answer) for answer in place_batch(self._policy, Batch.of(asks), self._book)]
+        if self._one_by_one or len(asks) == 1 or guard is not None:  # a batch costs as much as ten requests
+            return [self._place_one(request, ask, guard) for request, ask in zip(requests, asks, strict=True)]
+        outcomes = [Outcome(answer) for answer in place_batch(self._policy, Batch.of(asks), self._book)]
         for request, ask, (answer, _) in zip(requests, asks, outcomes, strict=True):
             if not isinstance(answer, Rejected):
                 self._note(request, answer, ask)
@@ -164,6 +171,15 @@ class Scheduler:
     def open_views(self) -> list[HostView]:
         """What is known by now of the hosts that are given domains, in host_id order."""
         return self._book.views()
+
+    def booked(self) -> Iterator[tuple[int, tuple[int, ...], Ask]]:
+        """Each domain that is on a host or on its way to one: its id, its host and then that one, what was asked."""
+        for domain_id, (_, host_id, ask) in self._where.items():
+            goes_to = self._expected.get(domain_id)
+            yield domain_id, (host_id,) if goes_to is None else (host_id, goes_to[0]), ask
+        for domain_id, (host_id, ask) in self._expected.items():
+            if domain_id not in self._where:
+                yield domain_id, (host_id,), ask
 
     def is_open(self, host_id: int) -> bool:
         """Whether the host is given domains."""
@@ -273,7 +289,9 @@ class Scheduler:
         self._book.audit()
         self._seen.audit()
 
-    def _place_one(self, ask: Ask) -> Outcome:
+    def _place_one(
+        self, request: MachineRequest, ask: Ask, guard: Callable[[int, Ask], Rejected | None] | None
+    ) -> Outcome:
         """See, choose, claim; without the hosts that refused, until one stakes the memory or retries run out."""
         refused: list[int] = []
         while True:
@@ -287,8 +305,11 @@ class Scheduler:
                 break
         for host_id in refused:
             self._seen.open(host_id)
+        if guard is not None and not isinstance(answer, Rejected):
+            answer = guard(answer, ask) or answer
         if not isinstance(answer, Rejected):
             self._enter(answer, ask)
+            self._note(request, answer, ask)
         return Outcome(answer, tuple(refused))
 
     def _host_of(self, ask: Ask) -> int | None:

@@ -58,6 +58,7 @@ Cause = Literal[
     "no_host",
     "too_large",
     "lost_race",  # every host that was tried had less than an old view of it said
+    "ha_plan",  # XAPI: after it there would have been no plan any more for the host failures to be tolerated (D7.7)
 ]
 CAUSES: Final[tuple[Cause, ...]] = (
     "",
@@ -83,6 +84,7 @@ CAUSES: Final[tuple[Cause, ...]] = (
     "no_host",
     "too_large",
     "lost_race",
+    "ha_plan",
 )
 
 Origin = Literal["boot", "restart", "ha", "migration"]
@@ -121,7 +123,10 @@ EventKind = Literal[
     "host_recovered",
     "ha_restart",
     "ha_waits",
+    "ha_overcommitted",
+    "ha_planned",
     "evacuate",
+    "evacuate_refused",
     "enabled",
     "rebalance",
     "migrate",
@@ -156,7 +161,10 @@ EVENT_KINDS: Final[tuple[EventKind, ...]] = (
     "host_recovered",
     "ha_restart",
     "ha_waits",
+    "ha_overcommitted",
+    "ha_planned",
     "evacuate",
+    "evacuate_refused",
     "enabled",
     "rebalance",
     "migrate",

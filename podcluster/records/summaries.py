@@ -36,6 +36,12 @@ class RunRow:
     )
     host_failures: int = column("1", "Hosts that failed.")
     ha_restarts: int = column("1", "Starts beyond these: of domains whose host had failed.")
+    failures_tolerated_min: int | None = column(
+        "1", "Least over time of the host failures that the pool had a plan for (D7); null without failure.tolerate."
+    )
+    overcommitted_ns: int | None = column(
+        "ns", "Time for which there was no plan for failure.tolerate host failures; null without it."
+    )
     migrations: int = column("1", "Domains that came from another host with what they had.")
     boots_started: int = column("1", "Builds begun.")
     boots_done: int = column("1", "Guests that came up.")
