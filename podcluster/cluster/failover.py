@@ -5,12 +5,13 @@ What        `Failover.look` asks, whenever something was due, how many failures 
             operations, that would turn a plan into none.
 Units       Pages of 4 KiB; simulated time in ns.
 Rules       docs/model.md D7, as `placement/ha.py` has them. Who counts: protected domains, at static maximum; the
-            others take room and nobody starts them again. Hosts that are down or being emptied are not in the plan:
+            others take room and have no place in it. Hosts that are down or being emptied are not in the plan:
             who is protected and has such a host, or waits to be started again, is given a place before all else, and
             without one there is no plan at all.
 Departs     A domain whose guest has a device passed through is not agile, and no plan is complete with it (D7.6); yet
             it is started again elsewhere as any other. What is known of the ends of domains is as old as placement's
-            own knowledge: of the epochs before.
+            own knowledge: of the epochs before. A machine that has rebooted into what it installed, of which the
+            scheduler has no book, takes room and has no place in the plan.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from podcluster.cluster.failover import WOULD_BREAK
 from podcluster.cluster.failures import Priority, draw_failures, priority_of
 from podcluster.cluster.orders import Order
 from podcluster.cluster.plan import Plan
+from podcluster.cluster.pool import Packed
+from podcluster.cluster.resume import KeptPool
 from podcluster.config import Cell, Config, FailureConfig, PlacementConfig
 from podcluster.io.digest import digest
 from podcluster.io.load import load_results
@@ -22,8 +24,10 @@ from podcluster.records.machines import MachineRequest, Workload
 from podcluster.records.rows import EventRow
 from podcluster.study.runner import run_study
 from podcluster.units import NS_PER_S
+from tests.cluster.fake import make_fake
 from tests.cluster.story import HOUR_S, ListSink, machines, physics, play, small_plan
 from tests.cluster.test_failures import FAIL_S, at, immortal, kinds, plan_with, rows_of
+from tests.cluster.test_resume import PACKING, CutError, MortalPool, Shelf, Ticks
 
 MakeConfig = Callable[..., Config]
 
@@ -301,6 +305,27 @@ def test_merging_epochs_changes_no_row_of_a_plan(monkeypatch: pytest.MonkeyPatch
     single, apart = play(planned(workload, allow_overcommit=allow_overcommit), workload)
     assert single.steps > outcome.steps
     assert physics(apart) == physics(merged)
+
+
+def test_a_run_that_is_cut_goes_on_with_its_plan() -> None:
+    """[CK-1] the same hour, killed after 30 steps and again after 90 further ones: the same rows."""
+    workload = machines()
+    plan = planned(workload, allow_overcommit=False)
+    shelf = Shelf()
+
+    def kept(left: int) -> KeptPool:
+        def open_pool(packed: Packed) -> MortalPool:
+            pool = MortalPool(plan.specs, plan.hosts, make_fake, PACKING, packed)
+            pool.left = left
+            return pool
+
+        return KeptPool(open_pool, [spec.host_id for spec in plan.specs], "inline", shelf, 0, Ticks())
+
+    for left in (30, 90):
+        with pytest.raises(CutError):
+            play(plan, workload, kept(left))
+        assert shelf.steps > 0
+    assert physics(play(plan, workload, kept(10**9))[1]) == physics(play(plan, workload)[1])
 
 
 # Four guests of 4 GiB fill a host of 20 GiB at their static maximum; two hosts, one of which dies.
