@@ -33,6 +33,8 @@ PACKED_GUEST_BYTES: Final = 8 * 1024
 PACKED_BLOCK_BYTES: Final = 6
 PACKED_BYTES_PER_GIB: Final = 2 * 1024
 DRIVER_BYTES: Final = 256 * 1024**2  # this process with its kernels
+REQUEST_BYTES: Final = 1024  # what the driver knows of a machine, beside its demand: some 600 are the request itself
+ROW_BYTES: Final = 2048  # and of how it ended: some 800 are the row itself, as many go to summing up all at the end
 ACTOR_BYTES: Final = 110 * 1024**2
 RAY_BYTES: Final = 500 * 1024**2
 MIB: Final = 1024**2
@@ -41,7 +43,8 @@ GIB: Final = 1024**3
 
 class Estimate(NamedTuple):
     """Memory that a run takes beside the programs themselves: with superpages intact, with all of them split, with all
-    hosts packed, and one host of each shard in flight.
+    hosts packed, and one host of each shard in flight. And what the driver keeps of machines: what is asked for, which
+    is there when the estimate is made, and rows.
     """
 
     programs: int
@@ -49,6 +52,8 @@ class Estimate(NamedTuple):
     most: int
     packed: int
     in_flight: int
+    workload: int
+    rows: int
 
 
 class Budget(NamedTuple):
@@ -79,6 +84,8 @@ def estimate_memory(plan: Plan, workload: Workload, actors: int) -> Estimate:
         packed=hosts * PACKED_HOST_BYTES
         + int(guests * PACKED_GUEST_BYTES + blocks * PACKED_BLOCK_BYTES + gib * PACKED_BYTES_PER_GIB),
         in_flight=max(actors, 1) * most * max(usable) // sum(usable),
+        workload=len(requests) * REQUEST_BYTES + _demand_bytes(requests),
+        rows=len(requests) * ROW_BYTES,
     )
 
 
@@ -86,6 +93,12 @@ def _blocks(request: MachineRequest, plan: Plan) -> int:
     """Blocks in which a guest takes its memory in random order; 0 where it takes it in order."""
     guest = plan.hosts.guests[request.os_class]
     return request.maxmem_pages // guest.alloc_block_pages if guest.alloc_order == "random" else 0
+
+
+def _demand_bytes(requests: Sequence[MachineRequest]) -> int:
+    """What their demands take; machines of a trace share their instants."""
+    arrays = {id(array): array for request in requests for array in (request.demand.t_ns, request.demand.pages)}
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _peak(requests: Sequence[MachineRequest], weights: Sequence[int]) -> int:
@@ -127,7 +140,9 @@ def budget(engine: EngineConfig, estimate: Estimate, actors: int, available: int
     there = given if given is not None else (available_bytes() if available is None else available)
     if there is None:
         return Budget(None, "memory: this system does not say how much is free")
-    programs = estimate.programs + (DRIVER_BYTES if given is not None else 0)
+    # What is free is so beside this program and what it has been asked for.
+    driver = estimate.rows + (DRIVER_BYTES + estimate.workload if given is not None else 0)
+    programs = estimate.programs + driver
     needs = f"{_size(programs + estimate.least)} to {_size(programs + estimate.most)}"
     has = f"{_size(there)} {'free' if given is None else 'given'}"
     if programs + estimate.most <= there:

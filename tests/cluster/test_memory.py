@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
-from collections.abc import Callable
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from podcluster.cli import compose
+from podcluster.cluster.ledger import Ledger, check_attempts, run_row
 from podcluster.cluster.memory import (
     ACTOR_BYTES,
     DRIVER_BYTES,
@@ -20,19 +29,23 @@ from podcluster.cluster.memory import (
 )
 from podcluster.cluster.plan import make_plan
 from podcluster.cluster.pool import PACKING, Host, HostPlan, HostShard, InlinePool, Packing
+from podcluster.cluster.progress import Silent
+from podcluster.cluster.ratios import SamplePeaks
+from podcluster.cluster.run import run
 from podcluster.config import Config, EngineConfig
 from podcluster.errors import ConfigError
+from podcluster.placement.policy import make_policy
 from podcluster.records.commands import Close, Command, StartDomain
 from podcluster.records.hosts import HostSpec
 from podcluster.records.machines import Workload
 from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import requests
 from tests.cluster.fake import FakeHost, make_fake
-from tests.cluster.story import machine, machines, small_plan
+from tests.cluster.story import ListSink, machine, machines, small_plan
 
 MakeConfig = Callable[..., Config]
 GIB = 1024**3
-ESTIMATE = Estimate(programs=0, least=4 * GIB, most=16 * GIB, packed=1 * GIB, in_flight=2 * GIB)
+ESTIMATE = Estimate(programs=0, least=4 * GIB, most=16 * GIB, packed=1 * GIB, in_flight=2 * GIB, workload=0, rows=0)
 
 
 def given(mib: int, **changed: object) -> EngineConfig:
@@ -77,7 +90,9 @@ def test_only_what_is_there_at_once_counts(make_config: MakeConfig) -> None:
     many = Workload(tuple(machine(k, 100.0 * k, 100.0 * (k + 1), pages=gib) for k in range(50)))
     crowd = Workload(tuple(machine(k, 0.0, pages=gib) for k in range(50)))
     plan = make_plan(config, one, 1)
-    assert estimate_memory(plan, many, 0) == estimate_memory(plan, one, 0)
+    once, often = estimate_memory(plan, one, 0), estimate_memory(plan, many, 0)
+    assert often._replace(workload=0, rows=0) == once._replace(workload=0, rows=0)
+    assert (often.workload, often.rows) == (50 * once.workload, 50 * once.rows), "the driver remembers all of them"
     promised_gib = 2 * config.usable_pages / PAGES_PER_GIB
     found = estimate_memory(plan, crowd, 0)
     assert found.most - found.least == pytest.approx(promised_gib * (2 * 1024**2 - 64 * 1024), abs=2)
@@ -104,6 +119,13 @@ def test_what_may_not_fit_is_packed_beyond_a_room() -> None:
     assert budget(given(8 * 1024), ESTIMATE, 0).room_bytes == 5 * GIB - DRIVER_BYTES
 
 
+def test_what_the_driver_keeps_leaves_less_room() -> None:
+    """Rows, which are still to come; and of what is given the machines, too, which of what is free have been taken."""
+    kept = ESTIMATE._replace(workload=GIB, rows=GIB // 2)
+    assert budget(EngineConfig(), kept, 0, 8 * GIB).room_bytes == 5 * GIB - GIB // 2
+    assert budget(given(8 * 1024), kept, 0).room_bytes == 5 * GIB - DRIVER_BYTES - GIB - GIB // 2
+
+
 def test_what_cannot_fit_is_refused() -> None:
     """All hosts packed and one in flight are the least; one line, with what to do."""
     for engine, remedy in ((EngineConfig(), "fewer engine.actors"), (given(2 * 1024), "raise engine.memory_mib")):
@@ -122,6 +144,115 @@ def test_free_memory_is_known_here() -> None:
     """On Linux the system says what is free, and it is neither nothing nor more than there could be."""
     available = available_bytes()
     assert available is not None and 64 * 1024**2 < available < 2**50
+
+
+# -- estimates and real sizes ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def traced() -> Iterator[list[int]]:
+    """How many bytes more of Python's and NumPy's are held at the end, and at the most."""
+    found: list[int] = []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield found
+        gc.collect()
+        found += tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [("workload.machines=400",), ("workload=churn", "workload.arrivals_per_day=700")],
+    ids=["own", "churn"],
+)
+def test_machines_take_what_is_estimated(make_config: MakeConfig, workload: tuple[str, ...]) -> None:
+    """Requests with demands of a day, and what the plan knows of each: no more than the estimate, and over half of
+    it.
+    """
+    config = make_config(*workload, "cluster.hosts=4", "guest=mix")
+    with traced() as found:
+        drawn = requests(
+            config.workload, config.guest, config.overcommit, None, config.seed, config.study.duration_s,
+            classes=config.classes, usable_pages=config.usable_pages,
+        )  # fmt: skip
+    assert len(drawn.requests) > 300
+    assert 0.5 < found[0] / estimate_memory(make_plan(config, drawn, 1), drawn, 0).workload <= 1
+
+
+def test_rows_take_what_is_estimated(make_config: MakeConfig) -> None:
+    """Those of real hosts, as actors send them, in a ledger that sums them up: no more than the estimate, and over half
+    of it.
+    """
+    config = make_config(
+        "workload=churn", "workload.arrivals_per_day=300", "guest=mix", "study.duration_s=20000", "study.warmup_s=3600",
+        "cluster.hosts=3", "study.telemetry_s=3600",
+    )  # fmt: skip
+    drawn = requests(
+        config.workload, config.guest, config.overcommit, None, config.seed, config.study.duration_s,
+        classes=config.classes, usable_pages=config.usable_pages,
+    )  # fmt: skip
+    plan, sink = make_plan(config, drawn, 1), ListSink()
+    pool = InlinePool(plan.specs, plan.hosts)
+    run(plan, drawn, make_policy(config.placement, 1), pool, sink, Silent())
+    rows, copies = sink.tables["domains"], 30
+    assert sum(row.boot_start_ns is not None for row in rows) > len(rows) / 2 > 20
+    many = [
+        replace(request, domain_id=copy * 10**6 + request.domain_id)
+        for copy in range(copies)
+        for request in drawn.requests
+    ]
+    sent = [
+        [pickle.dumps(replace(row, domain_id=copy * 10**6 + row.domain_id)) for row in rows] for copy in range(copies)
+    ]
+    workload = replace(drawn, requests=tuple(many))
+    plan = replace(plan, need_pages={one.domain_id: plan.need_pages[one.domain_id % 10**6] for one in many})
+    ledger = Ledger()
+    with traced() as found:
+        for some in sent:
+            ledger.end([pickle.loads(row) for row in some])
+        check_attempts(many, ledger.rows)
+        run_row(plan, workload, ledger, SamplePeaks(plan.warmup_ns), pool, 0.0)
+    assert 0.5 < found[1] / estimate_memory(plan, workload, 0).rows <= 1
+
+
+# Guests whose memory lies in blocks in random order: much to keep of a host that is not packed, little of one that is.
+SCATTERED = (
+    "workload=alike", "workload.machines=48", "workload.memory_mib=3072", "workload.maxmem_mib=4096",
+    "workload.boot_spread_s=0", "guest=linux", "guest.alloc_order=random", "guest.alloc_block_pages=16",
+    "cluster.hosts=12", "cluster.host_mem_gib=16", "cluster.epoch_s=200", "study.duration_s=200",
+    "study.telemetry_s=200", "study.figure=false", "engine=inline", "engine.checkpoint_s=0",
+)  # fmt: skip
+PEAK = """
+import resource, sys
+from podcluster.cli import main
+status = main(sys.argv[1:])
+sys.stdout.write(f"\\n{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\\n")
+sys.exit(status)
+"""
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def peak_mib(folder: Path, *options: str) -> float:
+    """The most memory that a process takes for the run of scattered guests [MiB]."""
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *SCATTERED, f"hydra.run.dir={folder}", *options],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1]) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux, and of other allocators elsewhere")
+def test_a_process_stays_within_its_memory(tmp_path: Path) -> None:
+    """What a run took at most is below what it was given, and makes use of it; unlimited, it takes far more."""
+    given_mib = 385
+    assert peak_mib(tmp_path / "all") > 1.25 * given_mib
+    assert 0.75 * given_mib < peak_mib(tmp_path / "some", f"engine.memory_mib={given_mib}") < given_mib
 
 
 # -- shards ------------------------------------------------------------------------------------------------------------
