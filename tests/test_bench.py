@@ -112,6 +112,37 @@ def test_a_storm_page_by_page_writes_the_same_rows() -> None:
     assert storm.equals_page_loop(storm.configure())
 
 
+def test_placement_gives_the_figures_that_it_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Placements a second by number of hosts, and every figure that has a bound; of few machines."""
+    monkeypatch.setattr(placement, "MACHINES_PER_HOST", 1)
+    monkeypatch.setattr(placement, "SAMPLES", 2)
+    figures = placement.measure(1, quick=True)
+    for name in ("best_fit_per_s", "first_fit_per_s"):
+        assert set(figures[name]) == {"100", "1000", "10000"}
+        assert all(rate > 0 for rate in figures[name].values())
+    assert set(placement.BOUNDS) <= set(figures)
+
+
+def test_storm_gives_the_figures_that_it_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one host, and with the curve's where it is asked for; what is compared elsewhere is left out."""
+    monkeypatch.setattr(storm, "WORKERS", 1)
+    monkeypatch.setattr(storm, "equals_page_loop", lambda config: True)
+    figures = storm.measure(1, quick=True, hosts=1, curve=True)
+    assert figures["guests"] == storm.GUESTS_PER_HOST
+    assert all(figures[name] > 0 for name in ("seconds", "pages_populated", "peak_rss_mib"))
+    assert 0 <= figures["crash_rate"] <= 1
+    assert set(storm.BOUNDS) <= set(figures)
+
+
+def test_density_gives_the_figures_that_it_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two hosts, one of which is checked."""
+    monkeypatch.setattr(density, "SAMPLE", 1)
+    figures = density.measure(1, quick=True, hosts=2)
+    assert (figures["hosts"], figures["checked_equal"]) == (2, 1)
+    assert figures["hosts_per_gib"] > 0
+    assert set(density.BOUNDS) <= set(figures)
+
+
 def test_telemetry_is_of_every_host_and_of_all() -> None:
     """What `bench trace` counts as rows: one for each host, for the cluster, and for each machine from its arrival on,
     each 300 s, all written.

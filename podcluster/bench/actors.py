@@ -3,7 +3,8 @@
 What        `two_actor_share`: by how much two actors are faster than one, as a share of by how much two processes that
             each simulate the whole of it alone do more than one of them does. What the machine itself does not give
             two processes (shared caches, other people's work) is in both: they are measured in turns.
-Units       Seconds of wall time, hosts being built before; medians.
+Units       Seconds of wall time; medians. Outside the clock: starting Ray, actors and processes, loading their kernels,
+            drawing the demand, and building the hosts of actors.
 """
 
 from __future__ import annotations

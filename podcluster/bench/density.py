@@ -9,6 +9,8 @@ Figures     `hosts_per_gib` is hosts over all memory, the fixed cost (`fixed_mib
             host) included, and so grows with the number of hosts; `hosts_in_one_gib` is how many hosts there would be
             if all memory were one GiB. `marginal_bytes` is what one more host takes, from half of the hosts to all of
             them; `packed_bytes` the mean size of what is kept of one.
+Clock       `host_ms` is wall time a host, from its building to its packed bytes; loading kernels, counting memory after
+            the last host, and the check are outside it.
 Check       `SAMPLE` hosts, evenly taken, are unpacked and live on for five minutes; the digest of all that they report
             is that of hosts that were never packed, from their boot on.
 """

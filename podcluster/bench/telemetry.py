@@ -4,7 +4,8 @@ What        `telemetry`: a run whose rows are written to Parquet, with a sample 
             whole cluster each 300 s and without, in turns; and the first samples on their own, as the run gave them to
             the sink.
 Units       Seconds of wall time, from the first placement to the finished files; rows per second of them, and beside
-            them per second of processor time, which what else a machine does has no part in.
+            them per second of processor time, which what else a machine does has no part in. Drawing the demand is
+            outside the clock, and so are the runs that only give the samples.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ What        1,000 machines of the synthetic family on 64 hosts for 30 days of 30
             last row; drawing the demand is outside it. A run as usual, only that nothing is written.
 Units       `_per_s` samples of demand per second of wall time; pages of 4 KiB; `_s` seconds of simulated time.
 Cases       static     targets stay.   squeezed   the balancing daemon moves them.
+            `pages_moved` and `domains_with_debt_s` (the time that domains had debt, summed over them) are those of the
+            latter; of each case by its name, too.
 Demand      Held memory follows demand at once, up and down (hold_s=0), which is as much work as a trace can make. The
             family is the fitted one; use is stretched about each machine's median until the mean |dW| per sample is 2 %
             of maxmem, since the family (1.6 %) leaves out the smallest machines of its trace (2.4 % with them).
@@ -70,8 +72,8 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
         figures[key] = samples / statistics.median(seconds)
         spread[key] = [samples / max(seconds), samples / min(seconds)]
         figures |= {"samples": samples, "mean_dw_share": share}
-        figures[f"{controller}_pages_moved"] = rows.runs[0].moved_pages
-        figures[f"{controller}_domains_with_debt_s"] = rows.runs[0].debt_s
+        moved = {"pages_moved": rows.runs[0].moved_pages, "domains_with_debt_s": rows.runs[0].debt_s}
+        figures |= moved | {f"{controller}_{name}": value for name, value in moved.items()}
         figures[f"{controller}_page_loop_equal"] = equals_page_loop(
             config, *first_of(plan, workload, max(1, machines // 100))
         )
