@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from podcluster.cli import compose
 REPOSITORY = Path(__file__).resolve().parents[1]
 MANIFEST = REPOSITORY / "deploy" / "kubernetes" / "run.yaml"
 DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"
+MACHINES = REPOSITORY / "deploy" / "machines" / "cluster.yaml"
 
 Fields = dict[str, Any]
 """By name (`!` at its end: must be there) a type, a pattern, or the fields below; a list has one, for all entries."""
@@ -115,6 +118,26 @@ JOB: Fields = {
     },
 }
 KINDS = {"PersistentVolumeClaim": CLAIM, "RayJob": JOB}
+
+# What `ray up` takes for machines that are there (provider local), by ray-schema.json of Ray 2.60, which leaves it to a
+# provider which fields it has.
+MACHINES_FORM: Fields = {
+    "cluster_name!": NAME,
+    "provider!": {"type!": re.compile("local"), "head_ip!": TEXT, "worker_ips!": [TEXT]},
+    "auth!": {"ssh_user!": TEXT, "ssh_private_key!": TEXT, "ssh_proxy_command": TEXT},
+    "min_workers!": NUMBER,
+    "max_workers!": NUMBER,
+    "upscaling_speed": float,
+    "idle_timeout_minutes": NUMBER,
+    "file_mounts!": STRINGS,
+    "rsync_exclude": [TEXT],
+    "initialization_commands": list,
+    "setup_commands!": [TEXT],
+    "head_setup_commands!": [TEXT],
+    "worker_setup_commands": list,
+    "head_start_ray_commands!": [TEXT],
+    "worker_start_ray_commands!": [TEXT],
+}
 
 
 def flaws(value: Any, form: Any, at: str) -> list[str]:
@@ -235,3 +258,82 @@ def test_the_image_is_made_of_what_there_is() -> None:
     images = {one["image"] for pod in pods(documents()["RayJob"]["spec"]["rayClusterSpec"]).values()
               for one in pod["containers"]}  # fmt: skip
     assert images == {image}
+
+
+# -- machines ----------------------------------------------------------------------------------------------------------
+
+
+def machines() -> Any:
+    """The file for `ray up`."""
+    return yaml.safe_load(MACHINES.read_text())
+
+
+def started(commands: list[str]) -> dict[str, str]:
+    """The options of the `ray start` among these commands."""
+    (line,) = [one for one in commands if " start " in one]
+    words = shlex.split(line.rpartition(";")[2])
+    assert words[0] == "RAY_AUTH_MODE=token" and words[1].endswith("/bin/ray") and words[2] == "start"
+    return {name: value for name, _, value in (word.partition("=") for word in words[3:])}
+
+
+def test_every_field_for_machines_is_one_that_is_known() -> None:
+    """And has its type."""
+    assert flaws(machines(), MACHINES_FORM, "cluster") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "flaw"),
+    [
+        ("worker_ips:", "workers_ips:", "cluster.provider.worker_ips is missing"),
+        ("type: local", "type: locale", "cluster.provider.type must match local"),
+        ("min_workers: 2", 'min_workers: "2"', "cluster.min_workers must be of int"),
+        ("head_start_ray_commands:", "head_start_commands:", "cluster.head_start_ray_commands is missing"),
+    ],
+)
+def test_a_slip_in_the_file_for_machines_does_not_go_unnoticed(old: str, new: str, flaw: str) -> None:
+    """A name that is misspelt, a value that is none, a string for a number."""
+    text = MACHINES.read_text()
+    assert text.count(old) == 1
+    assert flaws(yaml.safe_load(text.replace(old, new)), MACHINES_FORM, "cluster")[0].startswith(flaw)
+
+
+def ask_ray(text: str) -> subprocess.CompletedProcess[str]:
+    """Let Ray prepare and check a file for `ray up`, as it does first of all."""
+    code = (
+        "import sys, yaml; from ray.autoscaler._private.util import prepare_config, validate_config; "
+        "validate_config(prepare_config(yaml.safe_load(sys.stdin)))"
+    )
+    return subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, timeout=120)
+
+
+def test_ray_takes_the_file_for_machines() -> None:
+    """By its own check, which finds a field that there is not."""
+    text = MACHINES.read_text()
+    assert ask_ray(text).returncode == 0
+    wrong = ask_ray(text.replace("file_mounts:", "files_mounts:"))
+    assert wrong.returncode != 0 and "files_mounts" in wrong.stderr
+
+
+def test_workers_find_the_head_and_all_of_them_are_wanted() -> None:
+    """One port, no hosts on the head, as many workers as have addresses, which are nobody's as long as nobody has
+    filled them in.
+    """
+    found = machines()
+    head, worker = started(found["head_start_ray_commands"]), started(found["worker_start_ray_commands"])
+    assert set(head) == {"--head", "--port", "--num-cpus", "--autoscaling-config"} and head["--num-cpus"] == "0"
+    assert worker == {"--address": f"$RAY_HEAD_IP:{head['--port']}"}
+    workers = found["provider"]["worker_ips"]
+    assert found["min_workers"] == found["max_workers"] == len(set(workers)), "no autoscaler sees the actors"
+    assert all(address.startswith("192.0.2.") for address in [found["provider"]["head_ip"], *workers])
+
+
+def test_machines_get_what_there_is() -> None:
+    """The lock file, the same Ray, kernels of modules that exist; and the page on clusters names the file."""
+    found = machines()
+    text = "\n".join([*found["setup_commands"], *found["head_setup_commands"]])
+    assert found["file_mounts"]["~/podcluster"] == "." and "--requirement requirements.lock" in text
+    (ray,) = re.findall(r"ray\[default\]==([\d.]+)", text)
+    assert f"\nray=={ray}\n" in (REPOSITORY / "requirements.lock").read_text()
+    modules = re.findall(r"python -m (podcluster\S+)", text)
+    assert modules == re.findall(r"python -m (podcluster\S+)", DOCKERFILE.read_text())
+    assert f"../{MACHINES.relative_to(REPOSITORY)}" in (REPOSITORY / "docs" / "cluster.md").read_text()
