@@ -231,13 +231,17 @@ class RayEngine:
         """End an actor, if it is still there, and put a new one in its place."""
         import ray
 
-        if not any(node["Alive"] for node in self._nodes()):
+        left = any(node["Alive"] for node in self._nodes())
+        try:
+            if left and self._address != "local":
+                # As long as a new server is given to answer: the node of the old one may be starting again.
+                cluster_cpus(self._address, self._nodes, START_S)
+        except ConfigError:
+            left = False
+        if not left:
             raise PodclusterError(
                 "no node of Ray is left to make an actor on: the same command goes on from the last checkpoint"
             )
-        if self._address != "local":
-            # As long as a new server is given to answer: the node of the old one may be starting again.
-            cluster_cpus(self._address, self._nodes, START_S)
         # It may be dead; it may as well hang, or be on a node that nobody reaches for a while.
         self._ask("the end of an actor", lambda: ray.kill(self.actors[index], no_restart=True))
         self.actors[index] = self._ask("an actor", new_actor)
