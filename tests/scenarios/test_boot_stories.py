@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from podcluster.cli import compose
+from podcluster.config import HostConfig
 from podcluster.records.rows import DomainRow
 from podcluster.units import PAGES_PER_MIB
 from tests.host.lives import guest_config, host_config, host_model, live, one_life, request, seconds, start
@@ -120,3 +122,57 @@ def test_a_known_scrub_pattern_is_no_data() -> None:
     assert lives.fate == "running"
     assert lives.nonzero_pages_peak < lives.memory_pages
     assert unknown.nonzero_pages_peak == unknown.tot_pages + 1
+
+
+# -- what reclaim is to blame for [G11]
+
+
+def from_conf(*overrides: str) -> DomainRow:
+    """The row of a guest of conf/ that boots with 256 of 1024 MiB and uses half of what it is given."""
+    config = compose([*overrides, "workload=one", "workload.memory_mib=256", "workload.maxmem_mib=1024"])
+    model = host_model(config.guest, ram_mib=1536, host=config.host)
+    return live(model, 180, start(request(0, config.guest.os_class, 256, 1024, 128))).domains[0]
+
+
+def test_a_sweep_that_has_passed_what_could_save_the_guest() -> None:
+    """Wrap: a kernel that zeroes all of maxmem, on the hypervisor of 2012, which looks at a superpage again when 128
+    others were populated. That is all that the guest owns, so sweeps have to find the zeroes, and they only go down. It
+    dies far short of what it may have. It lives where a sweep goes on at the top, and where the list is shorter.
+    """
+    old = ["guest=linux_hardened", "host.era=xen2012"]
+    row = from_conf(*old)
+    assert (row.fate, row.cause, row.boot_done_ns) == ("pod_oom", "wrap", None)
+    assert row.margin_pages > 100 * MIB
+    assert row.sweeps > 0
+    wrapping = from_conf(*old, "host.sweep_wraps=true")
+    assert (wrapping.fate, wrapping.cause) == ("running", "")
+    assert wrapping.sweeps > row.sweeps
+    short = from_conf(*old, "host.ring_slots=32")
+    assert (short.fate, short.sweeps) == ("running", 0)
+
+
+def test_what_only_a_recent_list_could_have_found() -> None:
+    """Ring: zeroes beyond the highest gfn that a sweep begins at, with the proposal of 2009, which had no list of what
+    was populated last. 51 MiB of data fit in what it lets the guest own, and it dies with hundreds of pages to spare.
+    """
+    story: dict[str, Any] = {"scrub_order": "ascending", "alloc_order": "random", "alloc_block_pages": 64}
+    story |= {"balloon": {"driver": "none"}, "page_cache": NO_CACHE, "demand": 51}
+    row = one_life("windows", 64, 256, host=HostConfig(era="rfc2009"), **story)
+    assert (row.fate, row.cause) == ("pod_oom", "ring")
+    assert row.margin_pages > 0
+    today = one_life("windows", 64, 256, host=HostConfig(), **story)
+    assert (today.fate, today.cause) == ("running", "")
+    assert today.margin_pages - (today.tot_pages - row.tot_pages) >= 0
+
+
+def test_work_that_always_waits_does_not_matter_where_nothing_is_swept() -> None:
+    """Preemption: a sweep can be cut off only where zeroes are left to it. Since 2015, when sweeps began to yield, the
+    recent list takes each zero page back before it forgets it, so that nothing is left for a sweep to find: with one
+    record or 32 this boot is not swept, and does not die of it. (`test_pending.py` stages such a death.)
+    """
+    for era in ("xen2015", "today"):
+        for slots in (1, 32):
+            host = [f"host.era={era}", f"host.ring_slots={slots}", "host.softirq_per_s=inf", "guest.irq_per_s=inf"]
+            row = from_conf("guest=linux_hardened", *host)
+            assert (row.fate, row.sweeps) == ("running", 0)
+            assert row.reclaimed_2m > 0
