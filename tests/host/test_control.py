@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from podcluster.config import CONTROLLERS, ControllerConfig, HostConfig
 from podcluster.host import control
 from podcluster.host.controllers import make_controller
-from podcluster.host.controllers.view import Decision, View
+from podcluster.host.controllers.view import Action, Decision, Grant, Reads, Refuse, View, Wakes
 from podcluster.records.commands import Close, Command, SetTarget, StopDomain
 from podcluster.records.reports import HostReport
-from podcluster.units import PAGES_PER_MIB, s_to_ns
+from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import curve, guest_config, host_model, live, request, rows, start
 from tests.host.test_model import END_S, commands, guest_classes
 
@@ -168,3 +168,74 @@ def test_a_guest_that_will_leave_is_never_quiet(name: str) -> None:
     report = live(model, 60, start(request(0, "linux", 24, 24), 0.1))
     assert [row.fate for row in report.domains] == ["shut_down"]
     assert report.view.free_pages == 152 * PAGES_PER_MIB
+
+
+# -- starts that are refused (D4.2)
+
+
+class Refuses:
+    """A controller that refuses every start, but for those that ask from some instant on; it notes who asks when."""
+
+    period_ns = s_to_ns(10)
+    wakes: Wakes = "memory"
+    reads: Reads = "domains"
+    first_state = None
+
+    def __init__(self, until_s: float) -> None:
+        self.until_ns = s_to_ns(until_s)
+        self.asked: list[tuple[int, float]] = []  # (domain_id, s)
+
+    def decide(self, view: View, state: None) -> Decision:
+        """No, with a word that says when it was said."""
+        said: list[Action] = []
+        for one in view.starts:
+            self.asked.append((one.domain_id, view.now_ns / NS_PER_S))
+            if view.now_ns < self.until_ns:
+                said.append(Refuse(one.domain_id, "vms_failed_to_cooperate", f"no, at {view.now_ns / NS_PER_S:g} s"))
+            else:
+                said.append(Grant(one.domain_id, one.min_pages))
+        return Decision(tuple(said), None, None)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, until_s: float, *given: Command) -> tuple[Refuses, HostReport]:
+    """A host whose controller refuses starts so long."""
+    refuses = Refuses(until_s)
+    monkeypatch.setattr("podcluster.host.control.make_controller", lambda _: refuses)
+    model = host_model(guest_config("linux"), ram_mib=160, taken_mib=8, controller=controller("squeezed"))
+    return refuses, live(model, 200, *given)
+
+
+def test_a_refused_start_asks_again_every_10_s_and_gives_up_after_60(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4.2: at 0, 10, ..., 60 s, each start by its own clock; its row has the last refusal."""
+    starts = [start(request(k, "linux", 24, 24), at_s) for k, at_s in ((0, 1), (1, 4.5))]
+    refuses, report = refused(monkeypatch, 300, *starts)
+    for domain_id, at_s in ((0, 1), (1, 4.5)):
+        assert [t for who, t in refuses.asked if who == domain_id] == [at_s + 10 * k for k in range(7)]
+        row = next(row for row in report.domains if row.domain_id == domain_id)
+        assert (row.fate, row.cause) == ("build_failed", "vms_failed_to_cooperate")
+        assert row.end_ns == s_to_ns(at_s + 60)
+        texts = [event.text for event in report.events if event.domain_id == domain_id and event.kind == "build_failed"]
+        assert texts == [f"no, at {at_s + 60:g} s"]
+    assert report.host is not None
+    assert report.host.starts_waited_ns == 2 * s_to_ns(60)
+
+
+@pytest.mark.parametrize(("until_s", "built_s"), [(0, 1), (1.5, 11), (24, 31), (61, 61)])
+def test_a_refused_start_is_let_in_when_it_asks_and_not_before(
+    monkeypatch: pytest.MonkeyPatch, until_s: float, built_s: float
+) -> None:
+    """D4.2: the last time at 60 s."""
+    _, report = refused(monkeypatch, until_s, start(request(0, "linux", 24, 24), 1))
+    (row,) = report.domains
+    assert (row.fate, row.boot_start_ns) == ("running", s_to_ns(built_s))
+
+
+def test_memory_that_comes_free_waits_for_the_next_try() -> None:
+    """D4.2 with squeezed itself: a guest that cannot give leaves 3 s after a try of a start, which has its memory 7 s
+    later.
+    """
+    model = host_model(guest_config("linux"), ram_mib=160, taken_mib=8, controller=controller("squeezed"))
+    machines = [start(request(k, "linux", 100, 100), 1 + 19 * k) for k in range(2)]
+    report = live(model, 200, *machines, StopDomain(s_to_ns(43), 0))
+    row = next(row for row in report.domains if row.domain_id == 1)
+    assert (row.fate, row.boot_start_ns) == ("running", s_to_ns(50))
