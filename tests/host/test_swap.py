@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podcluster.host.domain import ABOVE_VGA, VGA_HOLE
 from podcluster.host.swap import Rows, SwapDevice, Thrashing
 from podcluster.records.commands import SetTarget
 from podcluster.records.demand import Demand
@@ -184,21 +185,30 @@ def test_windows_goes_below_its_working_set_through_its_page_file() -> None:
     assert short["windows"] == 0 < short["linux"]
 
 
-def test_an_application_or_the_balloon() -> None:
-    """C1.10: with the notifier, pages come back from the balloon before an application is killed."""
-    rows = [
+@pytest.mark.parametrize(("wants_mib", "kills"), [(55, 0), (75, 1)])
+def test_an_application_or_the_balloon(wants_mib: int, kills: int) -> None:
+    """C1.10: with the notifier, pages come back from the balloon, 512 at a time, before an application is killed, which
+    lives if what they come to is enough for it; without, it is killed in both cases.
+    """
+    without, helped = (
         one_life(
             "linux",
             64,
             128,
             until_s=200,
-            demand=curve((0, 20), (60, 20), (70, 75)),
+            demand=curve((0, 20), (60, 20), (70, wants_mib)),
             page_cache={"rate_mib_per_s": 0},
             swap={"mib": 0},
             balloon={"deflate_on_oom": deflate_on_oom},
         )
         for deflate_on_oom in (False, True)
-    ]
-    assert [row.oom_kills for row in rows] == [1, 1]  # within its quota there is 1 MiB and what it gave too much
-    assert rows[1].ballooned_pages < rows[0].ballooned_pages
-    assert rows[1].entry_count == rows[1].cache_count
+    )
+    quota, ram = (64 + 1) * MIB, (128 - 8) * MIB - (ABOVE_VGA - VGA_HOLE)
+    has = ram - without.ballooned_pages
+    may_have = has + quota - without.tot_pages  # what the balloon took too much, and the 1 MiB of Xen's limit
+    assert (has < wants_mib * MIB, may_have < wants_mib * MIB) == (True, bool(kills))
+    assert (without.oom_kills, helped.oom_kills) == (1, kills)
+    came = without.ballooned_pages - helped.ballooned_pages
+    assert came == (may_have - has if kills else -(-(wants_mib * MIB - has) // 512) * 512)
+    assert helped.tot_pages - without.tot_pages == came
+    assert helped.entry_count == helped.cache_count
