@@ -20,6 +20,7 @@ from podcluster.host.held import HeldBooks
 from podcluster.host.machine import Machine
 from podcluster.host.page_runs import Allocator, PageSet, aligned_blocks, shuffled_blocks
 from podcluster.host.streams import BATCH_PAGES, NEVER, Pace, Runs, count_instants
+from podcluster.host.traced import TracedMachine
 from podcluster.records.commands import SetTarget
 from podcluster.records.demand import Demand
 from podcluster.records.fates import EventKind
@@ -181,7 +182,7 @@ class Rig:
         **changed: Any,
     ) -> None:
         cfg = guest_config(kind, **changed)
-        self.machine = Machine((maxmem_mib + 64) * MIB)
+        self.machine = TracedMachine((maxmem_mib + 64) * MIB)
         asked = request(0, kind, memory_mib, maxmem_mib)
         built = toolstack.build(self.machine, 1, asked, HostConfig(), cfg)
         assert isinstance(built, Domain)
@@ -337,7 +338,7 @@ def test_what_a_guest_says_of_itself_adds_up() -> None:
     assert swapped[0] == swapped[-1] == 0
 
 
-class Hazardous(Machine):
+class Hazardous(TracedMachine):
     """A machine on which the next write is a guest's death, with so many zero pages left behind for each reason."""
 
     left = (0, 0, 0)
@@ -372,6 +373,36 @@ def test_a_death_short_of_the_limit_names_its_hazard(wrap: int, preempt: int, ri
     assert (rig.guest.end.fate, rig.guest.end.cause) == ("pod_oom", cause)
     rig.memory.owned = rig.memory.nonzero_pages
     assert rig.memory.death_cause() == "debt"
+
+
+@pytest.mark.parametrize(
+    ("let_go", "preempt", "cause"),
+    [(True, "never", "debt"), (True, "always", "preempt"), (False, "never", "reclaim_short")],
+)
+def test_a_guest_that_booted_dies_of_preemption(let_go: bool, preempt: str, cause: str) -> None:
+    """G11, counted by the machine: a backend maps the zero pages behind the kernel's image, so the recent list does
+    not take them back, and lets go of them when the list has forgotten them. When the guest has data in all else, only a
+    sweep can save it, which comes down from the top, over more than a thousand pages of data. If it is cut off for work
+    that waits, the guest dies as many pages short of its limit; if not, at its limit.
+    """
+    demand = curve((0, 20), (20, 20), (40, 100), (50, 100), (70, 160))
+    rig = Rig(memory_mib=128, maxmem_mib=256, demand=demand, page_cache={"rate_mib_per_s": 0}, swap={"mib": 0})
+    rig.machine.set_preempt(preempt)
+    rig.run_to(3)
+    behind = 0x1000 + rig.boot.kernel_pages
+    mapped = [gfn for gfn in range(behind, -(-behind // 512) * 512) if rig.machine.query(1, gfn)[0] == 1]
+    assert mapped
+    for reference, gfn in enumerate(mapped):
+        assert rig.machine.add_ref(1, gfn, reference) == 0
+    rig.run_to(45)
+    if let_go:
+        for reference in range(len(mapped)):
+            assert rig.machine.drop_ref(reference, 1) == 0
+    rig.run_to(100)
+    assert rig.guest.end is not None
+    assert (rig.guest.end.fate, rig.guest.end.cause) == ("pod_oom", cause)
+    # The write that found nothing counts as one more [G11].
+    assert rig.memory.margin == (-1 if cause == "debt" else len(mapped) - 1)
 
 
 def test_a_lying_guest_claims_more_than_it_has_in_use() -> None:

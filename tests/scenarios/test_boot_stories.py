@@ -168,7 +168,8 @@ def test_what_only_a_recent_list_could_have_found() -> None:
 def test_work_that_always_waits_does_not_matter_where_nothing_is_swept() -> None:
     """Preemption: a sweep can be cut off only where zeroes are left to it. Since 2015, when sweeps began to yield, the
     recent list takes each zero page back before it forgets it, so that nothing is left for a sweep to find: with one
-    record or 32 this boot is not swept, and does not die of it. (`test_pending.py` stages such a death.)
+    record or 32 this boot is not swept, and does not die of it. (Pages that a backend held while the list forgot them
+    are another matter: `tests/host/test_guest.py`.)
     """
     for era in ("xen2015", "today"):
         for slots in (1, 32):
