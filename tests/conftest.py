@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from podcluster.cli import compose
 from podcluster.config import Config
+from tests.processes import assert_nobody_of
 
 pytest_plugins = [
     "tests.distribution",  # which tests stay together in one of several processes
@@ -49,7 +50,9 @@ def shared_dir() -> Path:
 
 @pytest.fixture
 def private_ray() -> Iterator[dict[str, str]]:
-    """An environment in which a Ray can be started that nobody else finds; its folder has a short name."""
+    """An environment in which a Ray can be started that nobody else finds, and of which nobody is to be left; its
+    folder has a short name.
+    """
     folder = tempfile.mkdtemp(prefix="pcr", dir="/tmp")
     yield {
         **os.environ,
@@ -58,6 +61,7 @@ def private_ray() -> Iterator[dict[str, str]]:
         "RAY_AUTH_TOKEN": "for this test alone",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
     }
+    assert_nobody_of(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

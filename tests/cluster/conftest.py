@@ -1,6 +1,5 @@
 """One Ray for all tests that need it."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,23 +7,21 @@ from collections.abc import Iterator
 import pytest
 
 from podcluster.cluster.ray_pool import start_ray
+from tests.processes import assert_nobody_of
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A local Ray of our own, in a private folder with a short name (its sockets have little room), shut down at the
-    end.
+    end, when nobody of it is to be left.
     """
-    before = os.environ.get("RAY_TMPDIR")
     folder = tempfile.mkdtemp(prefix="pcr", dir="/tmp")
-    os.environ["RAY_TMPDIR"] = folder
-    assert start_ray("local")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)  # only while it starts: others that are started later are none of it
+        assert start_ray("local")
     import ray  # only now: its import reads what start_ray sets
 
     yield
     ray.shutdown()
-    if before is None:
-        del os.environ["RAY_TMPDIR"]
-    else:
-        os.environ["RAY_TMPDIR"] = before
+    assert_nobody_of(folder)
     shutil.rmtree(folder, ignore_errors=True)
