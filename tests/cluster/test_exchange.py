@@ -21,6 +21,7 @@ from podcluster.cluster.ray_pool import RayPool
 from podcluster.errors import InvariantError, PodclusterError
 from podcluster.records.reports import HostReport
 from podcluster.units import NS_PER_S
+from tests.cluster.any_order import AnyOrder
 from tests.cluster.fake import make_fake
 from tests.cluster.story import inline, machines, physics, play, small_plan
 
@@ -188,6 +189,27 @@ def test_trouble_changes_no_row(
     assert carrier.seen["told"] > 20, "nobody ever went ahead"
     if trouble.twice:
         assert max(carrier.arrived.values()) == 2
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_a_step_is_one_message_to_each_shard(expected: dict[str, list[Any]], shards: int) -> None:
+    """A whole run, with all messages counted: four make a shard; then each is sent one a step, with all that its hosts
+    are to do, and is told once at most what is known of the next (ADR 0010), which nobody answers.
+    """
+    carrier = Carrier(Trouble(), rng.stream(3, "test", "carrier", shards))
+    counted = AnyOrder(carrier)
+    hands = deal(PLAN.specs, shards)
+    exchange = Exchange(
+        counted, hands, PLAN.hosts, "run", timeout_s=TIMEOUT_S, make=make_fake, packing=PACKING, clock=carrier.clock
+    )
+    outcome, sink = play(PLAN, WORKLOAD, RayPool(exchange, len(PLAN.specs)))
+    assert physics(sink) == expected
+    making = [(method, shard, 0) for method in ("greet", "begin", "add", "replay") for shard in range(shards)]
+    steps = [("advance", shard, step) for shard in range(shards) for step in range(1, outcome.steps + 1)]
+    assert counted.sent == Counter([*making, *steps])
+    assert sum(carrier.arrived.values()) == counted.sent.total()
+    assert {method for method, _, _ in counted.told} == {"go_ahead"}
+    assert set(counted.told.values()) == {1} and counted.told.total() > 20
 
 
 def test_a_replay_is_as_long_as_what_came_after_the_hosts_were_packed() -> None:
