@@ -5,12 +5,14 @@ And does one that is asked to end do so within seconds, and leave no process beh
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,8 +20,9 @@ from podcluster import rng
 from podcluster.cluster.processes import descendants
 from podcluster.io.digest import digest
 from tests.cluster.busy import BUSY, check_that_it_is_busy
-from tests.processes import is_alive
+from tests.processes import assert_all_gone
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SWEEP = (
     "-m",
     "engine=inline",
@@ -60,68 +63,109 @@ def test_a_killed_sweep_is_completed_by_the_same_command(tmp_path: Path) -> None
 
 
 LIVES = ("inline", "ray", "inline", "ray", "inline")
-GONE_S = 20
+DEATHS = ("save", "save", "write", "write")
+FIRST_SAVES = 8  # changes to files in the first two of them: the folder, and each time two files written and renamed
 END_S = 20
 
 
-def busy(folder: Path, engine: str, env: dict[str, str]) -> subprocess.Popen[str]:
+def busy(folder: Path, engine: str, env: dict[str, str], every_s: float = 0.2) -> subprocess.Popen[str]:
     """The busy run as a user starts it, in a group of its own as a shell makes one."""
-    command = [sys.executable, "-m", "podcluster", *BUSY, f"hydra.run.dir={folder}", "engine.checkpoint_s=0.2"]
+    return started(["-m", "podcluster"], folder, engine, env, every_s)
+
+
+def dying(folder: Path, kind: str, number: int) -> subprocess.Popen[str]:
+    """The same in this process, which kills itself before it changes a file of that kind for that time."""
+    return started(["-m", "tests.study.dying", str(folder), kind, str(number)], folder, "inline", dict(os.environ), 0.2)
+
+
+def started(
+    program: list[str], folder: Path, engine: str, env: dict[str, str], every_s: float
+) -> subprocess.Popen[str]:
+    """A process that does the busy run."""
+    command = [sys.executable, *program, *BUSY, f"hydra.run.dir={folder}", f"engine.checkpoint_s={every_s}"]
     command += ["engine=ray", "engine.actors=2"] if engine == "ray" else ["engine=inline"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=env, cwd=REPOSITORY, start_new_session=True
+    )
 
 
-def wait_for_a_save(run: subprocess.Popen[str], folder: Path) -> None:
-    """Until the run has kept its hosts once more."""
-    before = set(folder.glob(".checkpoint/hosts-*"))
+def completed(folder: Path, env: dict[str, str]) -> str:
+    """Run it to its end; what it said."""
+    last = busy(folder, "inline", env)
+    _, said = last.communicate(timeout=200)
+    assert last.returncode == 0, said
+    return said
+
+
+def wait_for(run: subprocess.Popen[str], folder: Path, pattern: str) -> None:
+    """Until the run has made one more file like this."""
+    before = set(folder.glob(pattern))
     deadline_s = time.monotonic() + 120
-    while not set(folder.glob(".checkpoint/hosts-*")) - before:
-        assert run.poll() is None and time.monotonic() < deadline_s, "it never kept anything"
+    while not set(folder.glob(pattern)) - before:
+        assert run.poll() is None and time.monotonic() < deadline_s, f"it never made {pattern}"
         time.sleep(0.01)
 
 
-def assert_all_gone(pids: set[int], within_s: float) -> None:
-    """None of these is left after a while."""
-    deadline_s = time.monotonic() + within_s
-    while left := {pid for pid in pids if is_alive(pid)}:
-        assert time.monotonic() < deadline_s, f"still there after {within_s} s: {left}"
-        time.sleep(0.1)
+class Undisturbed(NamedTuple):
+    """The busy run in one go: its digest, and how often it changes a file, beside those it goes on from."""
+
+    digest: dict[str, str]
+    writes: int
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The digest of the busy run in one go."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    run = busy(folder, "inline", dict(os.environ))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Run it."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run = dying(folder, "none", 0)
     _, said = run.communicate(timeout=200)
     assert run.returncode == 0, said
     check_that_it_is_busy(folder)
-    return digest(folder)
+    return Undisturbed(digest(folder), json.loads(said.splitlines()[-1])["write"])
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_however_often_its_driver_is_killed(
-    private_ray: dict[str, str], undisturbed: dict[str, str], tmp_path: Path
+    private_ray: dict[str, str], undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """SIGKILL at five random moments, in this process or with Ray: each life goes on where the one before was kept."""
+    """SIGKILL at five random moments, in this process or with Ray: each life goes on where the one before was kept. The
+    first is killed before anything was.
+    """
     draw = rng.stream(4, "test", "driver")
     folder = tmp_path / "run"
-    for engine in LIVES:
-        run = busy(folder, engine, private_ray)
-        wait_for_a_save(run, folder)
+    for life, engine in enumerate(LIVES):
+        run = busy(folder, engine, private_ray, 0.2 if life else 1000)
+        wait_for(run, folder, ".checkpoint/hosts-*" if life else ".results.*")
         time.sleep(float(draw.uniform(0, 0.5)))
-        started = set(descendants(run.pid))
+        children = set(descendants(run.pid))
         assert run.poll() is None, "it ended before it was killed"
         run.kill()
         run.communicate()
+        assert list(folder.glob(".checkpoint/hosts-*")) if life else not (folder / ".checkpoint").exists()
         assert not (folder / "results").exists() and not (folder / "DONE").exists()
-        assert_all_gone(started, GONE_S)
-    last = busy(folder, "inline", private_ray)
-    _, said = last.communicate(timeout=200)
-    assert last.returncode == 0, said
-    assert "going on from its checkpoint" in said
-    assert digest(folder) == undisturbed
+        assert_all_gone(children)
+    assert "going on from its checkpoint" in completed(folder, private_ray)
+    assert digest(folder) == undisturbed.digest
+    assert sorted(path.name for path in folder.iterdir()) == ["DONE", "results"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_whatever_file_it_was_killed_at(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """SIGKILL just before a folder or a file is made, renamed or taken away: at two of the first saves' changes, and at
+    two of all others' from the first folder to the last mark; what is there under its own name is whole.
+    """
+    draw = rng.stream(7, "test", "driver")
+    folder = tmp_path / "run"
+    for kind in DEATHS:
+        number = int(draw.integers(1, (FIRST_SAVES if kind == "save" else undisturbed.writes) + 1))
+        run = dying(folder, kind, number)
+        _, said = run.communicate(timeout=200)
+        assert run.returncode == -signal.SIGKILL, f"it outlived {kind} {number}: {said}"
+        if (folder / "results").exists():
+            assert digest(folder) == undisturbed.digest
+    completed(folder, dict(os.environ))
+    assert digest(folder) == undisturbed.digest
     assert sorted(path.name for path in folder.iterdir()) == ["DONE", "results"]
 
 
@@ -131,13 +175,15 @@ def test_a_run_goes_on_however_often_its_driver_is_killed(
     [(signal.SIGINT, "ray", "interrupted"), (signal.SIGTERM, "ray", "terminated"), (signal.SIGTERM, "inline", "term")],
 )
 def test_a_run_that_is_asked_to_end_does(
-    private_ray: dict[str, str], tmp_path: Path, number: int, engine: str, word: str
+    private_ray: dict[str, str], undisturbed: Undisturbed, tmp_path: Path, number: int, engine: str, word: str
 ) -> None:
-    """Ctrl-C (to all of its group, as a terminal sends it) and SIGTERM: one line, its status, nobody left."""
+    """Ctrl-C (to all of its group, as a terminal sends it) and SIGTERM: one line, its status, nobody left; and the same
+    command goes on to the same bytes.
+    """
     folder = tmp_path / "run"
     run = busy(folder, engine, private_ray)
-    wait_for_a_save(run, folder)
-    started = set(descendants(run.pid))
+    wait_for(run, folder, ".checkpoint/hosts-*")
+    children = set(descendants(run.pid))
     asked_s = time.monotonic()
     (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)
     _, said = run.communicate(timeout=60)
@@ -145,5 +191,8 @@ def test_a_run_that_is_asked_to_end_does(
     assert run.returncode == 128 + number, said
     assert said.splitlines()[-1].startswith(f"podcluster: {word}") and "hydra.run.dir=" in said.splitlines()[-1]
     assert "Traceback" not in said
-    assert_all_gone(started, GONE_S)
+    assert_all_gone(children)
     assert sorted(path.name for path in folder.iterdir()) == [".checkpoint"]
+    assert "going on from its checkpoint" in completed(folder, private_ray)
+    assert digest(folder) == undisturbed.digest
+    assert sorted(path.name for path in folder.iterdir()) == ["DONE", "results"]
