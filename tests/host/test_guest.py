@@ -381,9 +381,9 @@ def test_a_death_short_of_the_limit_names_its_hazard(wrap: int, preempt: int, ri
 )
 def test_a_guest_that_booted_dies_of_preemption(let_go: bool, preempt: str, cause: str) -> None:
     """G11, counted by the machine: a backend maps the zero pages behind the kernel's image, so the recent list does
-    not take them back, and lets go of them when the list has forgotten them. When the guest has data in all else, only a
-    sweep can save it, which comes down from the top, over more than a thousand pages of data. If it is cut off for work
-    that waits, the guest dies as many pages short of its limit; if not, at its limit.
+    not take them back, and lets go of them when the list has forgotten them. When the guest has data in all else, only
+    a sweep can save it, which comes down from the top, over more than a thousand pages of data. If it is cut off for
+    work that waits, the guest dies as many pages short of its limit; if not, at its limit.
     """
     demand = curve((0, 20), (20, 20), (40, 100), (50, 100), (70, 160))
     rig = Rig(memory_mib=128, maxmem_mib=256, demand=demand, page_cache={"rate_mib_per_s": 0}, swap={"mib": 0})
