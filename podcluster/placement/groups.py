@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from podcluster.errors import InvariantError
@@ -112,6 +113,12 @@ class Groups:
         """Whether a request may take a host of this rank at all."""
         return not self._strict or (rank == (0, 0) and not (ask.affinity and self._moving[ask.affinity]))
 
+    def rejection(self, why: Rejected) -> Rejected:
+        """Why no host takes a member: what a strict group forbids is no matter of memory."""
+        if not self._strict or why.cause != "no_host":
+            return why
+        return replace(why, reason=f"{why.reason}, or its strict group forbids it the hosts with room")
+
 
 def is_grouped(ask: Ask) -> bool:
     """Whether ranks matter to this request."""
@@ -133,7 +140,7 @@ def place(policy: Policy, ask: Ask, views: Sequence[HostView], groups: Groups) -
             answer = policy.place(ask, [view for view in views if special.get(view.host_id, others) == rank])
             if not isinstance(answer, Rejected):
                 return answer
-    return policy.rules.rejected_by(ask, views)
+    return groups.rejection(policy.rules.rejected_by(ask, views))
 
 
 def place_indexed(policy: Policy, ask: Ask, index: HostIndex, groups: Groups) -> int | Rejected:
@@ -159,4 +166,4 @@ def place_indexed(policy: Policy, ask: Ask, index: HostIndex, groups: Groups) ->
             answer = policy.place(ask, [index.view(index.position(h)) for h in closed if special[h] == rank])
         if not isinstance(answer, Rejected):
             return answer
-    return index.rejection(ask)
+    return groups.rejection(index.rejection(ask))

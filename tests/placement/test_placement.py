@@ -435,7 +435,9 @@ def test_strict_groups_reject_rather_than_mix() -> None:
     views = [view(0, 100, 0), view(1, 100, 95)]
     apart, together = Ask(10, 10, anti_affinity="db"), Ask(10, 10, affinity="web")
     groups.enter(0, apart)
-    assert isinstance(place_by_ranks(policy, apart, views, groups), Rejected)
+    rejected = place_by_ranks(policy, apart, views, groups)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason.endswith("uncommitted, or its strict group forbids it the hosts with room")
     groups.enter(1, together)
     assert isinstance(place_by_ranks(policy, together, views, groups), Rejected)
     groups.leave(0, apart)
