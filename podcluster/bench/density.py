@@ -30,6 +30,7 @@ from typing import Any, Final
 from podcluster.bench import storm
 from podcluster.cluster.pool import PACKING, HostPlan, HostShard
 from podcluster.cluster.processes import PROC, descendants
+from podcluster.errors import ConfigError
 from podcluster.records.commands import Close, StartDomain
 from podcluster.records.hosts import HostSpec
 from podcluster.records.reports import HostReport
@@ -136,6 +137,10 @@ def _once(hosts: int) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     held = held_bytes()
     marginal = (held - middle) / (hosts - half) if hosts > half else (held - fixed) / hosts
+    if marginal <= 0:
+        raise ConfigError(
+            f"podcluster bench density: --hosts must be enough for memory to grow, got {hosts}: try {HOSTS}"
+        )
     packed = {host_id: shards[host_id // HOSTS_AT_ONCE].pack([host_id])[host_id] for host_id in sample}
     equal = sum(lives_as_never_packed(density, host_id, reported[host_id], packed[host_id]) for host_id in sample)
     return {
