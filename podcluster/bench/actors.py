@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 from podcluster.bench.month import Rows, draw, run_on, simulate
 from podcluster.bench.processes import warm
@@ -20,6 +20,8 @@ from podcluster.cluster.plan import Plan, make_plan
 from podcluster.cluster.ray_pool import RayEngine
 from podcluster.config import Config, EngineConfig
 from podcluster.records.machines import Workload
+
+ROUNDS: Final = 9  # at least: a quotient of four medians of a second each, on machines where others work as well
 
 _case: tuple[Config, Plan, Workload] | None = None  # of a process that simulates alone
 
@@ -54,14 +56,14 @@ def on_actors_s(engine: RayEngine, actors: int, config: Config, workload: Worklo
 
 
 def two_actor_share(config: Config, workload: Workload, repeat: int) -> dict[str, Any]:
-    """`two_actor_share`, and the two speed-ups that it is made of."""
+    """`two_actor_share`, and the two speed-ups that it is made of, of `repeat` rounds or more."""
     alone_s: dict[int, list[float]] = {1: [], 2: []}  # by how many processes, ...
     actors_s: dict[int, list[float]] = {1: [], 2: []}  # ... and by how many actors
     engine = RayEngine("local")
     try:
         on_actors_s(engine, 2, config, workload)  # warm up
         with warm(2, begin, config) as pool:
-            for _ in range(repeat):
+            for _ in range(max(repeat, ROUNDS)):
                 for count in (1, 2):
                     alone_s[count].append(together_s(pool, count))
                     actors_s[count].append(on_actors_s(engine, count, config, workload))

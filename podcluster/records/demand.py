@@ -71,10 +71,14 @@ class Demand:
         """A copy elsewhere takes a quarter of the bytes where instants are a grid and sizes below 8 TiB, as nearly all
         are: what hosts are sent, and are kept with, is mostly this.
         """
-        first_ns, step_ns = int(self.t_ns[0]), int(np.diff(self.t_ns[:2]).sum())
-        even = (np.diff(self.t_ns) == step_ns).all()
+        t, count = self.t_ns, len(self.t_ns)
+        first_ns, last_ns = int(t[0]), int(t[-1])
+        step_ns = int(t[1]) - first_ns if count > 1 else 0
+        even = last_ns == first_ns + step_ns * (count - 1)
+        if even and t is not grid(first_ns, step_ns, count):  # most have this very array
+            even = bool((t[1:] - t[:-1] == step_ns).all())
         small = self.pages.min() >= 0 and self.pages.max() < 1 << 31
-        t_ns = (first_ns, step_ns, len(self.t_ns)) if even else self.t_ns
+        t_ns = (first_ns, step_ns, count) if even else t
         return _demand_of, (t_ns, self.pages.astype(np.int32) if small else self.pages)
 
 
