@@ -176,16 +176,19 @@ class Recorder:
             self._machines_change()
             self._wants.add(domid, resident.request.demand, resident.guest.boot_done_ns)
 
+    def _count_moved(self, resident: Resident, pages: int) -> None:
+        """A domain got or gave so many pages: for its controller, if that has ever set its target."""
+        if resident.moved:
+            resident.moved_pages += pages
+            self._moved_pages += pages
+
     def heap_changed(self, at_ns: int, resident: Resident) -> None:
         """What a domain owns, and what is free, may be other than before."""
         self._agenda.reach(at_ns)
         domid = resident.domain.domid
-        owned = self._machine.tot_pages(domid)
-        if resident.moved:
-            pages = abs(owned - self.owned_of[domid])
-            resident.moved_pages += pages
-            self._moved_pages += pages
-        self.owned.at(at_ns, self.owned.now + owned - self.owned_of.get(domid, 0))
+        owned, before = self._machine.tot_pages(domid), self.owned_of.get(domid, 0)
+        self._count_moved(resident, abs(owned - before))
+        self.owned.at(at_ns, self.owned.now + owned - before)
         self.owned_of[domid] = owned
         self._machines_change()
         self.free_changed(at_ns)
@@ -202,9 +205,7 @@ class Recorder:
             pages += some
         self.owned_of[domid] -= pages
         self._machines_change()
-        if resident.moved:
-            resident.moved_pages += pages
-            self._moved_pages += pages
+        self._count_moved(resident, pages)
         self._low_memory.crossed(self._machine.free_pages)  # none, where there is more than before
 
     def _moved(self, last_ns: int, pages: int, moment: int) -> None:
@@ -224,9 +225,7 @@ class Recorder:
         self._agenda.reach(taken.last_ns)
         for resident, pages in got:
             self.owned_of[resident.domain.domid] += pages
-            if resident.moved:
-                resident.moved_pages += pages
-                self._moved_pages += pages
+            self._count_moved(resident, pages)
         self._machines_change()
 
     def free_changed(self, at_ns: int) -> None:
