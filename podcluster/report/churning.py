@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from podcluster.report.over_ratio import colour_of, legend, marker_of, rate_over_ratio, sample_size, series_of
-from podcluster.report.style import Table, column, dress, foot, new_figure
+from podcluster.report.over_ratio import colour_of, draw_rates, marker_of, series_of
+from podcluster.report.style import Table, column, dress, new_figure
 from podcluster.study.statistics import ratio_interval
 
 if TYPE_CHECKING:
@@ -94,12 +94,7 @@ def churn_figure(cells: Table, runs: Sequence[Row], *, by: Sequence[str] = (), n
     figure = new_figure(14.0, 4.8)
     left, middle, right = figure.subplots(1, 3)
     _hosts_over_ratio(left, cells, runs, by)
-    crash, swap = "crashes per boot (pod_oom / boots started)", "share of domain time spent swapping"
-    rate_over_ratio(middle, cells, "crash_per_boot", label=crash, by=by)
-    rate_over_ratio(right, cells, "swap_share", label=swap, by=by)
-    if by:
-        legend(figure, [name for name, _ in series_of(cells, by)])
-    foot(figure, sample_size(cells) + (f"\n{note}" if note else ""))
+    draw_rates(figure, middle, right, cells, by=by, note=note)
     return figure
 
 

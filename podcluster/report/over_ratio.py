@@ -121,13 +121,18 @@ def overcommit_figure(cells: Table, *, by: Sequence[str] = (), note: str = "") -
     """Crashes and swap over the realised overcommit, a series for each value of the axes `by`."""
     figure = new_figure(11.0, 5.0)
     left, right = figure.subplots(1, 2)
+    draw_rates(figure, left, right, cells, by=by, note=note)
+    return figure
+
+
+def draw_rates(figure: Figure, left: Axes, right: Axes, cells: Table, *, by: Sequence[str], note: str) -> None:
+    """Crashes and swap on two panels of a figure; its legend, and what its foot says."""
     crash, swap = "crashes per boot (pod_oom / boots started)", "share of domain time spent swapping"
     rate_over_ratio(left, cells, "crash_per_boot", label=crash, by=by)
     rate_over_ratio(right, cells, "swap_share", label=swap, by=by)
     if by:
         legend(figure, [name for name, _ in series_of(cells, by)])
     foot(figure, sample_size(cells) + (f"\n{note}" if note else ""))
-    return figure
 
 
 def sample_size(cells: Table) -> str:
