@@ -63,16 +63,18 @@ def placed_peak(
 
 def add_hosts(hosts: Sequence[SampleBlock]) -> SampleBlock:
     """A sample of the whole cluster for each instant of its hosts' samples, each host's in order of time: the sums."""
-    times = [one.column("t_ns") for one in hosts]
+    times = [one.t_ns for one in hosts]
     t_ns = times[0]
     if not all(np.array_equal(there, t_ns) for there in times):  # as they mostly are
         t_ns = np.unique(np.concatenate(times))
     sums = np.zeros((len(SampleBlock.NAMES), len(t_ns)), dtype=np.int64)
+    steps = np.zeros((len(SampleBlock.NAMES), len(t_ns) + 1), dtype=np.int64)
     for one, there in zip(hosts, times, strict=True):
         if len(there) == len(t_ns):
-            sums += one.columns
+            one.add_to(sums, steps)
         else:
             sums[:, np.searchsorted(t_ns, there)] += one.columns
+    sums += steps[:, :-1].cumsum(axis=1)
     sums[SampleBlock.NAMES.index("t_ns")] = t_ns
     sums[SampleBlock.NAMES.index("host_id")] = NO_HOST
     return SampleBlock(sums)
@@ -88,8 +90,8 @@ class SamplePeaks:
         self.demanded_pages = 0
 
     def take(self, samples: SampleBlock) -> None:
-        """Look at samples of the whole cluster."""
-        samples = SampleBlock(samples.columns[:, samples.column("t_ns") >= self._since_ns])
-        self.owned_pages = max(self.owned_pages, int(samples.column("owned_pages").max(initial=0)))
-        self.target_pages = max(self.target_pages, int(samples.column("target_pages").max(initial=0)))
-        self.demanded_pages = max(self.demanded_pages, int(samples.column("demanded_pages").max(initial=0)))
+        """Look at samples of the whole cluster, in order of time."""
+        first = int(samples.t_ns.searchsorted(self._since_ns))
+        self.owned_pages = max(self.owned_pages, int(samples.column("owned_pages")[first:].max(initial=0)))
+        self.target_pages = max(self.target_pages, int(samples.column("target_pages")[first:].max(initial=0)))
+        self.demanded_pages = max(self.demanded_pages, int(samples.column("demanded_pages")[first:].max(initial=0)))

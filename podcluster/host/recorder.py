@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -34,23 +34,10 @@ from podcluster.records.hosts import HostSpec, HostView
 from podcluster.records.machines import MachineRequest
 from podcluster.records.reports import HostReport
 from podcluster.records.rows import NO_DOMAIN, DomainRow, EventRow, HostRow
-from podcluster.records.samples import NO_MACHINE_SAMPLES, NO_SAMPLES, SampleBlock
+from podcluster.records.samples import NO_MACHINE_SAMPLES, NO_SAMPLES, SampleBlock, Stretch
 from podcluster.records.values import Int64Array
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, SUPERPAGE_PAGES
 
-
-class Stretch(NamedTuple):
-    """Looks on the grid."""
-
-    row: tuple[int, ...]  # of the first, as in SampleRow, nothing demanded; of the others but for what follows
-    demanded: Int64Array  # at each
-    fewer: Int64Array | None  # by how many the entries left, and what is cached for them, were fewer at each
-
-
-T_NS: Final = SampleBlock.NAMES.index("t_ns")
-DEMANDED: Final = SampleBlock.NAMES.index("demanded_pages")
-POPULATED: Final = SampleBlock.NAMES.index("populated_pages")
-LEFT: Final = [SampleBlock.NAMES.index(name) for name in ("cache_pages", "entry_pages")]
 OBSERVE_NS: Final = 300 * NS_PER_S  # how often the host is looked at where telemetry is off
 
 
@@ -333,21 +320,8 @@ class Recorder:
         return fewer
 
     def _samples(self) -> SampleBlock:
-        """What was seen since the last report, by column."""
-        if not self._stretches:
-            return NO_SAMPLES
-        columns = np.empty((len(SampleBlock.NAMES), sum(len(one.demanded) for one in self._stretches)), dtype=np.int64)
-        upto = 0
-        for one in self._stretches:
-            first, upto = upto, upto + len(one.demanded)
-            here = columns[:, first:upto]
-            here[:] = np.array(one.row, dtype=np.int64).reshape(-1, 1)
-            here[T_NS] += self.grid_ns * np.arange(len(one.demanded), dtype=np.int64)
-            here[DEMANDED] = one.demanded
-            if one.fewer is not None:
-                here[POPULATED] += one.fewer
-                here[LEFT] -= one.fewer
-        return SampleBlock(columns)
+        """What was seen since the last report."""
+        return SampleBlock.seen(self.grid_ns, self._stretches) if self._stretches else NO_SAMPLES
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Samples of hosts and of machines at instants: their rows, and many of them as one block.
 
 What        `SampleRow` and `MachineSampleRow`; `SampleBlock` and `MachineSampleBlock`, the same by column;
-            `RowBlock.by_instant`, those of many hosts as one.
+            `RowBlock.by_instant`, those of many hosts as one; `Stretch`, looks at a host between which little changes.
 Units       Those of each column.
 Symbols     W(t) the demand
 Invariants  A block has a line of int64 for each field of its row, in order: one is as good as the other. Every field
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, Protocol, Self, overload
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 
@@ -255,12 +255,103 @@ def _names(row: type[Any]) -> tuple[str, ...]:
     return tuple(item.name for item in fields(row))
 
 
-class SampleBlock(RowBlock):
-    """Samples of hosts."""
+class Stretch(NamedTuple):
+    """Looks at a host at instants of a grid."""
 
-    __slots__ = ()
+    row: tuple[int, ...]  # of the first, as in SampleRow, nothing demanded; of the others but for what follows
+    demanded: Int64Array  # at each
+    fewer: Int64Array | None  # by how many the entries left, and what is cached for them, were fewer at each
+
+
+class SampleBlock(RowBlock):
+    """Samples of hosts. Those of one host are on their way as the stretches that they were taken in: a twelfth of what
+    their columns are.
+    """
+
+    __slots__ = ("_grid_ns", "_stretches")
     ROW = SampleRow
     NAMES = _names(SampleRow)
+    _grid_ns: int
+    _stretches: Sequence[Stretch]  # while nobody has looked
+
+    @classmethod
+    def seen(cls, grid_ns: int, stretches: Sequence[Stretch]) -> Self:
+        """What one host saw of itself at instants `grid_ns` apart, in order of time."""
+        block = cls.__new__(cls)
+        block._set(None, (), None, sum(len(one.demanded) for one in stretches))
+        block._grid_ns, block._stretches = grid_ns, stretches
+        return block
+
+    def _set(self, *made: Any) -> None:
+        super()._set(*made)
+        self._grid_ns, self._stretches = 0, ()
+
+    @property
+    def columns(self) -> Int64Array:
+        """int64[column, row], a line for each field of SampleRow."""
+        if self._columns is None and (stretches := self._stretches):
+            self._set(_as_seen(self.t_ns, stretches), (), None, self._rows)
+        return super().columns
+
+    @property
+    def t_ns(self) -> Int64Array:
+        """When, int64[rows]."""
+        stretches = self._stretches
+        if not stretches:
+            return self.column("t_ns")
+        found = self._grid_ns * np.arange(self._rows, dtype=np.int64)
+        upto = 0
+        for one in stretches:
+            first, upto = upto, upto + len(one.demanded)
+            found[first:upto] += one.row[T_NS] - int(found[first])
+        return found
+
+    def add_to(self, sums: Int64Array, steps: Int64Array) -> None:
+        """Add these rows to int64[column, row] `sums`, one to each, or to what these are to be more than
+        int64[column, row + 1] `steps` added up.
+        """
+        stretches = self._stretches
+        if not stretches:
+            sums += self.columns
+            return
+        upto = 0
+        for one in stretches:
+            first, upto = upto, upto + len(one.demanded)
+            row = np.array(one.row, dtype=np.int64)
+            steps[:, first] += row
+            steps[:, upto] -= row
+            _add_changing(sums[:, first:upto], one)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        grid_ns, stretches = self._grid_ns, self._stretches
+        return (type(self).seen, (grid_ns, stretches)) if stretches else super().__reduce__()
+
+
+T_NS: Final = SampleBlock.NAMES.index("t_ns")
+DEMANDED: Final = SampleBlock.NAMES.index("demanded_pages")
+POPULATED: Final = SampleBlock.NAMES.index("populated_pages")
+LEFT: Final = [SampleBlock.NAMES.index(name) for name in ("cache_pages", "entry_pages")]
+
+
+def _as_seen(t_ns: Int64Array, stretches: Sequence[Stretch]) -> Int64Array:
+    """The columns of looks at these instants."""
+    columns = np.empty((len(SampleBlock.NAMES), len(t_ns)), dtype=np.int64)
+    upto = 0
+    for one in stretches:
+        first, upto = upto, upto + len(one.demanded)
+        here = columns[:, first:upto]
+        here[:] = np.array(one.row, dtype=np.int64).reshape(-1, 1)
+        _add_changing(here, one)
+    columns[T_NS] = t_ns
+    return columns
+
+
+def _add_changing(columns: Int64Array, stretch: Stretch) -> None:
+    """What is other at some looks of a stretch than at its first, on top of that."""
+    columns[DEMANDED] += stretch.demanded
+    if stretch.fewer is not None:
+        columns[POPULATED] += stretch.fewer
+        columns[LEFT] -= stretch.fewer
 
 
 class MachineSampleBlock(RowBlock):
