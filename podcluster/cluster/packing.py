@@ -83,10 +83,9 @@ def packing(rows: Sequence[DomainRow], plan: Plan) -> Packing:
     hosts = _Hosts(plan, min(sizes)[1] if sizes else 0)
     now_ns, span_ns = since_ns, plan.duration_ns - since_ns
     committed = used_room = used = stranded = 0
-    used_max = fullest = 0
-    here: set[int] = set()
-    there: list[int] = []
-    for change in [*sorted(changes), _Change(plan.duration_ns, 0, 0)]:
+    used_max = fullest = done = 0
+    ordered = sorted(changes)
+    for number, change in enumerate([*ordered, _Change(plan.duration_ns, 0, 0)], start=1):
         at_ns = min(change.at_ns, plan.duration_ns)
         step_ns = at_ns - now_ns
         committed += hosts.committed_sum * step_ns
@@ -97,14 +96,14 @@ def packing(rows: Sequence[DomainRow], plan: Plan) -> Packing:
         if change.sign == 0:
             break
         hosts.change(built[change.row].host_id, change.sign, *sizes[change.row])
-        here ^= {change.row}
         used_max = max(used_max, hosts.used)
         if hosts.committed_sum > fullest:
-            fullest, there = hosts.committed_sum, sorted(here)
+            fullest, done = hosts.committed_sum, number
+    there = {change.row for change in ordered[:done]} - {change.row for change in ordered[:done] if change.sign < 0}
     room = sum(spec.usable_pages - plan.reserve_pages for spec in plan.specs)
     return Packing(
         hosts_used_max=used_max,
-        hosts_bound=_bound([sizes[i] for i in there], plan),
+        hosts_bound=_bound([sizes[i] for i in sorted(there)], plan),
         density_mean=committed / used_room if used_room else None,
         empty_mean=1 - used / (len(plan.specs) * span_ns),
         stranded_mean=stranded / (room * span_ns),
