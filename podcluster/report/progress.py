@@ -30,10 +30,9 @@ def make_progress() -> Progress:
 
 
 def state(hosts: int, running: int, fates: Mapping[str, int]) -> str:
-    """Hosts, and domains by fate; those that live to the end are counted as running before and after it."""
-    alive = running + fates.get("running", 0)
-    ended = [f"{fates[fate]} {fate}" for fate in FATES if fate != "running" and fates.get(fate)]
-    return ", ".join([f"{hosts} host{'s' if hosts != 1 else ''}", f"{alive} running", *ended])
+    """Hosts, and domains by fate; those that live to the end are still running after it."""
+    ended = [f"{fates[fate]:,} {fate}" for fate in FATES if fate != "running" and fates.get(fate)]
+    return ", ".join([f"{hosts} host{'s' if hosts != 1 else ''}", f"{running:,} running", *ended])
 
 
 def rate(simulated_ns: int, wall_s: float) -> str:

@@ -23,7 +23,7 @@ import logging
 import math
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -100,9 +100,7 @@ def run_study(
     if skipped:
         _say_skipped(out_dir, skipped, len(cells))
     with _Study(command, progress or Silent()) as study:
-        # A mistake in the last cell is told before the first has run.
-        for index in missing:
-            study.prepare(cells[index].config, 0)
+        study.check([cells[index].config for index in missing])
         for index in missing:
             title = f"cell {index + 1} of {len(cells)}: {describe(cells[index])}" if sweep else "run"
             with Lock(folders[index]):
@@ -201,6 +199,7 @@ class _Study:
         self._ray: RayEngine | None = None
         self._said: set[str] = set()
         self._compiled = False
+        self._first: tuple[Config, _Ready] | None = None  # that will be computed first
 
     def __enter__(self) -> Self:
         return self
@@ -226,7 +225,7 @@ class _Study:
             return results.ParquetSink(part, name, cell.axes, origin)
 
         if count == 1:
-            ready = self.prepare(config, 0)
+            ready = self._prepared(config, 0)
             with sink(folder) as whole:
                 with checkpoints.CheckpointFolder(folder, f"{name}/0") as store:
                     row = self._replicate(config, 0, ready, whole.replication(0), store, title)
@@ -238,7 +237,7 @@ class _Study:
                 part = parts / f"{replication:04d}"
                 stored = _stored_run(part, name)
                 if stored is None:
-                    ready = self.prepare(config, replication)
+                    ready = self._prepared(config, replication)
                     place = f"{title}, replication {replication + 1} of {count}"
                     with sink(part) as one, checkpoints.CheckpointFolder(part, f"{name}/{replication}") as store:
                         kept = one.replication(replication)
@@ -252,7 +251,19 @@ class _Study:
         _write_done(folder, [name])
         checkpoints.remove(folder)
 
-    def prepare(self, config: Config, replication: int) -> _Ready:
+    def check(self, configs: Iterable[Config]) -> None:
+        """Prepare each, so that a mistake in the last is told before the first has run; keep the first."""
+        for config in configs:
+            ready = self._prepare(config, 0)
+            if self._first is None:
+                self._first = config, ready
+
+    def _prepared(self, config: Config, replication: int) -> _Ready:
+        """The same of one replication; what was kept is kept no longer."""
+        first, self._first = self._first, None
+        return first[1] if first and first[0] is config and not replication else self._prepare(config, replication)
+
+    def _prepare(self, config: Config, replication: int) -> _Ready:
         """Settle everything that can be wrong with one replication, and say what there is to say of it."""
         from podcluster.cluster.memory import budget, estimate_memory
         from podcluster.cluster.plan import choose_engine, make_plan

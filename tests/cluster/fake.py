@@ -117,8 +117,10 @@ class FakeHost:
         self.peak = {name: max(peak, self.sum(name)) for name, peak in self.peak.items()}
 
     def end(self, domain_id: int, fate: str, cause: str) -> DomainRow:
-        """Take a guest out and write its row."""
-        request, start_ns = self.living.pop(domain_id)
+        """Take a guest out, but for the end of the run, and write its row."""
+        request, start_ns = self.living[domain_id]
+        if fate != "running":
+            del self.living[domain_id]
         self.deaths.pop(domain_id, None)
         blank = rejection(request, self.now_ns, cause)
         return replace(

@@ -6,13 +6,15 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from podcluster import workloads
+from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import RunOutcome, run
 from podcluster.config import Cell, Config
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
@@ -20,6 +22,7 @@ from podcluster.io.checkpoints import CheckpointFolder
 from podcluster.io.digest import digest
 from podcluster.io.load import load_results
 from podcluster.io.lock import Lock
+from podcluster.records.machines import Workload
 from podcluster.study.runner import cell_name, host_seed, run_study
 
 pytestmark = pytest.mark.usefixtures("fake_hosts")
@@ -75,6 +78,32 @@ def test_a_run_is_a_folder_with_every_table(make_config: MakeConfig, tmp_path: P
     assert found.provenance["command"] == ["podcluster", "a", "b c"]
     assert (tmp_path / "run" / "DONE").is_file()
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["DONE", "results"]
+
+
+def test_each_replication_is_drawn_once(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked at before anything starts is what is then run."""
+    drawn: list[int] = []
+    draw = workloads.requests
+
+    def counted(*arguments: Any, **keywords: Any) -> Workload:
+        drawn.append(keywords["replication"])
+        return draw(*arguments, **keywords)
+
+    monkeypatch.setattr("podcluster.workloads.requests", counted)
+    run_study([Cell(config=config)], out_dir=tmp_path)
+    assert drawn == [0, 1, 2]
+
+
+def test_progress_ends_with_those_who_run(make_config: MakeConfig, tmp_path: Path) -> None:
+    """The last word on a run: as many as have a row that says so."""
+    said: list[int] = []
+
+    class Heard(Silent):
+        def update(self, now_ns: int, running: int, fates: Mapping[str, int]) -> None:
+            said.append(running)
+
+    run_study([Cell(config=make_config(*SMALL))], out_dir=tmp_path, progress=Heard())
+    assert said[-1] == (load_results(tmp_path)["domains"]["fate"] == "running").sum() > 0
 
 
 def test_replications_have_seeds_and_machines_of_their_own(config: Config, tmp_path: Path) -> None:
