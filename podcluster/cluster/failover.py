@@ -10,8 +10,7 @@ Rules       docs/model.md D7, as `placement/ha.py` has them. Who counts: protect
             without one there is no plan at all.
 Departs     A domain whose guest has a device passed through is not agile, and no plan is complete with it (D7.6); yet
             it is started again elsewhere as any other. What is known of the ends of domains is as old as placement's
-            own knowledge: of the epochs before. A machine that has rebooted into what it installed, of which the
-            scheduler has no book, takes room and has no place in the plan.
+            own knowledge: of the epochs before.
 """
 
 from __future__ import annotations
