@@ -305,7 +305,7 @@ class Driver:
         """Place what has arrived, all together, and let those leave that are to."""
         arrived, self._waiting = self._waiting, []
         if arrived:
-            outcomes = self._scheduler.place(arrived, self._begin_ns, self._failover.guard)
+            outcomes = self._scheduler.place(arrived, self._begin_ns, self._failover.guard())
             for request, outcome in zip(arrived, outcomes, strict=True):
                 self._arrive(request, outcome)
             self._failover.look(max(1, arrived[-1].arrival_ns))
@@ -414,7 +414,7 @@ class Driver:
                 outcome = Outcome(planned)
             else:
                 # Whom the plan is for, no plan keeps from starting.
-                guard = None if lost.priority == "restart" else self._failover.guard
+                guard = None if lost.priority == "restart" else self._failover.guard()
                 (outcome,) = self._scheduler.place([request], self._begin_ns, guard)
             if isinstance(outcome.answer, Rejected):
                 self._wait(at_ns, lost, outcome)
