@@ -17,7 +17,7 @@ from podcluster.records.fates import FATES
 from podcluster.report import dataset, field_crashes
 from podcluster.report.figure import NAME, axes_of, condition, heading, held, not_counted
 from podcluster.report.paired import cells_of, names_of, pair_table
-from podcluster.report.style import new_table
+from podcluster.report.style import new_table, with_interval
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 
 if TYPE_CHECKING:
@@ -179,14 +179,6 @@ def crowd_table(cells: Sequence[dict[str, Any]], axes: Sequence[str], names: Seq
     return table
 
 
-def with_interval(cell: dict[str, Any], name: str, digits: str = ".2g") -> str:
-    """A rate with its interval over replications, where there is one."""
-    if cell[name] is None:
-        return "-"
-    ends = "" if cell[f"{name}_low"] is None else f" ({interval(cell, name, digits)})"
-    return f"{cell[name]:{digits}}{ends}"
-
-
 def rate_table(cell: dict[str, Any]) -> Table:
     """The rates, each with what it was counted from."""
     level = f"{cell['confidence']:.0%}"
@@ -209,11 +201,11 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
-def interval(cell: dict[str, Any], name: str, digits: str = ".2g") -> str:
+def interval(cell: dict[str, Any], name: str) -> str:
     """The interval over replications, where there is one."""
     if cell[f"{name}_low"] is None:
         return "-"
-    return f"{cell[f'{name}_low']:{digits}} to {cell[f'{name}_high']:{digits}}"
+    return f"{cell[f'{name}_low']:.2g} to {cell[f'{name}_high']:.2g}"
 
 
 def fate_card(console: Console, domains: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]] = ()) -> None:
