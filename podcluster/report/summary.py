@@ -2,7 +2,8 @@
 same.
 
 What        `summary` prints a run (ratios, fates, worst hosts), one guest (its fate, margin, and the line that Xen
-            logs, or what the toolstack said instead of building it) or a sweep (a row for each cell).
+            logs, or what the toolstack said instead of building it) or a sweep (a row for each cell). How well hosts
+            were packed, and what failover plans there were, where that was a matter.
 Units       Ratios and rates as plain numbers; sizes in MiB, or GiB from 4 GiB on; times in seconds.
 """
 
@@ -52,6 +53,8 @@ def summary(folder: Path, console: Console | None = None) -> None:
             console.print(sweep_table(cells, axes_of(origin)))
             if packs(cells, axes_of(origin)):
                 console.print(packing_table(cells, axes_of(origin)))
+            if plans(cells):
+                console.print(plan_table(cells, axes_of(origin)))
         if origin["config"]["study"]["baseline"] is not None:
             console.print(pair_table(folder, origin))
     else:
@@ -64,6 +67,8 @@ def summary(folder: Path, console: Console | None = None) -> None:
             console.print(host_table(dataset.rows(folder, "hosts"), len(runs)))
             if packs(cells):
                 console.print(packing_table(cells))
+            if plans(cells):
+                console.print(plan_table(cells))
             console.print(rate_table(cells[0]))
     warmup = not_counted(run["warmup_ns"] for run in runs)
     for line in filter(None, [condition(runs[0]), held(origin["config"]), warmup]):
@@ -160,6 +165,25 @@ def packing_table(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> 
             with_interval(cell, "empty_hosts", ".1%"),
             with_interval(cell, "stranded", ".1%"),
         )
+    return table
+
+
+def plans(cells: Sequence[dict[str, Any]]) -> bool:
+    """Whether some pool was to bear host failures; results of before these columns do not say."""
+    return any(cell.get("failures_tolerated_min") is not None for cell in cells)
+
+
+def plan_table(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> Table:
+    """How many host failures each cell had a plan for at all times, and how much of its time it had none for as many as
+    it was to bear (D7).
+    """
+    means = "means over replications" if cells[0]["replications"] > 1 else "one replication"
+    numbers = ("host failures planned for, at the least", "time overcommitted")
+    table = new_table(f"failover plan, {means}", *heads_of(axes), *numbers)
+    for cell in cells:
+        least = cell["failures_tolerated_min"]
+        share = with_interval(cell, "overcommitted_share", ".1%")
+        table.add_row(*(f"{cell[axis]}" for axis in axes), "-" if least is None else f"{least}", share)
     return table
 
 
