@@ -33,7 +33,7 @@ class Forecasts:
 
     def __init__(self, cfg: PlacementConfig, need_pages: Mapping[int, int], end_ns: int, seed: int) -> None:
         self._cfg = cfg
-        self._need_pages = need_pages
+        self._need_pages = dict(need_pages)
         self._end_ns = end_ns
         self._seed = seed
         self._demand = cfg.policy == "chance_constrained" or cfg.by == "demand"
@@ -59,6 +59,10 @@ class Forecasts:
             anti_affinity=_group(request.name, self._cfg.anti_affinity),
             preferred_host=NOWHERE if host_id is None else host_id,
         )
+
+    def needs(self, domain_id: int, need_pages: int) -> None:
+        """A machine needs other than before."""
+        self._need_pages[domain_id] = need_pages
 
     def left(self, request: MachineRequest, at_ns: int) -> None:
         """A machine has left, as it was to."""

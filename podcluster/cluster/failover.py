@@ -10,8 +10,7 @@ Rules       docs/model.md D7, as `placement/ha.py` has them. Who counts: protect
             without one there is no plan at all.
 Departs     A domain whose guest has a device passed through is not agile, and no plan is complete with it (D7.6); yet
             it is started again elsewhere as any other. What is known of the ends of domains is as old as placement's
-            own knowledge: of the epochs before. A machine that has rebooted into what it installed, of which the
-            scheduler has no book, takes room and has no place in the plan.
+            own knowledge: of the epochs before.
 """
 
 from __future__ import annotations
@@ -46,6 +45,27 @@ class Pool(NamedTuple):
         return self.complete and plan_exists(self.free, self.vms, failures)
 
 
+class Known(NamedTuple):
+    """What there is to plan with: what hosts that are up have left, who is to be protected on them, and, by size and
+    whether it is agile, who has no host.
+    """
+
+    free: dict[int, int]
+    vms: list[Protected]
+    homeless: list[tuple[int, bool]]
+
+    def pool(self) -> Pool:
+        """The same with places for those who have no host, before all else."""
+        free, vms = dict(self.free), list(self.vms)
+        places = pack([size for size, _ in self.homeless], free)
+        for (size, agile), place in zip(self.homeless, places, strict=True):
+            if place is None:
+                return Pool(free, vms, complete=False)
+            free[place] -= size
+            vms.append(Protected(place, size, agile))
+        return Pool(free, vms, complete=True)
+
+
 class Failover:
     """The plan of one run; without `failure.tolerate` there is none, and nothing is looked at."""
 
@@ -64,14 +84,36 @@ class Failover:
         self.overcommitted_ns: int | None = None if self._failures is None else 0
         self.look(0)
 
-    @property
     def guard(self) -> Guard | None:
-        """What starts are held against; None: nothing."""
-        return None if self._failures is None or self._plan.failure.allow_overcommit else self._refuse
+        """What starts that are placed together are held against, one after the other (D7.7); None: nothing.
+
+        Each that is let is booked before the next, so that the pool is looked at once for all of them.
+        """
+        failures = self._failures
+        if failures is None or self._plan.failure.allow_overcommit:
+            return None
+        known: Known | None = None
+        holds: bool | None = None  # whether there is a plan for that; None: it was no matter yet
+
+        def refuse(host_id: int, ask: Ask) -> Rejected | None:
+            """Why a domain may not be started on this host, if it may not; no other host is tried."""
+            nonlocal known, holds
+            known = known or self._known()
+            started = self._with(known, host_id, ask)
+            after = started.pool().bears(failures)
+            if not after:
+                holds = known.pool().bears(failures) if holds is None else holds
+                if breaks_plan(holds, after, allow_overcommit=False):
+                    text = f"{WOULD_BREAK}: started on host {host_id} it leaves no plan; host failures to be tolerated:"
+                    return Rejected(f"{text} {failures}", "ha_plan")
+            known, holds = started, after
+            return None
+
+        return refuse
 
     def holds(self) -> bool:
         """Whether there is a plan now; also where nobody asks for one."""
-        return self._failures is None or self._now().bears(self._failures)
+        return self._failures is None or self._known().pool().bears(self._failures)
 
     def breaks(self, before: bool) -> bool:
         """Whether what was done since the plan held, or did not, is to be refused (D7.7)."""
@@ -83,7 +125,7 @@ class Failover:
             return
         at_ns = max(at_ns, self._last_ns)  # arrivals of an epoch are placed together, before those leave that are to
         self.end(at_ns)
-        pool = self._now()
+        pool = self._known().pool()
         if pool != self._pool:
             self._pool = pool
             tolerated = 0
@@ -109,17 +151,8 @@ class Failover:
             self._out.host_event(at_ns, NO_HOST, "ha_planned", text)
         self._tolerated, self._holds = tolerated, holds
 
-    def _refuse(self, host_id: int, ask: Ask) -> Rejected | None:
-        """Why a domain may not be started on this host, if it may not (D7.7); no other host is tried."""
-        assert self._failures is not None
-        after = self._now((host_id, ask)).bears(self._failures)
-        if after or not breaks_plan(self.holds(), after, allow_overcommit=False):
-            return None
-        text = f"{WOULD_BREAK}: started on host {host_id} it leaves no plan; host failures to be tolerated: "
-        return Rejected(f"{text}{self._failures}", "ha_plan")
-
-    def _now(self, start: tuple[int, Ask] | None = None) -> Pool:
-        """The pool as the scheduler knows it, and with this start if there is one."""
+    def _known(self) -> Known:
+        """The pool as the scheduler knows it."""
         booked = list(self._scheduler.booked())
         taken: Counter[int] = Counter()  # a domain on its way takes room on both hosts
         for _, hosts, ask in booked:
@@ -132,32 +165,28 @@ class Failover:
             view.host_id: min(said[view.host_id], view.usable_pages - reserve_pages - taken[view.host_id])
             for view in views
         }
-        vms: list[Protected] = []
-        homeless: list[tuple[int, bool]] = []  # size, agile
-        if start is not None:
-            host_id, ask = start
-            free[host_id] -= static_need(ask)
-            if self._is_protected(ask.domain_id):
-                vms.append(Protected(host_id, static_need(ask), self._is_agile(ask.domain_id)))
+        known = Known(free, [], [])
         for domain_id, hosts, ask in booked:
             if not self._is_protected(domain_id):
                 continue
             size, agile = static_need(ask), self._is_agile(domain_id)
             home = next((host_id for host_id in hosts if host_id in free), None)
             if home is None:
-                homeless.append((size, agile))
+                known.homeless.append((size, agile))
             else:
-                vms.append(Protected(home, size, agile))
+                known.vms.append(Protected(home, size, agile))
         for domain_id, lost in self._where.lost.items():
             if lost.priority == "restart":
-                homeless.append((static_need(lost.ask), self._is_agile(domain_id)))
-        places = pack([size for size, _ in homeless], free)
-        for (size, agile), place in zip(homeless, places, strict=True):
-            if place is None:
-                return Pool(free, vms, complete=False)
-            free[place] -= size
-            vms.append(Protected(place, size, agile))
-        return Pool(free, vms, complete=True)
+                known.homeless.append((static_need(lost.ask), self._is_agile(domain_id)))
+        return known
+
+    def _with(self, known: Known, host_id: int, ask: Ask) -> Known:
+        """The same with this start."""
+        size = static_need(ask)
+        free = {**known.free, host_id: known.free[host_id] - size}
+        if not self._is_protected(ask.domain_id):
+            return known._replace(free=free)
+        return known._replace(free=free, vms=[*known.vms, Protected(host_id, size, self._is_agile(ask.domain_id))])
 
     def _is_protected(self, domain_id: int) -> bool:
         if domain_id not in self._protected:

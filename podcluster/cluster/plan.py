@@ -23,7 +23,11 @@ from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
 from podcluster.records.hosts import HostSpec
 from podcluster.records.machines import Workload
+from podcluster.records.rows import DomainRow
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, gib_to_pages, s_to_ns
+
+CRASHES: Final = frozenset({"pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation"})
+"""Fates after which `host.on_crash=restart` builds again."""
 
 RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where no telemetry is written
 
@@ -48,8 +52,8 @@ INLINE_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run, settled: `need_pages` by domain_id; `reserve_pages` of each host are never committed (D3.2); `restarts`:
-    what crashes is built again.
+    """One run, settled: `need_pages` by domain_id; `reserve_pages` of each host are never committed (D3.2); `restarts`,
+    `reboots`: what crashes, or reboots, is built again.
     """
 
     specs: tuple[HostSpec, ...]
@@ -63,6 +67,7 @@ class Plan:
     orders: tuple[Order, ...] = ()  # the operator's, in order of time
     placement: PlacementConfig = field(default_factory=lambda: PlacementConfig(policy="first_fit"))
     restarts: bool = False
+    reboots: bool = False
     failures: tuple[Order, ...] = ()  # of hosts, by themselves
     failure: FailureConfig = field(default_factory=FailureConfig)
     migration: MigrationConfig = field(default_factory=MigrationConfig)
@@ -72,6 +77,10 @@ class Plan:
     def view_age_ns(self) -> int:
         """How old the reports are that a scheduler sees."""
         return s_to_ns(self.placement.view_age_s)
+
+    def is_built_again(self, row: DomainRow) -> bool:
+        """Whether a domain that ended so is built again by its host, as far as is known."""
+        return (self.restarts and row.fate in CRASHES) or (self.reboots and row.cause == "rebooted")
 
 
 def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
@@ -140,6 +149,7 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         notes=tuple(notes),
         placement=config.placement,
         restarts=config.host.on_crash == "restart",
+        reboots=config.host.on_reboot == "restart",
     )
 
 

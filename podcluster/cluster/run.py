@@ -149,6 +149,7 @@ class Driver:
         self._begin_ns = 0  # of the step at hand
         self._waiting: list[MachineRequest] = []  # have arrived in it, and are to be placed together
         self._leaving: list[tuple[int, int]] = []  # (at, domain_id), after these
+        self._stopped: list[int] = []  # domain_ids of those that are told to end in it, whatever they do just then
         self._where = Whereabouts({request.domain_id: request for request in workload.requests})
         self._out = Outbox(plan, sink)
         self._failover = Failover(plan, self._scheduler, self._where, self._out)
@@ -212,16 +213,22 @@ class Driver:
     def take(self, reports: Sequence[HostReport], until_ns: int) -> None:
         """Fold one step's reports, which come in host_id order [CL-1]."""
         self.ledger.running = sum(report.view.domains for report in reports)
+        for domain_id in self._stopped:
+            self._scheduler.ends(domain_id)
+        self._where.ended.update(self._stopped)
+        self._stopped.clear()
         self._scheduler.report(until_ns, reports)
         for report in reports:
             self.ledger.end(report.domains)
             for table, rows in (("domains", report.domains), ("events", report.events)):
                 if rows:
                     self._sink.write(table, rows)
+            for one in report.installed:
+                self._where.reboots(one)
             for row in report.domains:
                 if row.fate == "host_failed":
                     self._mourn(row, until_ns)
-                if row.fate in ("shut_down", "build_failed") or not self._plan.restarts:
+                if not self._plan.is_built_again(row):
                     self._where.ended.add(row.domain_id)
                 if row.fate not in ("running", "migrated"):
                     self._moves.stays(row.domain_id, until_ns)
@@ -258,8 +265,11 @@ class Driver:
         elif isinstance(item, Departure):
             self._leaving.append((at_ns, item.domain_id))
         elif isinstance(item, Operation):
-            if item.order.domain_id in self._where.host_of:  # else no host took it
-                self._out.command(self._where.host_of[item.order.domain_id], item.order)
+            host_id = self._where.host_of.get(item.order.domain_id)
+            if host_id is not None:  # else no host took it
+                self._out.command(host_id, item.order)
+                if isinstance(item.order, StopDomain) and self._where.is_on(item.order.domain_id, host_id):
+                    self._stopped.append(item.order.domain_id)
         else:
             self._settle()  # before it changes where domains may go
             self._change(at_ns, item)
@@ -295,7 +305,7 @@ class Driver:
         """Place what has arrived, all together, and let those leave that are to."""
         arrived, self._waiting = self._waiting, []
         if arrived:
-            outcomes = self._scheduler.place(arrived, self._begin_ns, self._failover.guard)
+            outcomes = self._scheduler.place(arrived, self._begin_ns, self._failover.guard())
             for request, outcome in zip(arrived, outcomes, strict=True):
                 self._arrive(request, outcome)
             self._failover.look(max(1, arrived[-1].arrival_ns))
@@ -351,6 +361,7 @@ class Driver:
         # Also to a domain that has crashed: it may have been, or be about to be, built again.
         if domain_id in self._where.host_of:
             self._out.command(self._where.host_of[domain_id], StopDomain(at_ns, domain_id))
+            self._stopped.append(domain_id)
         self._scheduler.leaves(domain_id, at_ns)
 
     # -- hosts that fail, and what becomes of their domains ----------------------------------------------------------
@@ -389,8 +400,7 @@ class Driver:
         gone = request.departure_ns is not None and request.departure_ns <= due_ns
         if not failure.ha or priority == "unprotected" or gone:
             return
-        # By its row: it may have installed another system than it was asked for with.
-        again = replace(request, os_class=row.os_class, attempt=row.attempt + 1, origin="ha", arrival_ns=due_ns)
+        again = replace(request, attempt=row.attempt + 1, origin="ha", arrival_ns=due_ns)
         self._where.lost[row.domain_id] = Lost(again, self._scheduler.ask(again), priority, due_ns)
         self._rescue_at(due_ns)
 
@@ -404,7 +414,7 @@ class Driver:
                 outcome = Outcome(planned)
             else:
                 # Whom the plan is for, no plan keeps from starting.
-                guard = None if lost.priority == "restart" else self._failover.guard
+                guard = None if lost.priority == "restart" else self._failover.guard()
                 (outcome,) = self._scheduler.place([request], self._begin_ns, guard)
             if isinstance(outcome.answer, Rejected):
                 self._wait(at_ns, lost, outcome)

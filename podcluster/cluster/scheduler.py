@@ -11,15 +11,15 @@ Units       ns; pages.
 Symbols     U usable_pages
 Down        A host that is closed is given no domains. Room is kept on a host for a domain that is on its way to it
             (`expect`), whatever the host reports, until it has landed or does not come; unless the host builds one
-            again that had crashed, and then has too little: it decides when it is asked.
+            again that had crashed or rebooted, and then has too little: it decides when it is asked.
 Invariants  [EP-2] committed + need <= U in the book, whatever was seen.
             [PLACE-8] strict groups are kept by all that is booked by fresh views: starts, restarts, and moves.
             [EP-6] what is seen at the beginning of an epoch does not depend on how the epochs before it were merged:
                    `looks` are the instants that must be reported.
 Departs     A refusal is known to the request that met it and to no other. A host that refuses looks at memory and
             ratios; of groups it knows nothing, so that starts by old views may bring members together that are to be
-            apart, however strictly. A domain that is to be built again after a crash keeps its vCPUs, its group and its
-            forecast meanwhile.
+            apart, however strictly. A domain that is to be built again after a crash or a reboot keeps its vCPUs, its
+            group and its forecast meanwhile, and afterwards, as if it were the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from podcluster.cluster.asks import Forecasts
 from podcluster.cluster.plan import Plan
@@ -39,9 +39,6 @@ from podcluster.placement.rules import Rules
 from podcluster.records.hosts import Ask, HostView, Rejected
 from podcluster.records.machines import MachineRequest
 from podcluster.records.reports import HostReport
-
-CRASHES: Final = frozenset({"pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation"})
-"""Fates after which `host.on_crash=restart` builds again."""
 
 Placed = tuple[int, Ask]  # on which host
 
@@ -80,7 +77,7 @@ class Scheduler:
         self._policy = policy
         self._retries = cfg.retries
         self._age_ns = plan.view_age_ns
-        self._restarts = plan.restarts
+        self._is_built_again = plan.is_built_again
         self._forecasts = Forecasts(cfg, plan.need_pages, plan.duration_ns, plan.hosts.seed)
         views = [
             HostView(
@@ -248,7 +245,13 @@ class Scheduler:
         """A domain is told to leave; that is known when the step has been reported."""
         if domain_id in self._where:
             self._forecasts.left(self._where[domain_id][0], at_ns)
-            self._forget(domain_id)
+            self.ends(domain_id)
+
+    def ends(self, domain_id: int) -> None:
+        """A domain will have left its host when the step is reported."""
+        if domain_id in self._where:
+            _, host_id, ask = self._where.pop(domain_id)
+            self._step.gone.append((host_id, ask))
 
     def report(self, now_ns: int, reports: Iterable[HostReport]) -> None:
         """Take in what the hosts said, in host_id order."""
@@ -258,9 +261,11 @@ class Scheduler:
         took = {host_id for host_id, _ in (*step.placed, *self._expected.values())} | self._doubtful
         self._doubtful.clear()
         for report in reports:
+            for one in report.installed:
+                self._forecasts.needs(one.domain_id, one.need_pages)
             for row in report.domains:
-                if not (self._restarts and row.fate in CRASHES):
-                    self._forget(row.domain_id)
+                if not self._is_built_again(row):
+                    self.ends(row.domain_id)
             view = self._with_samples(report) if self._sampled else report.view
             if report.host_id in took or _differ(view, self._reported[report.host_id]):
                 self._reported[report.host_id] = view
@@ -277,7 +282,7 @@ class Scheduler:
         """Keep room for a domain of which the host's view does not know; what else of it is booked stays."""
         host_id, ask = self._expected[domain_id]
         if self._book.free_pages(host_id) < ask.need_pages:
-            # One that had crashed is built again and has its memory back. When the host is asked it refuses.
+            # One that had ended is built again and has its memory back. When the host is asked it refuses.
             self._crowded.add(domain_id)
             return
         self._crowded.discard(domain_id)
@@ -327,12 +332,6 @@ class Scheduler:
         if self._sampled:
             added = max(1, request.arrival_ns), request.memory_pages, ask.mean_pages
             self._sampled[host_id].since.append(added)
-
-    def _forget(self, domain_id: int) -> None:
-        """The domain will have left its host when the step is reported."""
-        if domain_id in self._where:
-            _, host_id, ask = self._where.pop(domain_id)
-            self._step.gone.append((host_id, ask))
 
     def _with_samples(self, report: HostReport) -> HostView:
         """The view with targets and demand as last sampled, and of what was placed since as asked and forecast."""

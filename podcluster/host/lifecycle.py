@@ -35,6 +35,7 @@ from podcluster.records.fates import Cause, EventKind, Fate
 from podcluster.records.hosts import HostSpec
 from podcluster.records.machines import MachineRequest
 from podcluster.records.migration import GuestState, RoomAnswer
+from podcluster.records.reports import Installed
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, pages_to_mib, s_to_ns
 
 
@@ -79,6 +80,7 @@ class Lifecycle:
         self._incoming: dict[int, GuestState] = {}  # by domain_id: let in, or waiting for it
         self._rooms_wanted: dict[int, int] = {}  # by domain_id: pages that a domain of another host has
         self._answers: list[RoomAnswer] = []
+        self._installed: list[Installed] = []
         self.committed_pages = self.overhead_pages = kept_free_pages  # what placement counts on, and all but memory
 
     # -- starts ------------------------------------------------------------------------------------------------------
@@ -241,10 +243,11 @@ class Lifecycle:
                 asked = self._control.withdraw(at_ns, domain_id)
             self._commit(asked, -self._need_pages(asked))
 
-    def take_answers(self) -> dict[str, Any]:
-        """What came of making room since this was last asked: a field of a report."""
-        answers, self._answers = self._answers, []
-        return {"answers": tuple(answers)} if answers else {}
+    def take(self) -> dict[str, Any]:
+        """What came of making room, and who has installed what, since this was last asked: fields of a report."""
+        found: dict[str, list[Any]] = {"answers": self._answers, "installed": self._installed}
+        self._answers, self._installed = [], []
+        return {name: tuple(those) for name, those in found.items() if those}
 
     def land(self, at_ns: int, state: GuestState) -> None:
         """A domain comes from another host, into the room that is kept for it; where none is, it is let in as a start
@@ -316,7 +319,10 @@ class Lifecycle:
             self._recorder.event(end.at_ns, request, domain.domid, "shut_down", text)
             self._retire(resident, end.at_ns, end.fate, end.cause)
             if reboots and self._cfg.on_reboot == "restart":
-                self._restart(self._installed(resident), end.at_ns, "reboot")
+                again = self._as_installed(resident)
+                need_pages = self._need_pages(again)
+                self._installed.append(Installed(again.domain_id, again.os_class, again.memory_pages, need_pages))
+                self._restart(again, end.at_ns, "reboot")
             return
         oom = resident.memory.oom
         line = self._machine.oom_line(oom) if oom else ""
@@ -330,7 +336,7 @@ class Lifecycle:
         if self._cfg.on_crash == "restart" and (most is None or self._crashes[request.domain_id] <= most):
             self._restart(request, end.at_ns, "crash")
 
-    def _installed(self, resident: Resident) -> MachineRequest:
+    def _as_installed(self, resident: Resident) -> MachineRequest:
         """What a toolstack asks for when an installer reboots: what it has installed, at the target that it has now
         (B1.10); a controller is asked anew.
         """

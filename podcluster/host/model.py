@@ -224,7 +224,7 @@ class HostModel:
         self._audit.end_epoch()
         quiet_until_ns = min(self._migrations.due_ns, self._attention.next_ns, self._agenda.next_ns)
         report = self._recorder.report(until_ns, self._viewed(), quiet_until_ns)
-        news = {**self._migrations.take(), **self._lifecycle.take_answers()}
+        news = {**self._migrations.take(), **self._lifecycle.take()}
         return replace(report, **news) if news else report
 
     @property

@@ -7,7 +7,8 @@ Rules       With XAPI an operator's target is a dynamic range of that one size, 
             one (D1.1, E15), and may be more than before only as far as the host bears all its domains at dynamic_min
             (D1.6, E13); the static range is that of the start (D1.4).
 Departs     A device that was attached is forgotten when its domain ends: one built again has none. A domain that is
-            started again elsewhere, its host having failed, has the range that it was first asked for with.
+            started again elsewhere, its host having failed, has the range that it was first asked for with, or that it
+            rebooted with.
 """
 
 from __future__ import annotations

@@ -152,6 +152,20 @@ class CellRow:
     )
     stranded_low: float | None = column("1", "Lower end of its interval over replications; null where they all agree.")
     stranded_high: float | None = column("1", "Upper end of its interval over replications; null where they all agree.")
+    failures_tolerated_min: int | None = column(
+        "1", "Least runs.failures_tolerated_min of all replications; null without failure.tolerate."
+    )
+    overcommitted_share: float | None = column(
+        "1",
+        "Share of time without a plan for failure.tolerate host failures (runs.overcommitted_ns): mean over "
+        "replications; null without it.",
+    )
+    overcommitted_share_low: float | None = column(
+        "1", "Lower end of its interval over replications; null where they all agree."
+    )
+    overcommitted_share_high: float | None = column(
+        "1", "Upper end of its interval over replications; null where they all agree."
+    )
     requests: int = column("1", "Machines asked for, all replications.")
     boots_started: int = column("1", "Builds begun, all replications.")
     domain_days: float = column("day", "Domain time after the warm-up, all replications.")

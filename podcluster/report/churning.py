@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from podcluster.report.over_ratio import colour_of, draw_rates, marker_of, series_of
-from podcluster.report.style import Table, column, dress, new_figure
+from podcluster.report.style import Table, column, dress, new_figure, with_ends, with_interval
 from podcluster.study.statistics import ratio_interval
 
 if TYPE_CHECKING:
@@ -64,27 +64,17 @@ def in_words(cells: Sequence[Row], runs: Sequence[Row], by: Sequence[str]) -> st
         numbers = [f"{cell['hosts_used']:.1f}", f"{cell['hosts_bound']:.1f}"]
         if shares:
             share = shares.get(cell["cell"])
-            numbers.append("-" if share is None else _between(*share))
+            numbers.append("-" if share is None else with_ends(*share))
         numbers += [
             f"{cell['static_ratio']:.2f}",
             f"{cell['boots_started']:,}",
-            _with_interval(cell, "crash_per_boot"),
+            with_interval(cell, "crash_per_boot"),
             "-" if upper is None else f"{upper:.2g}",
-            _with_interval(cell, "swap_share"),
-            _with_interval(cell, "start_refused"),
+            with_interval(cell, "swap_share"),
+            with_interval(cell, "start_refused"),
         ]
         lines.append(f"| {' | '.join(str(cell[name]) for name in by)} | {' | '.join(numbers)} |")
     return "\n".join(lines)
-
-
-def _with_interval(cell: Row, name: str) -> str:
-    return _between(*(cell[f"{name}{end}"] for end in ("", "_low", "_high")))
-
-
-def _between(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2g}" if low is None or high is None else f"{value:.2g} ({low:.2g} to {high:.2g})"
 
 
 def churn_figure(cells: Table, runs: Sequence[Row], *, by: Sequence[str] = (), note: str = "") -> Figure:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.report.style import GREY, MARKERS, SERIES, dress, foot, new_figure
+from podcluster.report.style import GREY, MARKERS, SERIES, dress, foot, new_figure, with_ends
 from podcluster.study.statistics import ratio_interval
 from podcluster.units import NS_PER_S
 
@@ -84,10 +84,9 @@ def in_words(starts: Sequence[Starts], by: Sequence[str], confidence: float) -> 
     heads = [*names, "starts", f"never up ({confidence:.0%})", "up after: median [s]", f"{WORST:.0%} at most [s]"]
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(by)}{' ---: |' * 4}"]
     for one in starts:
-        ends = "" if one.low is None or one.high is None else f" ({one.low:.2g} to {one.high:.2g})"
         times = [f"{one.quantile(part):,.0f}" if len(one.up_s) else "-" for part in (0.5, WORST)]
         values = " | ".join(f"{value}" for value in one.values)
-        lines.append(f"| {values} | {one.asked:,} | {one.share:.2g}{ends} | {' | '.join(times)} |")
+        lines.append(f"| {values} | {one.asked:,} | {with_ends(one.share, one.low, one.high)} | {' | '.join(times)} |")
     return "\n".join(lines)
 
 

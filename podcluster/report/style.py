@@ -1,4 +1,5 @@
-"""How every figure and table looks: colours, units of axes, files; and how a table gives its columns.
+"""How every figure and table looks: colours, units of axes, files, numbers with their intervals; and how a table gives
+its columns.
 
 What        One palette, one frame, one way to save, so that figures of different studies can be laid side by side.
 Units       `memory_scale` and `time_scale` choose what an axis is in; tables come in pages and ns.
@@ -7,7 +8,7 @@ Departs     No pyplot: no window system, no global state, and figures can be dra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -117,6 +118,19 @@ def span(counts: Iterable[int]) -> str:
     found = [int(count) for count in counts]
     least, most = min(found), max(found)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def with_ends(value: float | None, low: float | None, high: float | None, digits: str = ".2g") -> str:
+    """A number, if there is one, with its interval, if it has one."""
+    if value is None:
+        return "-"
+    ends = "" if low is None or high is None else f" ({low:{digits}} to {high:{digits}})"
+    return f"{value:{digits}}{ends}"
+
+
+def with_interval(cell: Mapping[str, Any], name: str, digits: str = ".2g") -> str:
+    """The same of a column of a cell, over its replications."""
+    return with_ends(cell[name], cell[f"{name}_low"], cell[f"{name}_high"], digits)
 
 
 def foot(figure: Figure, text: str) -> None:

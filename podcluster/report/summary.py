@@ -2,7 +2,8 @@
 same.
 
 What        `summary` prints a run (ratios, fates, worst hosts), one guest (its fate, margin, and the line that Xen
-            logs, or what the toolstack said instead of building it) or a sweep (a row for each cell).
+            logs, or what the toolstack said instead of building it) or a sweep (a row for each cell). How well hosts
+            were packed, and what failover plans there were, where that was a matter.
 Units       Ratios and rates as plain numbers; sizes in MiB, or GiB from 4 GiB on; times in seconds.
 """
 
@@ -17,7 +18,7 @@ from podcluster.records.fates import FATES
 from podcluster.report import dataset, field_crashes
 from podcluster.report.figure import NAME, axes_of, condition, heading, held, not_counted
 from podcluster.report.paired import cells_of, names_of, pair_table
-from podcluster.report.style import new_table
+from podcluster.report.style import new_table, with_interval
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def summary(folder: Path, console: Console | None = None) -> None:
             console.print(sweep_table(cells, axes_of(origin)))
             if packs(cells, axes_of(origin)):
                 console.print(packing_table(cells, axes_of(origin)))
+            if plans(cells):
+                console.print(plan_table(cells, axes_of(origin)))
         if origin["config"]["study"]["baseline"] is not None:
             console.print(pair_table(folder, origin))
     else:
@@ -64,6 +67,8 @@ def summary(folder: Path, console: Console | None = None) -> None:
             console.print(host_table(dataset.rows(folder, "hosts"), len(runs)))
             if packs(cells):
                 console.print(packing_table(cells))
+            if plans(cells):
+                console.print(plan_table(cells))
             console.print(rate_table(cells[0]))
     warmup = not_counted(run["warmup_ns"] for run in runs)
     for line in filter(None, [condition(runs[0]), held(origin["config"]), warmup]):
@@ -163,6 +168,25 @@ def packing_table(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> 
     return table
 
 
+def plans(cells: Sequence[dict[str, Any]]) -> bool:
+    """Whether some pool was to bear host failures; results of before these columns do not say."""
+    return any(cell.get("failures_tolerated_min") is not None for cell in cells)
+
+
+def plan_table(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> Table:
+    """How many host failures each cell had a plan for at all times, and how much of its time it had none for as many as
+    it was to bear (D7).
+    """
+    means = "means over replications" if cells[0]["replications"] > 1 else "one replication"
+    numbers = ("host failures planned for, at the least", "time overcommitted")
+    table = new_table(f"failover plan, {means}", *heads_of(axes), *numbers)
+    for cell in cells:
+        least = cell["failures_tolerated_min"]
+        share = with_interval(cell, "overcommitted_share", ".1%")
+        table.add_row(*(f"{cell[axis]}" for axis in axes), "-" if least is None else f"{least}", share)
+    return table
+
+
 def crowd_table(cells: Sequence[dict[str, Any]], axes: Sequence[str], names: Sequence[str]) -> Table:
     """Many cells: a row for each combination of the axes that are names, from its cell of least crashes to its most."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -177,14 +201,6 @@ def crowd_table(cells: Sequence[dict[str, Any]], axes: Sequence[str], names: Seq
         boots, crashes = (sum(cell[f"crash_per_boot_{end}"] for cell in some) for end in ("denominator", "numerator"))
         table.add_row(*key, f"{len(some)}", f"{boots:,}", f"{crashes:,}", *ends)
     return table
-
-
-def with_interval(cell: dict[str, Any], name: str, digits: str = ".2g") -> str:
-    """A rate with its interval over replications, where there is one."""
-    if cell[name] is None:
-        return "-"
-    ends = "" if cell[f"{name}_low"] is None else f" ({interval(cell, name, digits)})"
-    return f"{cell[name]:{digits}}{ends}"
 
 
 def rate_table(cell: dict[str, Any]) -> Table:
@@ -209,11 +225,11 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
-def interval(cell: dict[str, Any], name: str, digits: str = ".2g") -> str:
+def interval(cell: dict[str, Any], name: str) -> str:
     """The interval over replications, where there is one."""
     if cell[f"{name}_low"] is None:
         return "-"
-    return f"{cell[f'{name}_low']:{digits}} to {cell[f'{name}_high']:{digits}}"
+    return f"{cell[f'{name}_low']:.2g} to {cell[f'{name}_high']:.2g}"
 
 
 def fate_card(console: Console, domains: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]] = ()) -> None:

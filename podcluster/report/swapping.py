@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from podcluster.report.style import MARKERS, SERIES, dress, foot, new_figure, span
+from podcluster.report.style import MARKERS, SERIES, dress, foot, new_figure, span, with_ends
 from podcluster.study.statistics import DAY_S, ratio_interval
 from podcluster.units import NS_PER_S
 
@@ -93,11 +93,11 @@ def in_words(prices: Sequence[Price], confidence: float) -> str:
     ]
     lines = [f"| {' | '.join(heads)} |", f"| ---: | --- |{' ---: |' * (len(heads) - 2)}"]
     for one in prices:
-        ends = "" if one.low is None or one.high is None else f" ({one.low:.2g} to {one.high:.2g})"
+        kills = with_ends(one.kills_per_day, one.low, one.high)
         lost = [f"{one.share(one.lost_s, part):,.0f}" if len(one.lost_s) else "-" for part in (0.5, 0.95)]
         slow = [f"{one.share(one.slowdown, part):.2f}" if len(one.slowdown) else "-" for part in (0.5, 0.95)]
         lines.append(
-            f"| {one.ratio:g} | {one.device} | {one.guests:,} | {one.kills_per_day:.2g}{ends} "
+            f"| {one.ratio:g} | {one.device} | {one.guests:,} | {kills} "
             f"| {one.killed_guests:,} | {len(one.lost_s):,} | {' | '.join(lost)} | {' | '.join(slow)} |"
         )
     return "\n".join(lines)

@@ -213,6 +213,12 @@ def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
         density, density_low, density_high = spread(dense, confidence, most=1.0)
     empty, empty_low, empty_high = spread([run.empty_hosts_mean for run in runs], confidence, most=1.0)
     stranded, stranded_low, stranded_high = spread([run.stranded_mean for run in runs], confidence, most=1.0)
+    tolerated = [run.failures_tolerated_min for run in runs if run.failures_tolerated_min is not None]
+    over, over_low, over_high = None, None, None
+    over_ns = [(run.overcommitted_ns, run.duration_ns - run.warmup_ns) for run in runs]
+    shares = [part_ns / whole_ns for part_ns, whole_ns in over_ns if part_ns is not None]
+    if shares:
+        over, over_low, over_high = spread(shares, confidence, most=1.0)
     swap, swap_low, swap_high = 0.0, None, None
     swap_s = [run.swap_ns / NS_PER_S for run in runs]
     if any(swap_s):
@@ -241,6 +247,10 @@ def cell_row(runs: Sequence[RunRow], confidence: float) -> CellRow:
         stranded=stranded,
         stranded_low=stranded_low,
         stranded_high=stranded_high,
+        failures_tolerated_min=min(tolerated, default=None),
+        overcommitted_share=over,
+        overcommitted_share_low=over_low,
+        overcommitted_share_high=over_high,
         requests=sum(requests),
         boots_started=sum(boots),
         domain_days=math.fsum(days),

@@ -57,6 +57,18 @@ def test_who_has_no_room_elsewhere_stays() -> None:
     assert kinds(sink)["migrate_refused"] == 8
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_who_died_with_a_host_is_nobody_to_move(restarts: bool) -> None:
+    """Ten on each of two hosts, of which nobody is started again: host 0 dies, is back after 600 s, and is emptied of
+    nobody, whether or not what crashes is built again.
+    """
+    workload = immortal(20)
+    plan = plan_with(workload, at(1000, Failure(0)), at(2000, Evacuation(0)), hosts=2)
+    failure = replace(plan.failure, ha=False, repair_s=600)
+    _, sink = play(replace(plan, failure=failure, restarts=restarts), workload)
+    assert (kinds(sink)["evacuate"], kinds(sink)["migrate_refused"]) == (1, 0)
+
+
 def test_strict_groups_hold_for_who_leaves() -> None:
     """[PLACE-8] three that are to be apart on hosts 0 to 2, of which 0 is emptied: the roomiest have a member each, so
     it goes to a small fourth host, or, without one, stays. An order to send it to a member is refused, one to send it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from podcluster.cluster.orders import Order
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import Packed
 from podcluster.cluster.resume import KeptPool
+from podcluster.cluster.scheduler import Scheduler
 from podcluster.config import Cell, Config, FailureConfig, PlacementConfig
 from podcluster.io.digest import digest
 from podcluster.io.load import load_results
@@ -83,6 +85,22 @@ def test_a_start_that_breaks_the_plan_is_refused() -> None:
     texts = [event.text for event in sink.tables["events"] if event.kind == "reject"]
     assert len(texts) == 2 and all(text.startswith(f"{WOULD_BREAK}: started on host 1 ") for text in texts)
     assert (outcome.row.failures_tolerated_min, told(sink)) == (1, [])
+
+
+def test_starts_that_are_placed_together_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool is looked at when the run begins, once for twelve starts, two of which are refused, and after them."""
+    looks: list[None] = []
+    booked = Scheduler.booked
+
+    def counted(scheduler: Scheduler) -> Any:
+        looks.append(None)
+        return booked(scheduler)
+
+    monkeypatch.setattr(Scheduler, "booked", counted)
+    workload = immortal(12)
+    looks.clear()
+    outcome, _ = play(plan_with(workload, failure=ONE), workload)
+    assert (outcome.row.fate_rejected, len(looks)) == (2, 3)
 
 
 def test_a_pool_that_may_be_overcommitted_says_when_it_is() -> None:

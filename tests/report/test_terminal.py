@@ -17,7 +17,8 @@ from podcluster.io.load import load_results
 from podcluster.report import figure, terminal
 from podcluster.report.dataset import columns, provenance, rows
 from podcluster.report.progress import LiveLine, LogLines, clock, make_progress, state
-from podcluster.report.summary import fate_card, packs, signed_size, size, summary
+from podcluster.report.summary import fate_card, packs, plans, signed_size, size, summary
+from podcluster.study.runner import run_study
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 from tests.report.conftest import SMALL
 
@@ -90,6 +91,31 @@ def test_a_sweep_over_several_hosts_says_how_far_from_the_best_packing_it_is(swe
 def test_packing_is_told_where_there_is_some(used: float | None, axes: tuple[str, ...], told: bool) -> None:
     """One host has no packing to speak of, unless placement is what is swept; old results have no such column."""
     assert packs([{"hosts_used": used}], axes) is told
+
+
+@pytest.mark.parametrize("overcommits", [(1.5,), (1.0, 2.0)])
+def test_failover_plans_are_told_where_there_are_some(
+    overcommits: tuple[float, ...], fake_hosts: None, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """D7: under the packing, of a run and of a sweep, as its runs have them; nothing without `failure.tolerate`."""
+    asked = (*SMALL, "failure.tolerate=2", "failure.allow_overcommit=true", "workload.orders=[600 host-fail 0]")
+    cells = [
+        Cell(config=make_config(*asked, f"overcommit={one}"), axes={"overcommit": one} if overcommits[1:] else {})
+        for one in overcommits
+    ]
+    run_study(cells, out_dir=tmp_path)
+    lines = printed(tmp_path).partition("failover plan")[2].splitlines()[4:]
+    runs = load_results(tmp_path)["runs"]
+    assert runs["overcommitted_ns"].gt(0).all()
+    for line, (_, run) in zip(lines[: len(overcommits)], runs.iterrows(), strict=True):
+        share = run["overcommitted_ns"] / run["duration_ns"]
+        assert line.split()[-2:] == [str(run["failures_tolerated_min"]), f"{share:.1%}"]
+
+
+def test_without_failure_tolerate_no_plan_is_told(run_folder: Path, sweep_folder: Path) -> None:
+    """Nor of results of before there were such columns."""
+    assert not any("failover plan" in printed(folder) for folder in (run_folder, sweep_folder))
+    assert not plans([{}])
 
 
 def domain(**values: Any) -> dict[str, Any]:

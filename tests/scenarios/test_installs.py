@@ -51,6 +51,16 @@ def test_an_installer_reboots_into_what_it_installed() -> None:
     assert second.ballooned_pages >= 32 * MIB and second.entry_count == second.cache_count
 
 
+def test_the_host_says_what_it_builds_next() -> None:
+    """B1.10: class, target and need_memory, by which the host is committed then; nothing where what reboots is gone."""
+    for target_mib in (64, 80):
+        report = story(SetTarget(s_to_ns(5), 0, target_mib * MIB))
+        (told,) = report.installed
+        assert (told.domain_id, told.os_class, told.memory_pages) == (0, "linux", target_mib * MIB)
+        assert told.need_pages == report.view.committed_pages
+    assert story(on_reboot="destroy").installed == ()
+
+
 def test_without_the_policy_the_machine_is_gone() -> None:
     """The same with `host.on_reboot=destroy`: one attempt, and all memory is free."""
     report = story(on_reboot="destroy")

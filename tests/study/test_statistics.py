@@ -23,6 +23,7 @@ from podcluster.study.statistics import (
     ratio_interval,
     wilson,
 )
+from podcluster.units import NS_PER_S
 from tests.study.rows import DAY_S, run_row
 
 CONFIDENCE = 0.95
@@ -209,6 +210,25 @@ def test_a_cell_in_which_no_host_was_used_has_no_gap_and_no_density() -> None:
     met = run_row(hosts_used_max=2, hosts_bound=2, packing_density_mean=0.5)
     cell = cell_row([empty, met], CONFIDENCE)
     assert (cell.hosts_gap, cell.hosts_gap_low, cell.packing_density) == (0.0, None, 0.5)
+
+
+def test_a_cell_says_for_how_long_it_had_no_failover_plan() -> None:
+    """D7: the least that any replication had a plan for, and the mean share of its time after the warm-up; nothing of
+    it where nobody plans.
+    """
+    day_ns = DAY_S * NS_PER_S
+    runs = [
+        run_row(failures_tolerated_min=least, overcommitted_ns=over_ns, warmup_ns=day_ns // 2)
+        for least, over_ns in ((2, 0), (0, day_ns // 4), (1, day_ns // 8))
+    ]
+    cell = cell_row(runs, CONFIDENCE)
+    assert (cell.failures_tolerated_min, cell.overcommitted_share) == (0, 0.25)
+    _, high = st.t.interval(CONFIDENCE, 2, loc=0.25, scale=st.sem([0, 0.5, 0.25]))
+    assert (cell.overcommitted_share_low, cell.overcommitted_share_high) == pytest.approx((0.0, high))
+    alike = cell_row(runs[:1] * 2, CONFIDENCE)
+    assert (alike.failures_tolerated_min, alike.overcommitted_share, alike.overcommitted_share_low) == (2, 0.0, None)
+    nobody = cell_row([run_row()], CONFIDENCE)
+    assert (nobody.failures_tolerated_min, nobody.overcommitted_share) == (None, None)
 
 
 def test_cell_of_an_empty_cluster_is_a_row_too() -> None:
