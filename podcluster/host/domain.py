@@ -219,8 +219,10 @@ class Domain:
 
     @property
     def pages_to_balloon_out(self) -> int:
-        """Linux: static-max - target, whatever the firmware hid (C1.2)."""
-        return max(0, kib_to_pages(self.numbers.static_max_kib - self.xenstore_target_kib))
+        """Linux: static-max - target, whatever the firmware hid (C1.2); below 0 what it is to have beyond all that it
+        booted with (C1.9).
+        """
+        return kib_to_pages(self.numbers.static_max_kib - self.xenstore_target_kib)
 
     @property
     def pages_to_balloon_out_less_video(self) -> int:
