@@ -329,6 +329,8 @@ class BalloonConfig:
     reserve_mib: float | None = None  # memory that the OS keeps from the balloon; None: the OS's own rule
     deflate_on_oom: bool = False  # takes pages back where an application would be killed (C1.10); linux
     contiguous: bool = False  # prefers whole 2 MiB of free memory (C2.4); windows
+    hotplug: bool = False  # adds memory to the guest where its target is above all that there is (C1.9); linux
+    section_mib: int = 128  # of which it adds whole ones
 
     def __post_init__(self) -> None:
         self.check()
@@ -342,6 +344,14 @@ class BalloonConfig:
         _range("guest.balloon.start_s", self.start_s)
         _range("guest.balloon.rate_pages_per_s", self.rate_pages_per_s, 1)
         _between("guest.balloon.batch_pages", self.batch_pages, 1, PAGES_PER_GIB)
+        _between("guest.balloon.section_mib", self.section_mib, 1, 2048)
+        if self.hotplug and self.driver != "linux":
+            _fail(
+                "guest.balloon.hotplug",
+                "false unless guest.balloon.driver is linux",
+                f"true with {self.driver}",
+                "only Linux' driver adds memory: leave it out, or say guest=linux",
+            )
 
 
 @dataclass(kw_only=True)

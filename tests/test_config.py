@@ -116,6 +116,15 @@ MISTAKES = [
     ("guest.balloon.batch_pages=0", "guest.balloon.batch_pages must be between 1 and"),
     ("guest.balloon.generation=2009", "guest.balloon.generation must be one of new, old"),
     ("guest.balloon.reserve_mib=-1", "guest.balloon.reserve_mib must be >= 0"),
+    ("guest.balloon.section_mib=0", "guest.balloon.section_mib must be between 1 and 2048"),
+    (
+        "guest=windows guest.balloon.hotplug=true",
+        "guest.balloon.hotplug must be false unless guest.balloon.driver is linux, got true with windows",
+    ),
+    (
+        "guest=linux_no_driver guest.balloon.hotplug=true",
+        "guest.balloon.hotplug must be false unless guest.balloon.driver is linux, got true with none",
+    ),
     ("guest.fault.kind=broken", "guest.fault.kind must be one of none, stuck, intermittent, slow, lying"),
     ("guest.fault.share=1.1", "guest.fault.share must be between 0 and 1"),
     ("guest.fault.period_s=0", "guest.fault.period_s must be >= 0.001"),

@@ -5,8 +5,8 @@ What        `Balloon`, a stream of its guest; `linux_balloon.py` (docs/model.md 
             how much a step takes, when it counts as failed and what follows. A driver decides; pages are found and
             hypercalls made by the memory it is given.
 Units       Pages of 4 KiB; ns of simulated time.
-Symbols     goal   pages that the balloon is to hold: Linux static-max - target (C1.2), Windows the same without the
-                   video RAM (C2.1)
+Symbols     goal   pages that the balloon is to hold: Linux static-max - target (C1.2), and what it has added since the
+                   boot (C1.9); Windows the same without the video RAM (C2.1)
             need   goal less what it holds; below 0 it deflates
             D      debt, E - C
 Invariants  [BA-1] batch k after an anchor happens at anchor + k batch / rate, in integers; doing many at once changes
@@ -64,6 +64,10 @@ class BalloonMemory(Protocol):
         """Pages the balloon holds."""
 
     @property
+    def hotplugged_pages(self) -> int:
+        """Pages that were added to the guest since it booted (C1.9)."""
+
+    @property
     def crashed(self) -> bool:
         """The guest died of its last access."""
 
@@ -85,6 +89,9 @@ class BalloonMemory(Protocol):
 
     def deflate(self, pages: int) -> int:
         """Ask for ballooned pages again; pages got."""
+
+    def hotplug(self, pages: int, section_pages: int) -> bool:
+        """Add so many pages, whole sections, to the guest, in the balloon; whether their descriptors had room."""
 
     def next_ballooned(self, pages: int) -> list[int]:
         """First gfns and pages of the runs that it would ask for next, so many pages of them at least."""
@@ -130,6 +137,9 @@ class BalloonOwner(Protocol):
     def balloon_refused(self, at_ns: int, line: str) -> None:
         """Xen gave fewer pages than asked; the line it logged if the host had no more (A2.7)."""
 
+    def balloon_grew(self, at_ns: int, pages: int) -> None:
+        """So many pages were added to the guest, all of them in the balloon (C1.9)."""
+
     def balloon_took_room(self, at_ns: int) -> None:
         """The guest has less memory than before."""
 
@@ -156,6 +166,7 @@ class Manner:
     reserve_pages: int  # that its OS keeps from it
     old: bool = False  # the older generation of the driver
     contiguous: bool = False  # whole free 2 MiB first (C2.4)
+    section_pages: int = 0  # of which it adds whole ones to its guest (C1.9); 0: it adds nothing
 
 
 class Balloon:
@@ -221,8 +232,8 @@ class Balloon:
 
     @property
     def deflates(self) -> bool:
-        """Its next act asks for pages."""
-        return self._phase == WORK and self.need < 0
+        """Its next act asks for pages, and so do all up to its goal."""
+        return self._phase == WORK and self._goal >= 0 and self.need < 0
 
     def postpone(self, ns: int) -> None:
         """Begin later than planned, if it is planned and has not begun."""
@@ -282,11 +293,15 @@ class Balloon:
         if self._faulty and self._fault.stuck:
             self._phase, self.next_ns = STUCK, NEVER
             return
-        self._goal = self._read_goal()
+        self._goal = self._look(at_ns)
         if self.need <= 0:
             self._owner.balloon_low_enough(at_ns)
         self._phase = WORK if self.need else FINISH
         self._again(at_ns)
+
+    def _look(self, at_ns: int) -> int:
+        """The goal as xenstore has it."""
+        return self._read_goal()
 
     @property
     def faulty(self) -> bool:
@@ -341,7 +356,7 @@ class Balloon:
 
     def _take(self, at_ns: int) -> None:
         """One batch of pages from Xen."""
-        asked = min(-self.need, self._batch_pages)
+        asked = min(-self.need, self._batch_pages, self._memory.ballooned_pages)
         got = self._memory.deflate(asked)
         self._anchor_ns += self._lock.leave()
         if got:

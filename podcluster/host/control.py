@@ -343,7 +343,7 @@ class Control:
                 self._write(resident, books, action.target_kib, self._xenstore_kib(resident, action.target_kib))
             elif isinstance(action, OwnTarget):
                 # The kernel tells its own driver. That driver reads xenstore here, so that is where it is written.
-                out_pages = max(0, resident.memory.ram_pages - action.total_pages)
+                out_pages = max(0, domain.layout.ram_pages - action.total_pages)
                 target_kib = domain.numbers.static_max_kib - pages_to_kib(out_pages)
                 self._write(resident, books, target_kib, target_kib)
             else:

@@ -21,6 +21,7 @@ Departs     The device model maps its video RAM at the start of the MMIO hole (g
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -132,6 +133,31 @@ def _layout(mem_pages: int, video: int, extra_ram_pages: int) -> Layout:
     return Layout(tuple(ram), (at, video), (at + video, roms), (SPECIAL_GFN, special))
 
 
+def without(ram: Iterable[Run], kept: Iterable[Run]) -> list[Run]:
+    """RAM less runs that are kept, all ascending."""
+    left = []
+    for first, count in ram:
+        end = first + count
+        for begin, pages in kept:
+            if first < begin + pages and begin < end:
+                if first < begin:
+                    left.append((first, begin - first))
+                first = begin + pages
+        if first < end:
+            left.append((first, end - first))
+    return left
+
+
+def lowest_gap(taken: Iterable[Run], pages: int, align: int) -> int:
+    """First gfn of the lowest room for so many pages between runs, or above all of them, at a multiple of `align`."""
+    at = 0
+    for first, count in sorted(taken):
+        if at + pages <= first:
+            break
+        at = max(at, -(-(first + count) // align) * align)
+    return at
+
+
 @dataclass(frozen=True, slots=True)
 class Extents:
     """`count` adjacent extents of one order."""
@@ -189,13 +215,14 @@ class Domain:
     xenstore_target_kib: int
     static_max_kib: int  # memory/static-max as last set
     limit_pages: int  # Xen's quota as last set
-    short_of_tables: bool  # its table may want more pages than its pool has
     toolstack: str = "xl"
 
     @property
     def pages_to_balloon_out(self) -> int:
-        """Linux: static-max - target, whatever the firmware hid (C1.2)."""
-        return max(0, kib_to_pages(self.numbers.static_max_kib - self.xenstore_target_kib))
+        """Linux: static-max - target, whatever the firmware hid (C1.2); below 0 what it is to have beyond all that it
+        booted with (C1.9).
+        """
+        return kib_to_pages(self.numbers.static_max_kib - self.xenstore_target_kib)
 
     @property
     def pages_to_balloon_out_less_video(self) -> int:
@@ -252,7 +279,7 @@ def build(
         failure = _populate(machine, domid, numbers, layout, claim=host.claim_mode)
     if failure is None:
         failure = _device_model(machine, domid, layout)
-    if failure is None and numbers.tables_may_run_short and machine.table_pages(domid) > numbers.paging_pages:
+    if failure is None and numbers.tables_may_run_short() and machine.table_pages(domid) > numbers.paging_pages:
         failure = BuildFailed("paging_pool", TABLES_SHORT.format(pool=numbers.paging_pages))
     if failure is not None:
         _undo(machine, domid)
@@ -268,7 +295,6 @@ def build(
         xenstore_target_kib=numbers.xenstore_target_kib,
         static_max_kib=numbers.static_max_kib,
         limit_pages=numbers.max_pages,
-        short_of_tables=numbers.tables_may_run_short,
         toolstack=host.toolstack,
     )
 
@@ -328,20 +354,17 @@ def restore(
         xenstore_target_kib=state.xenstore_target_kib,
         static_max_kib=state.static_max_kib,
         limit_pages=state.limit_pages,
-        short_of_tables=numbers.tables_may_run_short,
         toolstack=host.toolstack,
     )
 
 
 def _receive(machine: Mechanism, domid: int, layout: Layout, state: GuestState) -> bool:
-    """Memory for all RAM that is not in the balloon, and its contents."""
-    holes = sorted(state.balloon)
-    for first, count in layout.ram:
-        at, end = first, first + count
-        for hole, pages in [*(run for run in holes if first <= run[0] < end), (end, 0)]:
-            if machine.populate_range(domid, at, hole - at) != hole - at:
-                return False
-            at = hole + pages
+    """Memory for all RAM that is not in the balloon, what the guest has added included, and its contents."""
+    for run in state.hotplugged:
+        machine.extend(domid, *run)
+    for first, count in without(sorted((*layout.ram, *state.hotplugged)), sorted(state.balloon)):
+        if machine.populate_range(domid, first, count) != count:
+            return False
     for first, count in state.data:
         machine.touch_range(domid, first, count, content=DATA)
     return True

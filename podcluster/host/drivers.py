@@ -37,6 +37,7 @@ def make_balloon(cfg: GuestConfig, domain: Domain, guest: Guest, fault: Fault) -
         reserve_pages=reserve_of(cfg, guest.memory.ram_pages),
         old=settings.generation == "old",
         contiguous=settings.contiguous,
+        section_pages=mib_to_pages(settings.section_mib) if settings.hotplug else 0,
     )
     balloon: Balloon
     if settings.driver == "linux":

@@ -21,6 +21,9 @@ PANICS: Final[dict[Cause, str]] = {
 EPT_VIOLATION: Final = "d{}: EPT violation (type 6): no page left in its paging pool of {} for a page table"
 OVER_ALLOCATION: Final = "Over-allocation for d{}: {} > {}"
 NO_EXTENT: Final = "Could not allocate order=0 extent: id={} memflags=0 ({} of {})"
+NO_TABLE: Final = "d{}: no page left in its paging pool for a page table ({} of {})"
+NOT_BUILT_IN: Final = "{} pages above all that it booted with: a kernel without memory hotplug leaves it at that"
+NOT_ADDED: Final = "Cannot add additional memory (-12)"
 LOW_MEMORY: Final = "low-memory interrupt: {} pages free, claims taken off, at the threshold of {}"
 KINDS: Final[dict[Fate, EventKind]] = {
     "pod_oom": "pod_oom",

@@ -522,6 +522,8 @@ class Guest:
         """The driver stopped short of its goal (E11)."""
         if self.waits_for_balloon:
             text = f"Initial ballooning failed, {need_pages} pages need to be freed."
+        elif need_pages < 0 and not self.memory.ballooned_pages:
+            text = f"{-need_pages} pages short of its target, and none in the balloon"
         else:
             text = f"{abs(need_pages)} pages {'too few' if need_pages > 0 else 'too many'} in the balloon"
         self._on_event(at_ns, "balloon_gave_up", text)
@@ -530,6 +532,12 @@ class Guest:
         """Xen gave fewer pages than asked, for the host had no more (A2.7)."""
         if line:
             self._on_event(at_ns, "balloon_refused", line)
+
+    def balloon_grew(self, at_ns: int, pages: int) -> None:
+        """Memory was added, all of it in the balloon; its descriptors are the kernel's (C1.9)."""
+        first, _ = self.memory.hotplugged[-1]
+        self._on_event(at_ns, "hotplug", f"{pages} pages from gfn {first:#x} on, in the balloon")
+        self._wants.kernel_grew(at_ns)
 
     def balloon_took_room(self, at_ns: int) -> None:
         """The balloon got larger, the last of it at `at_ns`."""

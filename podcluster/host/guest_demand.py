@@ -144,8 +144,18 @@ class DemandStream:
     def room_changed(self, at_ns: int) -> None:
         """There is more room for the guest, or less."""
         self._held.room_changed(at_ns)
-        if self._window is not None and (self._held.swaps or self._held.killed):
-            self._growth = self._grown  # a new piece begins here
+        if self._held.swaps or self._held.killed:
+            self._begin_anew(at_ns)
+
+    def kernel_grew(self, at_ns: int) -> None:
+        """More of W is the kernel's from here on."""
+        self._held.room_changed(at_ns)
+        self._begin_anew(at_ns)
+
+    def _begin_anew(self, at_ns: int) -> None:
+        """A new piece begins here."""
+        if self._window is not None:
+            self._growth = self._grown
             self.next_ns = at_ns
 
     # -- among other streams -------------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ import numpy as np
 
 from podcluster.host import follow, merged
 from podcluster.host.batches import CUT_SHORT, DIED
-from podcluster.host.domain import Layout, Run
-from podcluster.host.failures import NO_EXTENT
+from podcluster.host.domain import ABOVE_4G, MMIO_HOLE, Layout, Run, lowest_gap, without
+from podcluster.host.failures import NO_EXTENT, NO_TABLE
 from podcluster.host.lock import Lock
 from podcluster.host.mechanism import Mechanism
 from podcluster.host.page_runs import (
@@ -51,9 +51,11 @@ from podcluster.host.page_runs import (
 from podcluster.host.page_sets import PageBooks
 from podcluster.host.shares import Share
 from podcluster.host.written import DATA, PATTERN, ZERO
+from podcluster.host.xl import Numbers
 from podcluster.records.fates import Cause
 from podcluster.records.migration import GuestState
 from podcluster.records.values import Int64Array
+from podcluster.units import PAGES_PER_GIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES
 
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
 MANY_RUNS: Final = 16  # of free memory; for fewer there is room from the start
@@ -89,11 +91,14 @@ class GuestMemory:
         may_skip: bool,
         zero_on_free: bool = False,
         lock: Lock | None = None,
+        descriptor_share: int = 64,
+        numbers: Numbers | None = None,
     ) -> None:
-        """`image_pages` of kernel at 16 MiB, `descriptor_pages` wherever the allocator puts them.
+        """`image_pages` of kernel at 16 MiB, `descriptor_pages` wherever the allocator puts them; what is added later
+        takes one for each `descriptor_share`.
 
         `rng` for random blocks, None for highest gfn first; `may_skip`: [G12] may be used. `lock` None: nothing that
-        Xen does takes time.
+        Xen does takes time. `numbers` say how large the pool of its tables is; None: it is never short.
         """
         self.lock = lock or Lock(None, domid)
         self._machine = machine
@@ -104,6 +109,10 @@ class GuestMemory:
         self.ram = layout.ram
         self.pattern_is_zero = False  # Xen knows the scrub pattern (S1)
         self.ram_pages = layout.ram_pages
+        self.hotplugged: tuple[Run, ...] = ()  # of it, what was added since it booted
+        self._beside = (*layout.extra, (MMIO_HOLE, ABOVE_4G - MMIO_HOLE))  # gfns where no RAM can be added
+        self._descriptor_share = descriptor_share
+        self._numbers = numbers
         end = max(first + count for first, count in layout.ram)
         self._nonzero = PageSet(end)
         self._extra_pages = layout.extra_pages  # the device model's, which hold data from the start
@@ -116,7 +125,7 @@ class GuestMemory:
         self._away = PageSet(end)  # ballooned gfns
         self._balloon = PageStack()  # the same, in order
         self._arrays: PageBooks | None = None  # of all of these, as of the last call of a kernel
-        pool = _without(layout.ram, kept)
+        pool = without(layout.ram, kept)
         self._allocator = Allocator(shuffled_blocks(pool, block_pages, rng) if rng is not None else pool)
         # Of memory in blocks, about so many runs are in each at some time.
         if (runs := self._allocator.pool.run_count) > MANY_RUNS:
@@ -145,6 +154,8 @@ class GuestMemory:
         self.debt = 0  # E - C, as of the last refresh
         self.debt_paid_ns: int | None = None  # since when it is seen to owe nothing
         self.inert = False
+        # Its table may want more pages than its pool has.
+        self.short_of_tables = numbers is not None and numbers.tables_may_run_short()
         self.refresh()
         self.margin = self.owned - self.nonzero_pages
 
@@ -179,6 +190,11 @@ class GuestMemory:
     def visible_pages(self) -> int:
         """Pages that the guest has, as it sees it."""
         return self.ram_pages - self.ballooned_pages
+
+    @property
+    def hotplugged_pages(self) -> int:
+        """RAM that was added since it booted."""
+        return sum(count for _, count in self.hotplugged)
 
     @property
     def room(self) -> int:
@@ -561,6 +577,11 @@ class GuestMemory:
             if top is None:
                 break
             n = min(top[1], pages - done)
+            if self.short_of_tables:
+                n = self._in_tables(sum(top), n)
+                if not n:
+                    self.refusal = NO_TABLE.format(self._domid, done, pages)
+                    break
             [(first, _)] = self._balloon.pop(n)
             got = self._machine.populate_range(self._domid, first, n, descending=True)
             if got:
@@ -574,6 +595,56 @@ class GuestMemory:
                 break
         self.refresh()
         return done
+
+    def _in_tables(self, end: int, pages: int) -> int:
+        """How many of so many ballooned pages below `end`, from the top down, have a table, or a page for one in the
+        domain's paging pool (A3.9).
+        """
+        assert self._numbers is not None
+        left = self._numbers.paging_pages - self._machine.table_pages(self._domid)
+        done, gib = 0, -1
+        while done < pages:
+            gfn = end - done - 1
+            _, order = self._machine.query(self._domid, gfn)
+            left -= (order >= SUPERPAGE_ORDER) + (order > SUPERPAGE_ORDER and gfn // PAGES_PER_GIB != gib)
+            if left < 0:
+                break
+            done += gfn % SUPERPAGE_PAGES + 1
+            gib = gfn // PAGES_PER_GIB
+        return min(done, pages)
+
+    def hotplug(self, pages: int, section_pages: int) -> bool:
+        """Add so many pages of RAM, whole sections, where no RAM was: in the balloon, and not a word to Xen. Their
+        descriptors are the kernel's from now on, page cache dropped for them; whether there was room for these, for
+        nothing goes out to swap. The guest may have died of writing them.
+        """
+        descriptors = self._descriptors_of(pages)
+        if descriptors > self.available:
+            return False
+        self.cache -= max(0, descriptors - self.free)
+        run = lowest_gap((*self.ram, *self._beside), pages, section_pages), pages
+        self._machine.extend(self._domid, *run)
+        self._add(run)
+        self._away.add(*run)
+        self._balloon.push(run)
+        self.ballooned_pages = self._away.pages
+        self.take_kernel(descriptors)
+        return True
+
+    def _descriptors_of(self, pages: int) -> int:
+        return -(-pages // self._descriptor_share)
+
+    def _add(self, run: Run) -> None:
+        """More RAM; its descriptors are spoken for."""
+        first, count = run
+        self.hotplugged += (run,)
+        self.ram = tuple(sorted((*self.ram, run)))
+        self.ram_pages += count
+        self.kernel_pages += self._descriptors_of(count)
+        self._nonzero.reach_to(first + count)
+        self._away.reach_to(first + count)
+        if self._numbers is not None:
+            self.short_of_tables = self._numbers.tables_may_run_short(self.hotplugged_pages)
 
     def next_ballooned(self, pages: int) -> list[int]:
         """First gfns and pages of the runs that `deflate` would ask for next, so many pages of them at least."""
@@ -610,6 +681,7 @@ class GuestMemory:
             "tot_pages": self.owned,
             "data": tuple(self._nonzero.runs()),
             "balloon": tuple(self._balloon.runs()),
+            "hotplugged": self.hotplugged,
             "pool": tuple(self._allocator.pool.runs()),
             "taken": tuple(self._allocator.taken.runs()),
             "kernel_allocated": self.kernel_allocated,
@@ -620,6 +692,8 @@ class GuestMemory:
     def unpack(self, state: GuestState) -> None:
         """Take over the books of the same guest on another host; its pages are there already."""
         self._allocator = Allocator(state.pool, state.taken)
+        for run in state.hotplugged:
+            self._add(run)
         for run in state.data:
             self._nonzero.add(*run)
         for run in state.balloon:
@@ -637,21 +711,6 @@ class GuestMemory:
         """
         counters = self._machine.counters(self._domid)
         return NO_EXTENT.format(self._domid, done, asked) if counters.tot_pages < counters.max_pages else ""
-
-
-def _without(ram: Iterable[Run], kept: Iterable[Run]) -> list[Run]:
-    """RAM less runs of it that are kept, all ascending."""
-    left = []
-    for first, count in ram:
-        end = first + count
-        for begin, pages in kept:
-            if first < begin + pages and begin < end:
-                if first < begin:
-                    left.append((first, begin - first))
-                first = begin + pages
-        if first < end:
-            left.append((first, end - first))
-    return left
 
 
 def _clip(ram: Iterable[Run], low: int, high: int) -> tuple[Run, ...]:

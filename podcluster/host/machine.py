@@ -261,6 +261,11 @@ class Machine:
                 self._domains[dom] = g
         return g
 
+    def extend(self, dom: int, first_gfn: int, count: int) -> None:
+        """The guest counts so many more gfns as its RAM (C1.9): M is more by that. Nothing is there yet."""
+        self._reach(dom, first_gfn + count)
+        self._maxmem[dom] += count
+
     def _changed(self, dom: int) -> DomainState:
         self._touched.add(dom)
         g = self._domains[dom]

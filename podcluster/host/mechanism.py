@@ -141,6 +141,9 @@ class Mechanism(Protocol):
     ) -> int:
         """Bring an empty domain into being."""
 
+    def extend(self, dom: int, first_gfn: int, count: int) -> None:
+        """The guest counts so many more gfns as its RAM: M is more by that. Nothing is there yet."""
+
     def end_build(self, dom: int) -> None:
         """The builder is done: from here on the debt is not negative."""
 

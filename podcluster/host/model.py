@@ -304,18 +304,18 @@ class HostModel:
             if guest.end is not None:
                 self._lifecycle.end_by_itself(resident)
                 continue
-            runs = self._coalesce and not resident.domain.short_of_tables
+            runs = self._coalesce and not resident.memory.short_of_tables
             if runs and self._takes_by_turns and guest.takes and self._take_in_turns(before_ns, past_ns):
                 continue
             calm_ns = self._calm_until(resident, before_ns, past_ns) if runs and self._cfg.era != RFC2009 else 0
             touches_heap = calm_ns < at_ns and guest.next_touches_heap
-            balloons = resident.domain.short_of_tables and guest.balloons_next
+            balloons = resident.memory.short_of_tables and guest.balloons_next
             shown = self._attention.shown(resident)
             if runs and not touches_heap:
                 self._run(resident, before_ns, past_ns, calm_ns)
             else:
                 guest.step(plainly=not runs)
-            if resident.domain.short_of_tables:
+            if resident.memory.short_of_tables:
                 self._check_tables(resident, at_ns, balloons=balloons)
             freed, resident.memory.freed = resident.memory.freed, []
             if calm_ns >= at_ns:
@@ -346,7 +346,7 @@ class HostModel:
         """Let all guests whose next acts no sample has to wait for do them, so that samples are taken together."""
         look_ns = self._recorder.next_look_ns
         for at_ns, resident in self._agenda.guests_before(past_ns):
-            if resident.guest.goes_past and not resident.domain.short_of_tables:
+            if resident.guest.goes_past and not resident.memory.short_of_tables:
                 self._run_by_itself(at_ns, resident, look_ns, past_ns)
 
     def _acted(self, at_ns: int, resident: Resident, shown: Shown | None, *, heap: bool) -> None:
@@ -377,7 +377,7 @@ class HostModel:
         """Run a guest ahead that is in the way of others' turns at the heap though its next act leaves that alone."""
         guest = resident.guest
         at_ns = guest.next_ns
-        if at_ns < before_ns and not resident.domain.short_of_tables and not guest.next_touches_heap:
+        if at_ns < before_ns and not resident.memory.short_of_tables and not guest.next_touches_heap:
             self._run_by_itself(at_ns, resident, before_ns, past_ns)
 
     def _calm_until(self, resident: Resident, before_ns: int, past_ns: int) -> int:
@@ -406,7 +406,7 @@ class HostModel:
             if not takes and one.unseen_ns <= last_ns:
                 self._clear_way(one, before_ns, past_ns)
                 takes = one.guest.takes
-            if takes and not one.domain.short_of_tables:
+            if takes and not one.memory.short_of_tables:
                 able.append(one)
             else:
                 last_ns = min(last_ns, one.unseen_ns - 1)

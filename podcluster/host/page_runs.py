@@ -90,7 +90,7 @@ class PageSet:
             rows = min(max(used + 2 * more, 4 * rows), blocks)
             self.array = _larger(array, own + page_sets.ROW_WORDS * rows)
 
-    def _reach_to(self, end: int) -> None:
+    def reach_to(self, end: int) -> None:
         """See to it that gfns below `end` can be in it."""
         if end > SUPERPAGE_PAGES * int(self.array[page_sets.BLOCKS]):
             self._fill(-(-end // SUPERPAGE_PAGES), self._ends())
@@ -102,7 +102,7 @@ class PageSet:
 
     def add(self, first: int, count: int) -> int:
         """Put a run in; how many of its pages were not there."""
-        self._reach_to(first + count)
+        self.reach_to(first + count)
         self.make_room(1)
         return page_sets.set_add(self.array, first, count)
 

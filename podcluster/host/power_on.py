@@ -103,6 +103,8 @@ def _assemble(
         may_skip=host.scrub_on_free,
         zero_on_free=cfg.zero_on_free,
         lock=_lock(machine, host, cfg, domid),
+        descriptor_share=cfg.descriptor_share,
+        numbers=built.numbers,
     )
     memory.pattern_is_zero = known_pattern
     fault = Fault.draw(cfg.fault, seed, domain_id)

@@ -83,7 +83,7 @@ class Resident:
         it owes nothing, so that no access can find the cache empty, and its balloon only gives.
         """
         guest, balloon = self.guest, self.balloon
-        safe = self._stays and self.memory.debt <= 0 and not self.domain.short_of_tables
+        safe = self._stays and self.memory.debt <= 0 and not self.memory.short_of_tables
         if not safe or guest.end is not None or not (balloon is None or balloon.gives):
             return next_ns
         return guest.boots_until_ns(balloon.progress_ns if balloon is not None else 0)

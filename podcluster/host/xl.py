@@ -90,12 +90,13 @@ class Numbers:
     static_max_kib: int  # memory/static-max
     xenstore_target_kib: int  # memory/target (B1.9)
 
-    @property
-    def tables_may_run_short(self) -> bool:
+    def tables_may_run_short(self, added_pages: int = 0) -> bool:
         """Whether the paging pool is less than the most that the guest's table can take: a page for each 2 MiB and each
-        GiB, and some at the edges of its ranges (A3.9). A pool of the toolstack's own size never is.
+        GiB, and some at the edges of its ranges (A3.9). A pool of the toolstack's own size never is, unless the guest
+        has added memory to itself (C1.9), for which nothing is set aside.
         """
-        most = (self.maxmem_pages + self.video_pages) // 512 + self.maxmem_pages // PAGES_PER_GIB + 16
+        maxmem_pages = self.maxmem_pages + added_pages
+        most = (maxmem_pages + self.video_pages) // 512 + maxmem_pages // PAGES_PER_GIB + 16
         return self.paging_pages < most
 
     @property

@@ -85,7 +85,8 @@ class GuestState:
 
     `boot` is what was drawn for its boot, in the order of `guest_boot.Boot`; `data` are the gfns of RAM that hold data,
     `balloon` those that the balloon holds, in order; `pool` and `taken` what the guest's allocator has to give, and
-    gave. `held` of services and applications are `resident` pages in memory and the rest on swap.
+    gave; `hotplugged` is RAM that was added since it booted. `held` of services and applications are `resident` pages
+    in memory and the rest on swap.
     """
 
     request: MachineRequest
@@ -99,6 +100,7 @@ class GuestState:
     tot_pages: int
     data: tuple[tuple[int, int], ...]
     balloon: tuple[tuple[int, int], ...]
+    hotplugged: tuple[tuple[int, int], ...]
     pool: tuple[tuple[int, int], ...]
     taken: tuple[tuple[int, int], ...]
     kernel_allocated: int

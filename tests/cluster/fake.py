@@ -167,7 +167,7 @@ def state_of(request: MachineRequest, at_ns: int) -> GuestState:
     """What a fake guest takes with it: its request."""
     none: tuple[tuple[int, int], ...] = ()
     return GuestState(
-        request, at_ns, 0, (), request.memory_pages, 0, 0, 0, request.memory_pages, none, none, none, none,
+        request, at_ns, 0, (), request.memory_pages, 0, 0, 0, request.memory_pages, none, none, none, none, none,
         0, 0, 0, 0, 0, False, 0, False,
     )  # fmt: skip
 

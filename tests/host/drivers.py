@@ -17,7 +17,7 @@ class Pages:
     def __init__(self, available: int, debt: int) -> None:
         self.available = self.free = available
         self.debt = debt
-        self.ballooned_pages = 0
+        self.ballooned_pages = self.hotplugged_pages = 0
         self.crashed = False
         self.full = False
         self.short = False
@@ -50,6 +50,14 @@ class Pages:
         self.available += got
         self.free += got
         return got
+
+    def hotplug(self, pages: int, section_pages: int) -> bool:
+        if pages // 64 > self.available:
+            return False
+        self.available -= pages // 64
+        self.ballooned_pages += pages
+        self.hotplugged_pages += pages
+        return True
 
     def next_ballooned(self, pages: int) -> list[int]:
         raise NotImplementedError
@@ -105,6 +113,9 @@ class Owner:
 
     def balloon_refused(self, at_ns: int, line: str) -> None:
         self.told.append((at_ns / NS_PER_S, f"refused: {line}"))
+
+    def balloon_grew(self, at_ns: int, pages: int) -> None:
+        self.told.append((at_ns / NS_PER_S, f"grew {pages}"))
 
     def balloon_took_room(self, at_ns: int) -> None:
         pass

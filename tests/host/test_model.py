@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from podcluster.config import CostConfig
 from podcluster.errors import InvariantError
 from podcluster.host.model import HostModel
-from podcluster.records.commands import Close, Command, SetTarget, StartDomain, StopDomain
+from podcluster.records.commands import Close, Command, SetMaxMem, SetTarget, StartDomain, StopDomain
 from podcluster.records.reports import HostReport
 from podcluster.records.samples import MachineSampleBlock
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
@@ -54,8 +54,10 @@ hosts = st.sampled_from(list(HOSTS))
 
 
 @st.composite
-def guest_classes(draw: st.DrawFn) -> list[Any]:
-    """The three classes with what matters to the merging of streams drawn anew."""
+def guest_classes(draw: st.DrawFn, *, hotplug: Sequence[bool] = (False, True)) -> list[Any]:
+    """The three classes with what matters to the merging of streams drawn anew; `hotplug`: whether Linux may outgrow
+    what it booted with.
+    """
     hardened = draw(st.booleans())
     return [
         guest_config(
@@ -65,6 +67,8 @@ def guest_classes(draw: st.DrawFn) -> list[Any]:
                 "rate_pages_per_s": [draw(st.sampled_from([300, 10_000])), 20_000],
                 "scrub": draw(st.booleans()),
                 "boot_barrier": kind == "linux" and draw(st.booleans()),
+                "hotplug": kind == "linux" and draw(st.sampled_from(hotplug)),
+                "section_mib": draw(st.sampled_from([4, 16])),
             },
             page_cache={"rate_mib_per_s": draw(st.sampled_from([0, 3, 50]))},
             scrubber="zero" if hardened else draw(st.sampled_from(["none", "zero", "pattern"])),
@@ -84,8 +88,12 @@ def guest_classes(draw: st.DrawFn) -> list[Any]:
 
 
 @st.composite
-def commands(draw: st.DrawFn) -> list[Command]:
-    """Machines that come, change their target and go, on a host that not all of them fit on."""
+def commands(
+    draw: st.DrawFn, *, kinds: Sequence[str] = KINDS, above_mib: Sequence[int] = (0, 0, 9, 40)
+) -> list[Command]:
+    """Machines that come, change their target and go, on a host that not all of them fit on. Some are to have more than
+    they were promised, by one of `above_mib`.
+    """
     found: list[Command] = []
     for domain_id in range(draw(st.integers(1, 4))):
         memory_mib = draw(st.sampled_from([24, 32, 48, 64]))
@@ -95,7 +103,7 @@ def commands(draw: st.DrawFn) -> list[Command]:
         at_s = draw(st.integers(0, 10))
         machine = request(
             domain_id,
-            draw(st.sampled_from(KINDS)),
+            draw(st.sampled_from(kinds)),
             memory_mib,
             maxmem_mib,
             curve(*sorted(samples.items())),
@@ -106,6 +114,9 @@ def commands(draw: st.DrawFn) -> list[Command]:
         for _ in range(draw(st.integers(0, 2))):
             target_mib = draw(st.integers(20, maxmem_mib))
             found.append(SetTarget(s_to_ns(at_s + draw(st.integers(1, 25)) + 0.3), domain_id, target_mib * MIB))
+        if (above := draw(st.sampled_from(above_mib))) > 0:
+            raised_ns, pages = s_to_ns(at_s + draw(st.integers(1, 15))), (maxmem_mib + above) * MIB
+            found += [SetMaxMem(raised_ns, domain_id, pages), SetTarget(raised_ns + NS_PER_S, domain_id, pages)]
         if machine.departure_ns is not None:
             found.append(StopDomain(machine.departure_ns, domain_id))
     return sorted(found, key=lambda one: one.at_ns)
@@ -175,7 +186,7 @@ def test_where_a_span_is_cut_changes_nothing(
     """HM-1: one call of `advance` or many, the same rows; whether or not guests may go past the end of a call."""
     at_once = whole_life(classes, given, host=host)
     assert whole_life(classes, given, steps_s, host=host) == at_once
-    asked_ns = min((one.at_ns for one in given if isinstance(one, SetTarget)), default=s_to_ns(END_S))
+    asked_ns = min((one.at_ns for one in given if isinstance(one, SetMaxMem | SetTarget)), default=s_to_ns(END_S))
     assert whole_life(classes, given, steps_s, host=host, unasked_ns=asked_ns) == at_once
 
 

@@ -138,6 +138,10 @@ class ReferenceMachine:
         pod.costs.update(self._costs)
         return 0
 
+    def extend(self, dom: int, first_gfn: int, count: int) -> None:
+        """More gfns that the guest counts as RAM; its table knows no end."""
+        self._domain(dom).maxmem_pages += count
+
     def destroy(self, dom: int) -> int:
         """Tear-down."""
         self._pod(dom).destroy()
