@@ -23,7 +23,7 @@ OVER_ALLOCATION: Final = "Over-allocation for d{}: {} > {}"
 NO_EXTENT: Final = "Could not allocate order=0 extent: id={} memflags=0 ({} of {})"
 NO_TABLE: Final = "d{}: no page left in its paging pool for a page table ({} of {})"
 NOT_BUILT_IN: Final = "{} pages above all that it booted with: a kernel without memory hotplug leaves it at that"
-NOT_ADDED: Final = "Cannot add additional memory (-12)"
+NOT_ADDED: Final = "no room for the page descriptors of {} pages more"
 LOW_MEMORY: Final = "low-memory interrupt: {} pages free, claims taken off, at the threshold of {}"
 KINDS: Final[dict[Fate, EventKind]] = {
     "pod_oom": "pod_oom",

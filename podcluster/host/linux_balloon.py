@@ -11,9 +11,8 @@ Rules       A step takes min(need, estimate), 512 pages at most. Pages are alloc
             The first target: what the driver is to give back is static-max - target, whatever the firmware hid (C1.2).
             A target above all that the guest booted with (C1.9): a kernel without memory hotplug takes what it has for
             its target. One with it, its balloon being empty, adds whole sections at the lowest gfns that are free for
-            them: their pages are in the balloon, and it deflates as far as its target, a second later (an older driver
-            at once). Without room for their descriptors it is cancelled at once, not after four tries; an older one
-            tries no more until it is told another target.
+            them: their pages are in the balloon, and it deflates as far as its target. To find no room for their
+            descriptors is a failed try.
 Departs     What is added is online at once, as where the kernel does that by itself, and not a thing of udev's. The
             kernel's reserve stays what it was at the boot. Sections are of one size, where a guest of 64 GiB or more
             may have larger blocks. Nothing is taken off the guest again: what is given back stays in the balloon.
@@ -38,7 +37,6 @@ from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 TRIES: Final = 4  # failed ones, then it is cancelled (C1.7)
 DELAY_S_MAX: Final = 32
 CANCELLED_NS: Final = 3600 * NS_PER_S
-ONLINE_NS: Final = NS_PER_S  # from adding memory to the next look at the balloon (C1.9)
 OOM_PAGES: Final = 512  # of one call of the notifier (C1.10)
 
 DMA_PAGES: Final = 16 * PAGES_PER_MIB  # the zones below 16 MiB and 4 GiB
@@ -118,7 +116,7 @@ class LinuxBalloon(Balloon):
             self._add_memory(at_ns)
 
     def _add_memory(self, at_ns: int) -> None:
-        """`reserve_additional_memory()` (C1.9)."""
+        """Sections enough for its target (C1.9)."""
         section = self._manner.section_pages
         pages = -(self.need // section) * section
         added = self._memory.hotplug(pages, section)
@@ -126,13 +124,15 @@ class LinuxBalloon(Balloon):
         if self._memory.crashed:
             self._owner.die(at_ns)
         elif added:
+            self._was_refused = False
             self._goal += pages
             self._owner.balloon_grew(at_ns, pages)
-            self._again(over_ns if self._manner.old else over_ns + ONLINE_NS)
+            self._again(over_ns)
         else:
-            self._owner.balloon_refused(at_ns, NOT_ADDED)
-            self._stop_short(at_ns)
-            self._cancel(at_ns)
+            if not self._was_refused:
+                self._owner.balloon_refused(at_ns, NOT_ADDED.format(pages))
+            self._was_refused = True
+            self._failed(at_ns, progress=False)
 
     def _is_enough(self, got: int, asked: int) -> bool:
         return got > 0
@@ -158,14 +158,10 @@ class LinuxBalloon(Balloon):
             else:
                 self._again(next_try_ns)
             return
-        self._cancel(at_ns)
-
-    def _cancel(self, at_ns: int) -> None:
-        """Sleep for an hour, or until there is another target; an older driver until then."""
         self._forgive()
         self._phase = CANCELLED
         self._cancelled_ns = at_ns
-        self.next_ns = NEVER if self._manner.old else at_ns + CANCELLED_NS
+        self.next_ns = at_ns + CANCELLED_NS
         if self._owner.waits_for_balloon:
             self.next_ns = max(at_ns, self._owner.barrier_panic_ns(at_ns, self.progress_ns))
 
