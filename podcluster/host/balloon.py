@@ -96,9 +96,6 @@ class BalloonMemory(Protocol):
     def next_ballooned(self, pages: int) -> list[int]:
         """First gfns and pages of the runs that it would ask for next, so many pages of them at least."""
 
-    def deflated(self, pages: int, batch_pages: int) -> None:
-        """Xen has given the next `pages` ballooned pages again, so many a batch."""
-
 
 class BalloonOwner(Protocol):
     """The guest a driver belongs to, and who looks on."""
@@ -142,6 +139,9 @@ class BalloonOwner(Protocol):
 
     def balloon_took_room(self, at_ns: int) -> None:
         """The guest has less memory than before."""
+
+    def balloon_took_back(self, one: Taker, batch_pages: int) -> None:
+        """Xen has given the next ballooned pages again, so many a batch."""
 
     def balloon_gave_room(self, at_ns: int) -> None:
         """The guest has more memory than before."""
@@ -389,7 +389,7 @@ class Balloon:
         """What it got of the heap."""
         fields, size = one.fields, self._batch_pages
         pages, batches = fields[turns.TOOK], fields[turns.BATCHES]
-        self._memory.deflated(pages, size)
+        self._owner.balloon_took_back(one, size)
         self._lock.held(fields[turns.FREE], fields[turns.HELD])
         self._anchor_ns += fields[turns.LATE]
         self._owner.balloon_gave_room(one.first_ns)

@@ -308,8 +308,8 @@ class Guest:
         alone_too = isinstance(first, Balloon) or (self._lock.faults and first is not self._wants)
         return alone_too or self._before_others(first, last_ns) < last_ns
 
-    def _before_others(self, first: Stream, last_ns: int) -> int:
-        """The last instant up to which the stream whose turn it is may go on before another's.
+    def _before_others(self, first: Stream, last_ns: int, beside: Stream | None = None) -> int:
+        """The last instant up to which the stream whose turn it is may go on before another's, but for one beside it.
 
         Nobody that does not wait for the lock has an instant before it is free, or it would be first: so that instants
         alone say whose turn it is, whatever Xen takes meanwhile.
@@ -318,7 +318,7 @@ class Guest:
         for other in self._streams:
             if other is first:
                 before = False
-            else:
+            elif other is not beside:
                 last_ns = min(last_ns, other.next_ns - before)
         return last_ns
 
@@ -363,12 +363,13 @@ class Guest:
     @property
     def takes(self) -> bool:
         """What happens next is a batch that its balloon takes from the heap, and the more room there is matters to
-        nobody: nothing is on swap, no application was killed, and page cache does not wait for it.
+        nobody but page cache: nothing is on swap, no application was killed, and the cache does not wait for it, or
+        grows without a word to Xen [G12].
         """
         driver = self._sequence.balloon
         if not isinstance(driver, Balloon) or not driver.deflates or self.end is not None:
             return False
-        if self.held.swaps or self.held.killed or self._cache.wakes_at < NEVER:
+        if self.held.swaps or self.held.killed or not (self.memory.inert or self._cache.wakes_at == NEVER):
             return False
         return self._timed_in_kernels and self._first()[0] is driver
 
@@ -376,7 +377,8 @@ class Guest:
         """Its balloon's part, `most` pages at most: batches that begin by `last_ns`, before all else in the guest."""
         first = self._settled_first()
         assert isinstance(first, Balloon)
-        return first.take_part(self._before_others(first, last_ns), most)
+        beside = self._cache if self.memory.inert else None
+        return first.take_part(self._before_others(first, last_ns, beside), most)
 
     def took(self, one: Taker) -> None:
         """What its balloon got."""
@@ -544,6 +546,15 @@ class Guest:
         self.memory.see_debt(at_ns)
         if self.held.swaps:
             self._wants.room_changed(at_ns)
+
+    def balloon_took_back(self, one: Taker, batch_pages: int) -> None:
+        """The balloon got smaller, batch by batch, and page cache may have grown meanwhile."""
+        cache, memory = self._cache, self.memory
+        share = cache.beside() if memory.inert else None
+        if share is None:
+            memory.deflated(one.pages, batch_pages)
+        else:
+            cache.leave(memory.deflated_beside(one, share, cache.max_share, cache.floor_share), merged.ON_TIME, 0)
 
     def balloon_gave_room(self, at_ns: int) -> None:
         """The balloon got smaller."""

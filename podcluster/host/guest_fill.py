@@ -80,8 +80,9 @@ class FillStream:
 
     def join(self, *, first: bool) -> Share | None:
         """Its fields."""
-        if self.singly or self.next_ns >= NEVER:
-            return None
+        return None if self.singly or self.next_ns >= NEVER else self._share()
+
+    def _share(self) -> Share:
         return share(
             self.kind, anchor_ns=self._anchor_ns, num=NS_PER_S, den=self._pages_per_s, batch=BATCH_PAGES,
             done=self._batches * BATCH_PAGES, next_ns=self.next_ns,
@@ -166,6 +167,10 @@ class CacheStream(FillStream):
         while int(self.max_share * (pages - 1)) >= wanted:
             pages -= 1
         return max(pages, wanted + int(self.floor_share * memory.visible_pages))
+
+    def beside(self) -> Share | None:
+        """Its fields, whether it sleeps or not; None: it never grows."""
+        return self._share() if self._started else None
 
     def wake(self, at_ns: int) -> None:
         """More may be free than before: go on if it is enough."""

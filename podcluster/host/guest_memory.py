@@ -50,6 +50,7 @@ from podcluster.host.page_runs import (
 )
 from podcluster.host.page_sets import PageBooks
 from podcluster.host.shares import Share
+from podcluster.host.takers import Taker
 from podcluster.host.written import DATA, PATTERN, ZERO
 from podcluster.host.xl import Numbers
 from podcluster.records.fates import Cause
@@ -655,6 +656,27 @@ class GuestMemory:
         """Xen has given the next `pages` ballooned pages again, so many a batch."""
         self._allocator.take_back(self._balloon, self._away, pages, batch_pages)
         self.refresh()
+
+    def deflated_beside(self, one: Taker, cache: Share, max_share: float, floor_share: float) -> Share:
+        """The same of a guest that is inert, page cache growing meanwhile; its fields afterwards."""
+        allocator = self._allocator
+        common = [0] * merged.COMMON
+        common[merged.SKIPS] = common[merged.INERT] = True
+        common[merged.RESIDENT : merged.ALLOCATED + 1] = self.resident, self.cache, self.kernel_allocated
+        common[merged.RAM_PAGES : merged.OWNED + 1] = (
+            self.ram_pages, self.kernel_pages, self._extra_pages, self.nonzero_peak, self.margin, self.owned,
+        )  # fmt: skip
+        taker, common[merged.HOW], common[merged.MORE] = one.before, merged.BOOKS_FULL, MANY_RUNS
+        while common[merged.HOW] == merged.BOOKS_FULL:
+            for books in (self._nonzero, self._away, allocator.pool, allocator.taken):
+                books.make_room(common[merged.MORE])
+            taker, common, cache = self._machine.take_back(
+                self._domid, self._page_books(), taker, one.pages, common, cache, common[merged.MORE], max_share,
+                floor_share,
+            )  # fmt: skip
+        self.cache, self.nonzero_peak, self.margin = common[merged.CACHE], common[merged.PEAK], common[merged.MARGIN]
+        self.refresh()
+        return cache
 
     # -- on its way to another host ----------------------------------------------------------------------------------
 

@@ -469,6 +469,24 @@ class Machine:
         count, first_ns, last_ns, pages, moment = self._out[: turns.T_FIELDS].tolist()
         return Turns(count, first_ns, last_ns, pages, moment + pages * first_ns)
 
+    def take_back(
+        self,
+        dom: int,
+        books: PageBooks,
+        taker: Sequence[int],
+        pages: int,
+        common: Sequence[int],
+        cache: Sequence[int],
+        room: int,
+        max_share: float,
+        floor_share: float,
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`turns.take_back`, with room for so many pieces: the taker, what is common and page cache, afterwards."""
+        p, c, s = np.array(taker, np.int64), np.array(common, np.int64), np.array(cache, np.int64)
+        g, pieces = self._domains[dom], self._room_for(room)
+        turns.take_back(self._h, g, books, p, pages, c, s, pieces, max_share, floor_share)
+        return p.tolist(), c.tolist(), s.tolist()
+
     # ---- host memory outside domains --------------------------------------------------------------------------------
 
     def set_aside(self, pages: int) -> int:

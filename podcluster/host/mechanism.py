@@ -136,6 +136,22 @@ class Mechanism(Protocol):
         are changed. Only where it `paces`.
         """
 
+    def take_back(
+        self,
+        dom: int,
+        books: PageBooks,
+        taker: Sequence[int],
+        pages: int,
+        common: Sequence[int],
+        cache: Sequence[int],
+        room: int,
+        max_share: float,
+        floor_share: float,
+    ) -> tuple[list[int], list[int], list[int]]:
+        """`turns.take_back`, with room for so many pieces: the taker, what is common and page cache, afterwards. Only
+        where it `paces`.
+        """
+
     def create(
         self, dom: int, *, maxmem_pages: int, max_pages: int, paging: str, p2m: str, sp_1g: bool, sp_2m: bool
     ) -> int:

@@ -219,19 +219,19 @@ def _room(c: Ints, b: PageBooks) -> int:
 
 
 @routine
-def _free(c: Ints, b: PageBooks) -> int:
+def free_pages(c: Ints, b: PageBooks) -> int:
     """Pages not in use and not spoken for."""
     return int(_room(c, b) - c[RESIDENT] - c[CACHE])
 
 
 @routine
-def _in_use(c: Ints) -> int:
+def in_use(c: Ints) -> int:
     """Pages out of the allocator."""
     return int(c[ALLOCATED] + c[RESIDENT] + c[CACHE])
 
 
 @routine
-def _cache_room(c: Ints, b: PageBooks, max_share: float, floor_share: float) -> int:
+def cache_room(c: Ints, b: PageBooks, max_share: float, floor_share: float) -> int:
     """Pages by which page cache may grow (G4)."""
     available = _room(c, b) - c[RESIDENT]
     most = np.int64(max_share * available)
@@ -243,7 +243,7 @@ def _cache_room(c: Ints, b: PageBooks, max_share: float, floor_share: float) -> 
 def _fill_room(c: Ints, b: PageBooks, kind: int, max_share: float, floor_share: float) -> int:
     """Pages that there are for a stream that fills memory."""
     if kind == CACHES:
-        return _cache_room(c, b, max_share, floor_share)
+        return cache_room(c, b, max_share, floor_share)
     return int(_room(c, b) - c[RESIDENT])
 
 
@@ -276,18 +276,18 @@ def _size(c: Ints, b: PageBooks, p: Ints, at: int, max_share: float, floor_share
         counted = _room(c, b) - c[RESIDENT] - p[at + KEPT]
         certain = counted >= p[at + LEAST] or (p[at + EXACT] != 0 and counted >= need)
         plain = not certain or c[HELD] > c[RESIDENT] or p[at + NEXT] > p[at + UNTIL]
-        return -1 if plain or size > _free(c, b) else int(size)
+        return -1 if plain or size > free_pages(c, b) else int(size)
     if kind == DIRTIES or kind == CACHES:
         size = min(batch, _fill_room(c, b, kind, max_share, floor_share))
         if kind == CACHES:
-            return int(min(size, _free(c, b)))
+            return int(min(size, free_pages(c, b)))
     else:
         size = min(batch, p[at + UPTO] - p[at + DONE])
         if kind == GROWS and c[HELD] != p[at + BASE] + p[at + DONE]:
             return -1
         if kind == KERNEL and p[at + DONE] + size > p[at + STRIP_PAGES] and _room(c, b) < c[RESIDENT]:
             return -1
-    if HOLDS <= kind <= DIRTIES and (c[HELD] > c[RESIDENT] or size > _room(c, b) - c[HELD] or size > _free(c, b)):
+    if HOLDS <= kind <= DIRTIES and (c[HELD] > c[RESIDENT] or size > _room(c, b) - c[HELD] or size > free_pages(c, b)):
         return -1
     return int(size)
 
@@ -324,7 +324,7 @@ def _with_others(c: Ints, b: PageBooks, p: Ints, at: int, size: int, max_share: 
     if size < batch or p[at + NEXT] < c[FREE] or done < p[at + STRIP_PAGES]:
         return size
     most = _fill_room(c, b, kind, max_share, floor_share) if kind >= DIRTIES else p[at + UPTO] - done
-    most = min(most, _free(c, b))
+    most = min(most, free_pages(c, b))
     if kind != CACHES and kind != KERNEL:
         most = min(most, _room(c, b) - c[HELD])
     ns = 0 if c[INERT] else batch * c[SERVED]
@@ -369,7 +369,7 @@ def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints
     last = min(min(c[LAST], p[at + UNTIL]), c[OTHERS] - 1)
     if debt > 0:
         most = min(most, debt)
-        if b.taken[PAGES] > _in_use(c):
+        if b.taken[PAGES] > in_use(c):
             return 1
     else:
         most = min(most, TOGETHER)
@@ -380,7 +380,7 @@ def _given_together(h: HostState, g: DomainState, c: Ints, b: PageBooks, p: Ints
     if hr.whole_extents or p[at + NEXT] != _due(p, at, p[at + DONE]):
         return 1
     ns = hr.hypercall_ns + batch * hr.look_ns
-    batches = _batches_by(p, at, min(most, _free(c, b)) // batch, ns, last)
+    batches = _batches_by(p, at, min(most, free_pages(c, b)) // batch, ns, last)
     if batches < 3:
         return 1
     if debt > 0:
@@ -393,7 +393,7 @@ def _runs_of(c: Ints, b: PageBooks, p: Ints, at: int, size: int) -> int:
     """How many more runs there may be in any of the books after a batch of so many pages."""
     if p[at + KIND] == SCRUBBING:  # what lies between is of no other block than they
         return int(size // BLOCK_PAGES + p[at + STRIP_END] - p[at + STRIP] + 1)
-    handled = runs_of(b.pool, size) + runs_of(b.taken, b.taken[PAGES] - _in_use(c)) + p[at + STRIP_END] - p[at + STRIP]
+    handled = runs_of(b.pool, size) + runs_of(b.taken, b.taken[PAGES] - in_use(c)) + p[at + STRIP_END] - p[at + STRIP]
     return int(min(size, handled)) + 2
 
 
@@ -476,9 +476,9 @@ def take_fresh(h: HostState, g: DomainState, b: PageBooks, inert: bool, pages: i
 
 
 @routine
-def _occupy(h: HostState, g: DomainState, b: PageBooks, c: Ints, pages: int, pieces: Ints) -> bool:
+def occupy(h: HostState, g: DomainState, b: PageBooks, c: Ints, pages: int, pieces: Ints) -> bool:
     """Take pages into use, and write data to those never written; whether the guest lives."""
-    fresh = int(pages - (b.taken[PAGES] - _in_use(c)))
+    fresh = int(pages - (b.taken[PAGES] - in_use(c)))
     if fresh <= 0:
         return True
     if take_fresh(h, g, b, c[INERT] != 0, fresh, pieces) < fresh:
@@ -502,7 +502,7 @@ def _take(
         c[FLOOR] = c[HELD]
     if kind == WRITES or kind == SCRUBBING or left == 0:
         return True
-    lives = _occupy(h, g, b, c, left, pieces)
+    lives = occupy(h, g, b, c, left, pieces)
     if kind == KERNEL:
         c[ALLOCATED] += left
     elif kind == CACHES:
@@ -523,7 +523,7 @@ def _give(
     h: HostState, g: DomainState, b: PageBooks, c: Ints, p: Ints, at: int, size: int, pieces: Ints, out: Ints
 ) -> int:
     """The next batch of the balloon, or several: how it ended."""
-    n = draw_spare(b.taken, _in_use(c), size, pieces)
+    n = draw_spare(b.taken, in_use(c), size, pieces)
     pages = np.int64(0)
     for k in range(n):
         pages += pieces[2 * k + 1]

@@ -28,6 +28,7 @@ class Taker:
     """A balloon's part in the call, and how it came out."""
 
     fields: list[int]
+    before: Sequence[int]  # the same, as they were
     runs: Sequence[int]  # first gfn, pages
     until_ns: int  # no batch of anybody begins later
 
@@ -63,4 +64,4 @@ def taker(
     """One that is `done` pages along since its anchor, and asks for `need`."""
     results = [0] * (turns.TAKER_FIELDS - turns.RUN)
     fields = [next_ns, free_ns, anchor_ns, done, pages_per_s, batch, need, most, *results]
-    return Taker(fields, runs, until_ns)
+    return Taker(fields, fields, runs, until_ns)

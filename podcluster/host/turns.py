@@ -1,22 +1,29 @@
 """Balloons of several guests that take pages from the host's heap, each batch in its turn.
 
 What        `take_in_turns`: the frames that batches of several balloons get, in order of time, as long as nobody else's
-            turn comes and nobody is refused; `map_taken`, what one of the domains got, in its table.
+            turn comes and nobody is refused; `map_taken`, what one of the domains got, in its table; `take_back`, in
+            the books of its guest, where page cache grows meanwhile.
 Units       Pages of 4 KiB; ns of simulated time.
 Symbols     taker   a balloon that deflates: its fields below, and its runs (first gfn, pages), each from its top page
                     down
             taken   (top gfn, lowest frame, pages, where the taker's next is, 0 none): gfns downwards on frames upwards
 Invariants  [BA-1], [LK-1] and [LK-2] for each taker; a hypercall a run, as by itself.
 Why exact   It is the loop over batches. Which frames come next depends on the order in which they are taken and not on
-            who takes them, and the tables of domains have nothing in common: so those may follow one by one.
+            who takes them, and the tables of domains have nothing in common: so those may follow one by one. Page
+            cache of a guest without entries changes nothing but its books [G12], and waits for nobody: so it may
+            follow, too, batch by batch, each at its instant.
 """
 
 import numpy as np
 import numpy.typing as npt
 
+from podcluster.host import merged
 from podcluster.host.heap import heap_take_few
 from podcluster.host.kernel import kernel, routine
-from podcluster.host.merged import FREED_MOST, FREED_NS, NEVER, muldiv
+from podcluster.host.merged import FREED_MOST, FREED_NS, NEVER, cache_room, free_pages, in_use, muldiv, occupy
+from podcluster.host.page_sets import PAGES, PageBooks, runs_fit
+from podcluster.host.page_stacks import room_of, runs_of
+from podcluster.host.page_stacks import take_back as put_in_pool
 from podcluster.host.ranges import fill_holes
 from podcluster.host.state import DomainState, HostState
 
@@ -67,6 +74,22 @@ def _whose_turn(p: Ints) -> int:
             found = k
             found_ready = ready
     return int(found)
+
+
+@routine
+def _count_batch(p: Ints, at: int, began: int, asked: int, ns: int) -> None:
+    """A batch of so many pages that took Xen `ns`: when the taker's next is due [LK-2]."""
+    if ns:
+        late = began + ns - p[at + NEXT]
+        p[at + FREE] = began + ns
+        p[at + HELD] += ns
+        p[at + ANCHOR] += late
+        p[at + LATE] += late
+    p[at + DONE] += p[at + BATCH]
+    p[at + NEXT] = max(began, p[at + ANCHOR] + muldiv(p[at + DONE], NS, p[at + PAGES_PER_S]))
+    p[at + NEED] -= asked
+    p[at + MOST] -= asked
+    p[at + TOOK] += asked
 
 
 @kernel
@@ -121,17 +144,7 @@ def take_in_turns(h: HostState, p: Ints, runs: Ints, last: int, least: int, take
                 pieces += 1
                 gfn -= got & 1023
                 here -= got & 1023
-        if ns:
-            late = began + ns - p[at + NEXT]
-            p[at + FREE] = began + ns
-            p[at + HELD] += ns
-            p[at + ANCHOR] += late
-            p[at + LATE] += late
-        p[at + DONE] += p[at + BATCH]
-        p[at + NEXT] = max(began, p[at + ANCHOR] + muldiv(p[at + DONE], NS, p[at + PAGES_PER_S]))
-        p[at + NEED] -= asked
-        p[at + MOST] -= asked
-        p[at + TOOK] += asked
+        _count_batch(p, at, began, asked, ns)
         if p[at + BATCHES] == 0:
             p[at + FIRST] = began
         p[at + BATCHES] += 1
@@ -150,3 +163,55 @@ def map_taken(h: HostState, g: DomainState, taken: Ints, piece: int) -> None:
         i = TAKEN_FIELDS * piece
         fill_holes(h, g, taken[i], taken[i + 2], -1, taken[i + 1])
         piece = taken[i + 3]
+
+
+@kernel
+def take_back(
+    h: HostState,
+    g: DomainState,
+    b: PageBooks,
+    p: Ints,
+    pages: int,
+    c: Ints,
+    s: Ints,
+    pieces: Ints,
+    max_share: float,
+    floor_share: float,
+) -> None:
+    """Put what the taker `p` got back among the pages that its guest hands out, batch by batch up to `pages` pages, and
+    let page cache, the stream `s` of merged.py with what is common in `c`, grow meanwhile: it goes on as soon as there
+    is room. It ends early where the books are full.
+    """
+    hr = h.rec[0]
+    c[merged.HOW] = merged.ON_TIME
+    while p[TOOK] < pages:
+        began = max(p[NEXT], p[FREE])
+        at = s[merged.NEXT]
+        grows = at < began
+        if grows:
+            size = min(min(s[merged.BATCH], cache_room(c, b, max_share, floor_share)), free_pages(c, b))
+            more = runs_of(b.pool, size - (b.taken[PAGES] - in_use(c))) + 2
+        else:
+            size = min(p[NEED], p[BATCH])
+            runs = runs_of(b.balloon, size)
+            more = runs + 1
+        fit = min(min(runs_fit(b.data), room_of(b.taken)), min(runs_fit(b.away), room_of(b.pool)))
+        if more > min(fit, pieces.shape[0] // 2):
+            c[merged.MORE] = more
+            c[merged.HOW] = merged.BOOKS_FULL
+            return
+        if grows:
+            occupy(h, g, b, c, size, pieces)
+            c[merged.CACHE] += size
+            s[merged.DONE] += s[merged.BATCH]
+            due = s[merged.ANCHOR] + muldiv(s[merged.DONE], s[merged.NUM], s[merged.DEN])
+            s[merged.NEXT] = max(at, due) if cache_room(c, b, max_share, floor_share) else NEVER
+            continue
+        put_in_pool(b.pool, b.balloon, b.away, size, size)
+        c[merged.OWNED] += size
+        _count_batch(p, 0, began, size, size * hr.populate_4k_ns + runs * hr.hypercall_ns)
+        if s[merged.NEXT] == NEVER and cache_room(c, b, max_share, floor_share):
+            s[merged.LATE] += began - s[merged.ANCHOR]
+            s[merged.ANCHOR] = began
+            s[merged.NEXT] = began
+            s[merged.DONE] = 0

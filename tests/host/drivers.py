@@ -7,6 +7,7 @@ from podcluster.host.barrier import TIMEOUT_NS, poll_ns
 from podcluster.host.fault import SOUND, Fault
 from podcluster.host.linux_balloon import LinuxBalloon
 from podcluster.host.lock import Lock
+from podcluster.host.takers import Taker
 from podcluster.host.windows_balloon import WindowsBalloon
 from podcluster.units import NS_PER_S, s_to_ns
 
@@ -60,9 +61,6 @@ class Pages:
         return True
 
     def next_ballooned(self, pages: int) -> list[int]:
-        raise NotImplementedError
-
-    def deflated(self, pages: int, batch_pages: int) -> None:
         raise NotImplementedError
 
 
@@ -119,6 +117,9 @@ class Owner:
 
     def balloon_took_room(self, at_ns: int) -> None:
         pass
+
+    def balloon_took_back(self, one: Taker, batch_pages: int) -> None:
+        raise NotImplementedError
 
     def balloon_gave_room(self, at_ns: int) -> None:
         self.told.append((at_ns / NS_PER_S, "room"))
