@@ -1,6 +1,7 @@
 """Guest accesses to single words: what the golden traces are made of.
 
-What        Read and write of a word at a gfn, and sequences and lists of them in one call; the mapping of a page.
+What        Read and write of a word at a gfn, and sequences and lists of them in one call; the mapping of a page, and
+            of all that are promised in a range.
 Units       gfn in frames of 4 KiB; a word is 64 bits, passed as the int64 of the same bits.
 Source      docs/golden-traces.md.
 """
@@ -10,8 +11,9 @@ import numpy.typing as npt
 
 from podcluster.host.contents import word_read, word_write
 from podcluster.host.kernel import kernel
+from podcluster.host.p2m import entry_order, page_kind
 from podcluster.host.pod import CRASHED, HOLE, NOT_RUNNING, allocating_lookup
-from podcluster.host.state import DomainState, HostState
+from podcluster.host.state import POD, DomainState, HostState
 
 
 @kernel
@@ -25,6 +27,25 @@ def access_word(h: HostState, g: DomainState, gfn: int, word: int, value: int, w
     else:
         g.rec[0].stream_sum = word_read(h, mfn, word)
     return 0
+
+
+@kernel
+def map_promised(h: HostState, g: DomainState, first: int, count: int, by: int) -> int:
+    """Domain `by` maps the pages of a range that are promised, until none is; pages of the range gone through, fewer
+    only where the next was not to be had.
+    """
+    r = g.rec[0]
+    r.accessor = by
+    gfn = first
+    while gfn < first + count and r.entry_count > 0:
+        if page_kind(h, g, gfn) == POD and allocating_lookup(h, g, gfn) < 0:
+            break
+        order = entry_order(g, gfn)
+        gfn = ((gfn >> order) + 1) << order
+    else:
+        gfn = first + count
+    r.accessor = -1
+    return int(gfn - first)
 
 
 @kernel

@@ -61,7 +61,6 @@ from podcluster.units import PAGES_PER_GIB, SUPERPAGE_ORDER, SUPERPAGE_PAGES
 KERNEL_GFN: Final = 0x1000  # 16 MiB: where a boot loader puts a kernel
 MANY_RUNS: Final = 16  # of free memory; for fewer there is room from the start
 NEXT_RUNS: Final = 64  # of the pool that following a demand takes at once, as a rule
-PROMISED: Final = 2  # kinds of gfn from here on are populate-on-demand entries (`Mechanism.query`)
 FIRMWARE_END: Final = 0x180  # tables, BIOS and hvmloader: low memory up to 1.5 MiB
 
 
@@ -689,13 +688,12 @@ class GuestMemory:
         """Another domain maps every page there is, which populates all that is promised (A6.4), until the guest dies of
         it.
         """
-        for first, count in self.backed_runs:
-            gfn, end = first, first + count
-            while gfn < end and self.entry_count and not self.crashed:
-                if self._machine.query(self._domid, gfn)[0] >= PROMISED:
-                    self.map_for(gfn, domid)
-                order = self._machine.query(self._domid, gfn)[1]
-                gfn = (gfn >> order) + 1 << order
+        for first, count in () if self.inert else self.backed_runs:
+            if self._machine.map_promised(self._domid, first, count, domid) < count:
+                self._crash()
+                break
+        self.refresh()
+        self._watch()
 
     def pack(self) -> dict[str, Any]:
         """These books as fields of a GuestState."""

@@ -358,6 +358,10 @@ class Machine:
         g.rec["accessor"] = -1
         return status
 
+    def map_promised(self, dom: int, first_gfn: int, count: int, by: int) -> int:
+        """Domain `by` maps what is promised in a range (A6.4); pages gone through, up to the death of the guest."""
+        return int(access.map_promised(self._h, self._changed(dom), first_gfn, count, by))
+
     # ---- whole pages, ranges at a time ------------------------------------------------------------------------------
 
     def touch_range(self, dom: int, first_gfn: int, count: int, *, content: int, descending: bool = False) -> int:

@@ -244,6 +244,11 @@ class Mechanism(Protocol):
     def map_page(self, dom: int, gfn: int, by: int) -> int:
         """Domain `by` maps a page, which populates it: 0, or a status below 0."""
 
+    def map_promised(self, dom: int, first_gfn: int, count: int, by: int) -> int:
+        """Domain `by` maps the pages of a range that are promised; pages gone through, fewer only if the guest died of
+        the next one.
+        """
+
     def query(self, dom: int, gfn: int) -> list[int]:
         """[kind, order] of the entry that a gfn is in, without populating: 0 empty, 1 RAM, 2 and 3 promised."""
 

@@ -73,8 +73,13 @@ class Trio(Pair):
         self.conflict = True
 
     def run(self, operation: str, gfns: Sequence[int], *, as_list: bool, **keywords: Any) -> int:
-        """touch, balloon or populate `gfns` (adjacent unless `as_list`) in the three ways; how many were done."""
+        """touch, balloon or populate `gfns` (adjacent unless `as_list`) in the three ways, or let another domain map
+        those that are promised; how many were done.
+        """
+        if operation == "map_promised":
+            gfns, as_list, keywords = sorted(range(min(gfns, default=0), max(gfns, default=-1) + 1)), False, {}
         page: dict[str, Callable[[int], int]] = {
+            "map_promised": lambda gfn: self.loop.query(DOM, gfn)[0] < 2 or self.loop.map_page(DOM, gfn, 7) == 0,
             "touch": lambda gfn: self.loop.touch_range(DOM, gfn, 1, **keywords),
             "balloon": lambda gfn: self.loop.decrease(DOM, gfn, 0)[0],
             "populate": lambda gfn: self.loop.populate_range(DOM, gfn, 1),
@@ -93,9 +98,10 @@ class Trio(Pair):
         else:
             descending = len(gfns) > 1 and gfns[1] < gfns[0]
             first = min(gfns) if gfns else 0
-            keywords["descending"] = descending
-            expected = getattr(self.slow, f"{operation}_range")(DOM, first, len(gfns), **keywords)
-            found = getattr(self.fast, f"{operation}_range")(DOM, first, len(gfns), **keywords)
+            way = {"by": 7} if operation == "map_promised" else {**keywords, "descending": descending}
+            name = operation if operation == "map_promised" else f"{operation}_range"
+            expected = getattr(self.slow, name)(DOM, first, len(gfns), **way)
+            found = getattr(self.fast, name)(DOM, first, len(gfns), **way)
         assert found == expected == looped, f"{operation}: range {found}, model {expected}, loop {looped}"
         noted = self.fast.take_notes()
         self.conflict = "conflict" in noted
@@ -175,6 +181,7 @@ preparations = st.lists(
             st.tuples(st.just("balloon"), st.one_of(ranges, whole_blocks), st.just(False), st.none()),
             st.tuples(st.just("balloon"), lists, st.just(True), st.none()),
             st.tuples(st.just("populate"), ranges, st.just(False), st.none()),
+            st.tuples(st.just("map_promised"), ranges, st.just(False), st.none()),
         ),
         min_size=1,
         max_size=4,

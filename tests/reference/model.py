@@ -309,6 +309,13 @@ class ReferenceMachine:
         pod.accessor = None
         return status
 
+    def map_promised(self, dom: int, first_gfn: int, count: int, by: int) -> int:
+        """Another domain maps what is promised in a range; pages gone through before one that was not to be had."""
+        for gfn in range(first_gfn, first_gfn + count):
+            if self.query(dom, gfn)[0] > RAM and self.map_page(dom, gfn, by) < 0:
+                return gfn - first_gfn
+        return count
+
     def table_pages(self, dom: int) -> int:
         """Pages of the table: root, one for each 512 GiB, each GiB and each 2 MiB that is not one entry."""  # A3.9
         return self._pod(dom).domain.table.pages()
