@@ -363,21 +363,28 @@ class Guest:
     @property
     def takes(self) -> bool:
         """What happens next is a batch that its balloon takes from the heap, and the more room there is matters to
-        nobody but page cache: nothing is on swap, no application was killed, and the cache does not wait for it, or
-        grows without a word to Xen [G12].
+        nobody but page cache: nothing is on swap, and no application was killed.
         """
         driver = self._sequence.balloon
         if not isinstance(driver, Balloon) or not driver.deflates or self.end is not None:
             return False
-        if self.held.swaps or self.held.killed or not (self.memory.inert or self._cache.wakes_at == NEVER):
+        if self.held.swaps or self.held.killed or not (self._caches_beside or self._cache.wakes_at == NEVER):
             return False
         return self._timed_in_kernels and self._first()[0] is driver
+
+    @property
+    def _caches_beside(self) -> bool:
+        """Whether page cache may grow beside a balloon that takes without taking any of Xen's time: nothing that it
+        does reaches Xen [G12]; or it has all that it may have, so that it gets no more than the balloon takes, which is
+        there.
+        """
+        return self.memory.inert or (self._cache.next_ns == NEVER and not self._cache.room)
 
     def take_part(self, last_ns: int, most: int) -> Taker:
         """Its balloon's part, `most` pages at most: batches that begin by `last_ns`, before all else in the guest."""
         first = self._settled_first()
         assert isinstance(first, Balloon)
-        beside = self._cache if self.memory.inert else None
+        beside = self._cache if self._caches_beside else None
         return first.take_part(self._before_others(first, last_ns, beside), most)
 
     def took(self, one: Taker) -> None:
@@ -550,7 +557,7 @@ class Guest:
     def balloon_took_back(self, one: Taker, batch_pages: int) -> None:
         """The balloon got smaller, batch by batch, and page cache may have grown meanwhile."""
         cache, memory = self._cache, self.memory
-        share = cache.beside() if memory.inert else None
+        share = cache.beside() if self._caches_beside else None
         if share is None:
             memory.deflated(one.pages, batch_pages)
         else:

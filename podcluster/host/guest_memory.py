@@ -657,10 +657,10 @@ class GuestMemory:
         self.refresh()
 
     def deflated_beside(self, one: Taker, cache: Share, max_share: float, floor_share: float) -> Share:
-        """The same of a guest that is inert, page cache growing meanwhile; its fields afterwards."""
+        """The same, page cache growing meanwhile; its fields afterwards."""
         allocator = self._allocator
         common = [0] * merged.COMMON
-        common[merged.SKIPS] = common[merged.INERT] = True
+        common[merged.SKIPS], common[merged.INERT] = self.may_skip, self.inert
         common[merged.RESIDENT : merged.ALLOCATED + 1] = self.resident, self.cache, self.kernel_allocated
         common[merged.RAM_PAGES : merged.OWNED + 1] = (
             self.ram_pages, self.kernel_pages, self._extra_pages, self.nonzero_peak, self.margin, self.owned,

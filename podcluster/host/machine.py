@@ -487,7 +487,7 @@ class Machine:
     ) -> tuple[list[int], list[int], list[int]]:
         """`turns.take_back`, with room for so many pieces: the taker, what is common and page cache, afterwards."""
         p, c, s = np.array(taker, np.int64), np.array(common, np.int64), np.array(cache, np.int64)
-        g, pieces = self._domains[dom], self._room_for(room)
+        g, pieces = self._changed(dom), self._room_for(room)
         turns.take_back(self._h, g, books, p, pages, c, s, pieces, max_share, floor_share)
         return p.tolist(), c.tolist(), s.tolist()
 

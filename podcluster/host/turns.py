@@ -10,8 +10,8 @@ Symbols     taker   a balloon that deflates: its fields below, and its runs (fir
 Invariants  [BA-1], [LK-1] and [LK-2] for each taker; a hypercall a run, as by itself.
 Why exact   It is the loop over batches. Which frames come next depends on the order in which they are taken and not on
             who takes them, and the tables of domains have nothing in common: so those may follow one by one. Page
-            cache of a guest without entries changes nothing but its books [G12], and waits for nobody: so it may
-            follow, too, batch by batch, each at its instant.
+            cache of a guest that finds none of its pages promised takes none of Xen's time: so it may follow, too,
+            batch by batch, each at its instant.
 """
 
 import numpy as np
@@ -186,8 +186,8 @@ def take_back(
     c[merged.HOW] = merged.ON_TIME
     while p[TOOK] < pages:
         began = max(p[NEXT], p[FREE])
-        at = s[merged.NEXT]
-        grows = at < began
+        at = s[merged.NEXT] if c[merged.INERT] else max(s[merged.NEXT], p[FREE])
+        grows = at < began or (at == began and s[merged.NEXT] < p[NEXT])
         if grows:
             size = min(min(s[merged.BATCH], cache_room(c, b, max_share, floor_share)), free_pages(c, b))
             more = runs_of(b.pool, size - (b.taken[PAGES] - in_use(c))) + 2

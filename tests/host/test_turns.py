@@ -123,7 +123,9 @@ class Watched(TracedMachine):
         return super().populate_range(*arguments, **keywords)
 
 
-def told_lower_and_higher(kind: str, *, coalesce: bool, late: int, **changed: Any) -> tuple[Any, Watched]:
+def told_lower_and_higher(
+    kind: str, *, coalesce: bool, late: int, memory_mib: int = 512, **changed: Any
+) -> tuple[Any, Watched]:
     """Rows of a host with three guests whose targets fall together and rise again, `late` more having come meanwhile;
     and its machine.
     """
@@ -135,7 +137,7 @@ def told_lower_and_higher(kind: str, *, coalesce: bool, late: int, **changed: An
 
     guest = guest_config(kind, **changed)
     model = host_model(guest, ram_mib=1900, host=host_config(costs={}), machine=make, coalesce=coalesce)
-    starts = [start(request(k, kind, 512, 512, 50), at_s=1 + k if k < 3 else 60 + k) for k in range(3 + late)]
+    starts = [start(request(k, kind, memory_mib, 512, 50), at_s=1 + k if k < 3 else 60 + k) for k in range(3 + late)]
     told = [SetTarget(s_to_ns(at_s), k, mib * PAGES_PER_MIB) for at_s, mib in ((30, 200), (90, 500)) for k in range(3)]
     report = live(model, 150, *starts, *told)
     return (rows([report]), report.host), machines[0]
@@ -152,6 +154,8 @@ NO_CACHE: dict[str, Any] = {"page_cache": {"rate_mib_per_s": 0}}
         ("windows", 0, NO_CACHE),
         ("linux", 0, {}),
         ("linux", 1, {}),
+        ("linux", 1, {"memory_mib": 400}),  # of the promises some are left
+        ("windows", 0, {"memory_mib": 300, "page_cache": {"rate_mib_per_s": 500}}),
         ("windows", 0, {}),
         ("linux", 0, {"page_cache": {"rate_mib_per_s": 20}}),
         ("linux", 0, {"page_cache": {"rate_mib_per_s": 3000, "max_share_of_free": 0.3}}),
