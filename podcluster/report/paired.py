@@ -16,6 +16,7 @@ import numpy as np
 
 from podcluster.config import AxisValue
 from podcluster.report import dataset
+from podcluster.report.style import in_full, new_table
 from podcluster.study.pairs import MEASURES, Difference, Machines, as_text, compare, machines_of, together
 
 if TYPE_CHECKING:
@@ -94,8 +95,6 @@ def names_of(axes_of_cells: dict[str, dict[str, AxisValue]]) -> list[str]:
 
 def pair_table(folder: Path, origin: dict[str, Any]) -> Table:
     """A line for each cell against its baseline, or for each group of cells where those are too many."""
-    from podcluster.report.style import new_table
-
     axes_of_cells, study = cells_of(folder), origin["config"]["study"]
     baseline, confidence = study["baseline"], study["confidence"]
     name = baseline.partition("=")[0]
@@ -147,12 +146,12 @@ def in_words(found: Difference) -> tuple[str, str, str, str, str]:
     low, high, mark = found.low, found.high, ""
     if low is None or high is None:
         low, high, mark = found.low_pooled, found.high_pooled, " *"
-    ends = "-" if low is None or high is None else f"{low:+.2g} to {high:+.2g}{mark}"
+    ends = "-" if low is None or high is None else f"{in_full(low, '+.2g')} to {in_full(high, '+.2g')}{mark}"
     differ = found.machines_higher + found.machines_lower
     return (
-        f"{found.baseline_value:.3g}",
-        f"{found.value:.3g}",
-        f"{found.difference:+.2g}" if found.difference else "0",
+        in_full(found.baseline_value, ".3g"),
+        in_full(found.value, ".3g"),
+        in_full(found.difference, "+.2g") if found.difference else "0",
         ends,
         f"{differ:,} of {found.machines:,}",
     )

@@ -120,12 +120,18 @@ def span(counts: Iterable[int]) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
+def in_full(value: float, digits: str) -> str:
+    """A number in this format, but with all its digits where that would shorten a large one by an exponent."""
+    text = f"{value:{digits}}"
+    return f"{value:{'+' if digits.startswith('+') else ''},.0f}" if "e+" in text else text
+
+
 def with_ends(value: float | None, low: float | None, high: float | None, digits: str = ".2g") -> str:
     """A number, if there is one, with its interval, if it has one."""
     if value is None:
         return "-"
-    ends = "" if low is None or high is None else f" ({low:{digits}} to {high:{digits}})"
-    return f"{value:{digits}}{ends}"
+    ends = "" if low is None or high is None else f" ({in_full(low, digits)} to {in_full(high, digits)})"
+    return f"{in_full(value, digits)}{ends}"
 
 
 def with_interval(cell: Mapping[str, Any], name: str, digits: str = ".2g") -> str:

@@ -18,7 +18,7 @@ from podcluster.records.fates import FATES
 from podcluster.report import dataset, field_crashes
 from podcluster.report.figure import NAME, axes_of, condition, heading, held, not_counted
 from podcluster.report.paired import cells_of, names_of, pair_table
-from podcluster.report.style import new_table, with_interval
+from podcluster.report.style import in_full, new_table, with_interval
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def packing_table(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> 
         table.add_row(
             *(f"{cell[axis]}" for axis in axes),
             with_interval(cell, "hosts_used", ".3g"),
-            f"{cell['hosts_bound']:.3g}",
+            in_full(cell["hosts_bound"], ".3g"),
             with_interval(cell, "hosts_gap", ".1%"),
             with_interval(cell, "packing_density", ".2f"),
             with_interval(cell, "empty_hosts", ".1%"),

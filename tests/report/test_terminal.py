@@ -17,6 +17,7 @@ from podcluster.io.load import load_results
 from podcluster.report import figure, terminal
 from podcluster.report.dataset import columns, provenance, rows
 from podcluster.report.progress import LiveLine, LogLines, clock, make_progress, state
+from podcluster.report.style import in_full, with_ends
 from podcluster.report.summary import fate_card, packs, plans, signed_size, size, summary
 from podcluster.study.runner import run_study
 from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
@@ -308,6 +309,13 @@ def test_the_live_line_shows_and_goes(capsys: pytest.CaptureFixture[str], monkey
     streams = capsys.readouterr()
     assert "20 running, 3 pod_oom" in streams.err and "1:00 h" in streams.err
     assert streams.out == ""
+
+
+def test_large_numbers_have_no_exponent() -> None:
+    """A thousand hosts are not 1e+03; small ones are as rounded as they are."""
+    assert [in_full(value, ".3g") for value in (1001, 104.4, 0.01234)] == ["1,001", "104", "0.0123"]
+    assert with_ends(1001.5, 998.0, 12_345.0, ".3g") == "1,002 (998 to 12,345)"
+    assert [in_full(value, "+.2g") for value in (-12_345.0, 99.4)] == ["-12,345", "+99"]
 
 
 def test_progress_is_live_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
