@@ -27,7 +27,7 @@ from podcluster.records.samples import RowBlock
 from podcluster.records.tables import Row
 
 TELEMETRY_S: Final = 300
-MORE_PAIRS: Final = 2  # a ratio of two runs is less certain than the time of one
+PAIRS: Final = 7  # at least: a ratio of two runs is less certain than the time of one
 RATE_ROWS: Final = 4_000_000  # samples that are kept, to be written on their own: all would be half a GB
 
 
@@ -51,8 +51,9 @@ def telemetry(config: Config, workload: Workload, repeat: int) -> dict[str, Any]
     without = make_plan(config, workload, config.seed)
     sampled = replace(config, study=replace(config.study, telemetry_s=TELEMETRY_S, machine_samples=True))
     plan = make_plan(sampled, workload, config.seed)
+    written_s(config, plan, workload)  # warm up
     ratios = [
-        written_s(config, plan, workload) / written_s(config, without, workload) for _ in range(repeat + MORE_PAIRS)
+        written_s(config, plan, workload) / written_s(config, without, workload) for _ in range(max(repeat, PAIRS))
     ]
     kept = Samples()
     simulate(config, plan, workload, kept)
