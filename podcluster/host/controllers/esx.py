@@ -141,18 +141,20 @@ class Esx:
     def fair(self, guests: Sequence[DomainView], sizes: Sequence[int], state: State, budget: int) -> list[int]:
         """What each guest is to have where all pay one price for `budget` pages together."""
         capped = state.level <= SOFT
-        floors = []
+        wanted = []  # of each: what is active, the least and the most that it is to have
         for one, cur in zip(guests, sizes, strict=True):
             balloon_floor = int((1 - self._p.balloon_share) * one.static_max_pages) if capped else 0
-            floors.append(min(max(one.dynamic_min_pages, balloon_floor), max(cur, one.dynamic_min_pages)))
+            floor = min(max(one.dynamic_min_pages, balloon_floor), max(cur, one.dynamic_min_pages))
+            wanted.append((state.active[one.domid].pages, floor, one.dynamic_max_pages))
+        k = self._k
 
         def bought(funds: float) -> list[int]:
             """For S/rho = funds x S."""
             found = []
-            for one, floor in zip(guests, floors, strict=True):
-                active, pays = state.active[one.domid].pages, funds * one.dynamic_max_pages
-                pages = pays if pays < active else active + (pays - active) / self._k
-                found.append(int(min(max(pages, floor), one.dynamic_max_pages)))
+            for active, floor, most in wanted:
+                pays = funds * most
+                pages = pays if pays < active else active + (pays - active) / k
+                found.append(int(min(max(pages, floor), most)))
             return found
 
         # A page costs k at most, so with funds k everybody can have all of it.
