@@ -346,7 +346,10 @@ class Machine:
     def populate_seq(self, dom: int, start: int, count: int, order: int, step: int) -> int:
         """Populate extents `step` extents apart; number done."""
         end = max(start, start + (count - 1) * (step << order)) + (1 << order)
-        return int(reservation.populate_seq(self._h, self._reach(dom, end), start, count, order, step))
+        g = self._reach(dom, end)
+        if order == 0 and step == 1:
+            return int(ranges.populate_pages(self._h, g, start, count))
+        return int(reservation.populate_seq(self._h, g, start, count, order, step))
 
     def map_page(self, dom: int, gfn: int, by: int) -> int:
         """Domain `by` maps a page of `dom`, which populates it: 0, or a status below 0; at a death the note says who
