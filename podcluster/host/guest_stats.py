@@ -8,11 +8,10 @@ Invariants  [GT-1] total = used + cache + free, and none of them is below 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class GuestStats:
+class GuestStats(NamedTuple):
     """One report of a guest that is up [pages]; whose words they are, `/proc/meminfo`'s or a PV driver's, is the
     reader's business.
     """
