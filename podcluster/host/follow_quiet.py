@@ -84,7 +84,8 @@ def _count_quiet(s: Ints, d: Ints, b: PageBooks, w: Ints, high: Ints, lags: Ints
     level = NEVER
     if holds:
         if swaps:
-            level = max(s[HELD] if d[MATTERS] == 0 else 0, s[RESIDENT])
+            # Where enough is available already, who waits goes on at whatever is released, be it on swap.
+            level = max(s[HELD] if d[MATTERS] <= d[ROOM] - s[RESIDENT] else 0, s[RESIDENT])
         elif d[MATTERS] < NEVER:
             level = d[ROOM] - d[MATTERS]
         if d[FLOOR] > level:

@@ -542,6 +542,35 @@ def test_swap_takes_what_does_not_fit_and_costs_time() -> None:
     assert row.slowdown == lived_ns / (lived_ns - row.swap_ns)
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_who_has_enough_to_go_on_with_is_told_of_what_swap_releases(
+    roomy: tuple[Machine, Domain], single: bool
+) -> None:
+    """GD-4: 15 pages are available, and who waits for one goes on at whatever is released, be it all on swap."""
+    machine, built = roomy
+    memory = GuestMemory(
+        machine, 1, built.layout, image_pages=0, descriptor_pages=0, block_pages=512, rng=None, may_skip=True
+    )
+    wanted = memory.room + memory.kernel_pages + np.array([1000, 1000, 500, 500], dtype=np.int64)
+    demand = Demand(np.array([0, 100, 200, 300], dtype=np.int64) * NS_PER_S, wanted)
+    swap = SwapConfig(mib=64, latency_us=0, mib_per_s=1000)
+    held = HeldBooks(memory, demand, swap, on_kill=lambda _: None, spare_pages=15)
+    released: list[int] = []
+    stream = DemandStream(
+        0, memory, held, demand, hold_ns=0, pages_per_s=NS_PER_S, on_death=lambda _: None, on_release=released.append,
+        matters_from=lambda: 1,
+    )  # fmt: skip
+    stream.start(0)
+    stream.run(150 * NS_PER_S, single=False)
+    stream.settle(150 * NS_PER_S)
+    assert held.page_out(15, 150 * NS_PER_S, NS_PER_S) == 15
+    stream.room_changed(150 * NS_PER_S)
+    assert (held.swapped, memory.available, released) == (1015, 15, [])
+    while stream.next_ns <= 250 * NS_PER_S:
+        stream.run(250 * NS_PER_S, single=single)
+    assert (held.swapped, released) == (515, [200 * NS_PER_S])
+
+
 def test_a_short_burst_keeps_the_device_busy_after_it() -> None:
     """12 MiB moved at 1 MiB/s takes 12 s, although W is above room for only two."""
     row = one_life(
