@@ -67,8 +67,9 @@ class FillStream:
     def run(self, last_ns: int, *, single: bool) -> None:
         """Fill batch by batch; sleep where there is no room left."""
         lock = self._lock
-        batches = 1 if single or self.singly else self._count_batches(last_ns)
         began_ns = lock.enter(self.next_ns)
+        # Where the lock is not free by then the next batch is not due by then, either.
+        batches = 1 if single or self.singly or began_ns > last_ns else self._count_batches(last_ns)
         done = self._fill(min(batches * BATCH_PAGES, self.room), began_ns)
         late_ns = lock.leave()
         if self._memory.crashed:

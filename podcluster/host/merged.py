@@ -686,7 +686,7 @@ def run_merged(
         elif kind >= DIRTIES:
             if _fill_room(c, b, kind, max_share, floor_share) == 0:
                 p[at + NEXT] = NEVER
-        elif done == p[at + UPTO] or p[at + NEXT] > p[at + UNTIL]:
+        elif done == p[at + UPTO] or _due(p, at, done) > p[at + UNTIL]:
             p[at + OVER] = 1
             if kind == GROWS:
                 p[at + NEXT] = max(began, p[at + UNTIL])

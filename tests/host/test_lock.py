@@ -1,6 +1,8 @@
 """Do accesses of one guest wait for each other, and is who waited late by as much?"""
 
+from podcluster.host import merged
 from podcluster.host.lock import Lock
+from podcluster.host.streams import BATCH_PAGES, SERVICES, Pace, Stage
 
 
 class Clock:
@@ -59,3 +61,24 @@ def test_interrupts_are_told_where_they_change() -> None:
     for vcpu, enabled in ((0, False), (0, False), (0, True), (3, True), (3, True)):
         lock.enter(0, vcpu=vcpu, interrupts=enabled)
     assert clock.interrupts == [(False, 0), (True, 0), (True, 3)]
+
+
+def test_who_waits_beyond_the_end_makes_one_batch_as_singly() -> None:
+    """LK-1, GS-1: ten batches are due by 9, and the lock is free at 20: the next begins then, and the one after it no
+    sooner, however many are asked for.
+    """
+    for single in (True, False):
+        lock = Lock(Clock(), 1)
+        lock.faults, lock.free_ns = False, 20
+        wrote: list[tuple[int, int]] = []
+
+        def write(_: int, pages: int, at_ns: int, wrote: list[tuple[int, int]] = wrote) -> int:
+            wrote.append((pages, at_ns))
+            return pages
+
+        stage = Stage(
+            SERVICES, lock, merged.HOLDS, write=write, died=lambda: False, on_death=print, on_done=lambda _: None
+        )
+        stage.start(Pace(0, 20, 20 * BATCH_PAGES))
+        stage.run(9, single=single)
+        assert (wrote, stage.next_ns) == ([(BATCH_PAGES, 20)], 20)
