@@ -13,8 +13,8 @@ Streams     Those of the boot (`guest_boot.py`), and then, in order of rank:
             cache      from then on: page cache grows into free memory (G4), data
 Invariants  [GS-1] streams.py: batches at instants, no result depends on where the clock stops in between.
             [GS-2] growth of what is held writes pages only beyond what was ever in use (`guest_memory`).
-            [GS-3] a stream says beforehand whether its next act may touch the host's heap; of those here only the
-                   balloon ever does.
+            [GS-3] a stream says beforehand whether its next act may touch the host's heap; of those here the balloon
+                   does, and who would take back what is in it rather than see an application killed (C1.10).
             [GS-4] of what a guest that is up does to its own memory, a look at its host (a sample) sees only how many
                    entries are left. Where none is, that stays so [G12], and who follows its demand tells from which
                    look on how many there are: it may be done before others have come to that look.
@@ -154,6 +154,7 @@ class Guest:
                 on_death=self.die,
                 on_done=self._installed,
                 at_once=self.held.fits,
+                from_heap=self.held.takes_for,
                 keeps=True,
             )
         self.calm_ns = 0  # up to then nobody takes from the host's heap, or looks at it [BA-5]
@@ -190,6 +191,13 @@ class Guest:
         matters.
         """
         return self.end is not None or self._settled_first().touches_heap()
+
+    def touches_heap_within(self, calm_ns: int) -> bool:
+        """The same where its balloon may give to the heap up to `calm_ns` [BA-5]."""
+        self.calm_ns = calm_ns
+        touches = self.next_touches_heap
+        self.calm_ns = 0
+        return touches
 
     def boots_until_ns(self, progress_ns: int) -> int:
         """Before when its boot certainly does not fail, if its balloon came on at `progress_ns` last."""

@@ -200,7 +200,9 @@ class BootSequence:
             )
             for vcpu, runs in enumerate(self._scrubbed)
         ]
-        self._services = self._stage(SERVICES, merged.HOLDS, self._write_services, on_done, held.fits)
+        self._services = self._stage(
+            SERVICES, merged.HOLDS, self._write_services, on_done, held.fits, from_heap=held.takes_for
+        )
         self.going = 0  # stages that have to end before the next begins
 
     def __getstate__(self) -> dict[str, Any]:
@@ -236,6 +238,7 @@ class BootSequence:
         at_once: Callable[[int], bool] = lambda _: True,
         *,
         strips: Runs | None = None,
+        from_heap: Callable[[int], bool] = lambda _: False,
         on_late: Callable[[int], None] = lambda _: None,
         followed: int = merged.AT_ONCE,
         vcpu: int = 0,
@@ -251,6 +254,7 @@ class BootSequence:
             on_done=on_done,
             on_late=on_late,
             at_once=at_once,
+            from_heap=from_heap,
             strips=strips,
             content=self._content if rank == SCRUBBER else DATA,
             followed=followed,

@@ -103,7 +103,7 @@ class DemandStream:
     def touches_heap(self) -> bool:
         """Only where it would rather take from the balloon than see an application killed (C1.10)."""
         pages = min(BATCH_PAGES, self._growth - self._grown)
-        return self._held.on_oom is not None and pages > 0 and self._held.kills_for(pages)
+        return pages > 0 and self._held.takes_for(pages)
 
     def enters_xen(self) -> bool:
         """While it grows; the end of a piece is nothing to Xen."""

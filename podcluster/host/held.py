@@ -105,6 +105,10 @@ class HeldBooks:
         """Whether so many more are not to be had."""
         return pages > self.most - self.held
 
+    def takes_for(self, pages: int) -> bool:
+        """Whether so many more would take pages back from the balloon first, and so from the host's heap (C1.10)."""
+        return self.on_oom is not None and self.kills_for(pages)
+
     # -- for a kernel ------------------------------------------------------------------------------------------------
 
     @property

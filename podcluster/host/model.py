@@ -308,7 +308,7 @@ class HostModel:
             if runs and self._takes_by_turns and guest.takes and self._take_in_turns(before_ns, past_ns):
                 continue
             calm_ns = self._calm_until(resident, before_ns, past_ns) if runs and self._cfg.era != RFC2009 else 0
-            touches_heap = calm_ns < at_ns and guest.next_touches_heap
+            touches_heap = guest.touches_heap_within(calm_ns)
             balloons = resident.memory.short_of_tables and guest.balloons_next
             shown = self._attention.shown(resident)
             if runs and not touches_heap:
@@ -318,12 +318,12 @@ class HostModel:
             if resident.memory.short_of_tables:
                 self._check_tables(resident, at_ns, balloons=balloons)
             freed, resident.memory.freed = resident.memory.freed, []
-            if calm_ns >= at_ns:
+            if touches_heap:
+                self._recorder.heap_changed(at_ns, resident)
+            elif calm_ns >= at_ns:
                 touches_heap = bool(freed)
                 self._agenda.reach(at_ns)
                 self._recorder.freed(resident, freed)
-            elif touches_heap:
-                self._recorder.heap_changed(at_ns, resident)
             if touches_heap:
                 self._targets.check_limit(at_ns, resident)
             self._acted(at_ns, resident, shown, heap=touches_heap)

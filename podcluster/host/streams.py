@@ -121,6 +121,7 @@ class Stage:
         on_done: Callable[[int], None],
         on_late: Callable[[int], None] = lambda _: None,
         at_once: Callable[[int], bool] = lambda _: True,
+        from_heap: Callable[[int], bool] = lambda _: False,
         strips: Runs | None = None,
         content: int = DATA,
         keeps: bool = False,
@@ -129,7 +130,8 @@ class Stage:
         interrupts: bool = True,
     ) -> None:
         """`write(first page number, pages, instant)` returns pages done; `on_late(ns)`: Xen has held it up;
-        `at_once(pages)`: whether so many can be one write of many batches. It runs on `vcpu`, its interrupts enabled or
+        `at_once(pages)`: whether so many can be one write of many batches; `from_heap(pages)`: whether so many would
+        take from the host's heap. It runs on `vcpu`, its interrupts enabled or
         not. As merged.py knows it: its `kind`, the `strips` to which it writes `content` before it takes pages into
         use, whether it `keeps` these, and what its end is `followed` by.
         """
@@ -144,6 +146,7 @@ class Stage:
         self._on_death = on_death
         self._on_done = on_done
         self._at_once = at_once
+        self._from_heap = from_heap
         self._kind = kind
         self._strips = strips or NO_RUNS
         self._content = content
@@ -164,8 +167,9 @@ class Stage:
         return self._pace.end_ns
 
     def touches_heap(self) -> bool:
-        """Never: populating takes from the domain's own cache."""
-        return False
+        """Populating takes from the domain's own cache."""
+        left = self._pace.pages - self._done
+        return left > 0 and self._from_heap(min(BATCH_PAGES, left))
 
     def enters_xen(self) -> bool:
         """While it writes."""
@@ -185,11 +189,11 @@ class Stage:
             self._on_done(at_ns)
             return
         upto = min(first + BATCH_PAGES, self._pace.pages)
-        if not (single or self._lock.faults):
+        began_ns = self._lock.enter(self.next_ns, vcpu=self._vcpu, interrupts=self._interrupts)
+        if not (single or self._lock.faults or began_ns > last_ns):
             many = self._pace.batched_by(last_ns)
             if self._at_once(many - first):
                 upto = many
-        began_ns = self._lock.enter(self.next_ns, vcpu=self._vcpu, interrupts=self._interrupts)
         done = self._write(first, upto - first, began_ns)
         late_ns = self._lock.leave()
         if self._died():
