@@ -344,7 +344,9 @@ class BalloonConfig:
         _range("guest.balloon.start_s", self.start_s)
         _range("guest.balloon.rate_pages_per_s", self.rate_pages_per_s, 1)
         _between("guest.balloon.batch_pages", self.batch_pages, 1, PAGES_PER_GIB)
-        _between("guest.balloon.section_mib", self.section_mib, 1, 2048)
+        _between("guest.balloon.section_mib", self.section_mib, 2, 2048)
+        if self.section_mib & (self.section_mib - 1):
+            _fail("guest.balloon.section_mib", "a power of two", str(self.section_mib), "x86-64 has 128")
         if self.hotplug and self.driver != "linux":
             _fail(
                 "guest.balloon.hotplug",

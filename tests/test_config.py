@@ -116,7 +116,8 @@ MISTAKES = [
     ("guest.balloon.batch_pages=0", "guest.balloon.batch_pages must be between 1 and"),
     ("guest.balloon.generation=2009", "guest.balloon.generation must be one of new, old"),
     ("guest.balloon.reserve_mib=-1", "guest.balloon.reserve_mib must be >= 0"),
-    ("guest.balloon.section_mib=0", "guest.balloon.section_mib must be between 1 and 2048"),
+    ("guest.balloon.section_mib=0", "guest.balloon.section_mib must be between 2 and 2048"),
+    ("guest.balloon.section_mib=100", "guest.balloon.section_mib must be a power of two, got 100"),
     (
         "guest=windows guest.balloon.hotplug=true",
         "guest.balloon.hotplug must be false unless guest.balloon.driver is linux, got true with windows",

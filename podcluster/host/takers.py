@@ -64,4 +64,4 @@ def taker(
     """One that is `done` pages along since its anchor, and asks for `need`."""
     results = [0] * (turns.TAKER_FIELDS - turns.RUN)
     fields = [next_ns, free_ns, anchor_ns, done, pages_per_s, batch, need, most, *results]
-    return Taker(fields, fields, runs, until_ns)
+    return Taker(fields, tuple(fields), runs, until_ns)

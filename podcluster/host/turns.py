@@ -10,8 +10,9 @@ Symbols     taker   a balloon that deflates: its fields below, and its runs (fir
 Invariants  [BA-1], [LK-1] and [LK-2] for each taker; a hypercall a run, as by itself.
 Why exact   It is the loop over batches. Which frames come next depends on the order in which they are taken and not on
             who takes them, and the tables of domains have nothing in common: so those may follow one by one. Page
-            cache of a guest that finds none of its pages promised takes none of Xen's time: so it may follow, too,
-            batch by batch, each at its instant.
+            cache takes none of Xen's time where the guest has no promises left, or where it had all that it might have:
+            its room then grows by no more than each batch, and what a batch brings is the next to be handed out. So it
+            may follow, too, batch by batch, each at its instant.
 """
 
 import numpy as np
