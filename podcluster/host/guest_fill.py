@@ -137,8 +137,8 @@ class CacheStream(FillStream):
 
     def __init__(self, memory: GuestMemory, cfg: PageCacheConfig, on_death: Callable[[int], None]) -> None:
         super().__init__(memory, mib_to_pages(cfg.rate_mib_per_s), on_death)
-        self.max_share = cfg.max_share_of_free
-        self.floor_share = cfg.floor_share
+        self.max_share = float(cfg.max_share_of_free)
+        self.floor_share = float(cfg.floor_share)
         self._started = False
 
     @property
