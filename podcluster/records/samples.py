@@ -268,54 +268,46 @@ class SampleBlock(RowBlock):
     their columns are.
     """
 
-    __slots__ = ("_grid_ns", "_stretches")
+    __slots__ = ("_seen",)
     ROW = SampleRow
     NAMES = _names(SampleRow)
-    _grid_ns: int
-    _stretches: Sequence[Stretch]  # while nobody has looked
+    _seen: tuple[int, Sequence[Stretch]] | None  # as `seen` was given it, while nobody has looked
 
     @classmethod
     def seen(cls, grid_ns: int, stretches: Sequence[Stretch]) -> Self:
         """What one host saw of itself at instants `grid_ns` apart, in order of time."""
         block = cls.__new__(cls)
         block._set(None, (), None, sum(len(one.demanded) for one in stretches))
-        block._grid_ns, block._stretches = grid_ns, stretches
+        block._seen = grid_ns, stretches
         return block
 
     def _set(self, *made: Any) -> None:
         super()._set(*made)
-        self._grid_ns, self._stretches = 0, ()
+        self._seen = None  # only now: another thread may be about to look
 
     @property
     def columns(self) -> Int64Array:
         """int64[column, row], a line for each field of SampleRow."""
-        if self._columns is None and (stretches := self._stretches):
-            self._set(_as_seen(self.t_ns, stretches), (), None, self._rows)
+        if self._columns is None and (seen := self._seen):
+            self._set(_as_seen(*seen), (), None, self._rows)
         return super().columns
 
     @property
     def t_ns(self) -> Int64Array:
         """When, int64[rows]."""
-        stretches = self._stretches
-        if not stretches:
-            return self.column("t_ns")
-        found = self._grid_ns * np.arange(self._rows, dtype=np.int64)
-        upto = 0
-        for one in stretches:
-            first, upto = upto, upto + len(one.demanded)
-            found[first:upto] += one.row[T_NS] - int(found[first])
-        return found
+        seen = self._seen
+        return self.column("t_ns") if seen is None else _instants(*seen)
 
     def add_to(self, sums: Int64Array, steps: Int64Array) -> None:
         """Add these rows to int64[column, row] `sums`, one to each, or to what these are to be more than
         int64[column, row + 1] `steps` added up.
         """
-        stretches = self._stretches
-        if not stretches:
+        seen = self._seen
+        if seen is None:
             sums += self.columns
             return
         upto = 0
-        for one in stretches:
+        for one in seen[1]:
             first, upto = upto, upto + len(one.demanded)
             row = np.array(one.row, dtype=np.int64)
             steps[:, first] += row
@@ -323,8 +315,8 @@ class SampleBlock(RowBlock):
             _add_changing(sums[:, first:upto], one)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        grid_ns, stretches = self._grid_ns, self._stretches
-        return (type(self).seen, (grid_ns, stretches)) if stretches else super().__reduce__()
+        seen = self._seen
+        return super().__reduce__() if seen is None else (type(self).seen, seen)
 
 
 T_NS: Final = SampleBlock.NAMES.index("t_ns")
@@ -333,8 +325,15 @@ POPULATED: Final = SampleBlock.NAMES.index("populated_pages")
 LEFT: Final = [SampleBlock.NAMES.index(name) for name in ("cache_pages", "entry_pages")]
 
 
-def _as_seen(t_ns: Int64Array, stretches: Sequence[Stretch]) -> Int64Array:
-    """The columns of looks at these instants."""
+def _instants(grid_ns: int, stretches: Sequence[Stretch]) -> Int64Array:
+    """When the looks of all stretches were, int64[looks]."""
+    each = [one.row[T_NS] + grid_ns * np.arange(len(one.demanded), dtype=np.int64) for one in stretches]
+    return np.concatenate(each)
+
+
+def _as_seen(grid_ns: int, stretches: Sequence[Stretch]) -> Int64Array:
+    """The columns of these looks."""
+    t_ns = _instants(grid_ns, stretches)
     columns = np.empty((len(SampleBlock.NAMES), len(t_ns)), dtype=np.int64)
     upto = 0
     for one in stretches:
