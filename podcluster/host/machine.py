@@ -348,7 +348,7 @@ class Machine:
         end = max(start, start + (count - 1) * (step << order)) + (1 << order)
         g = self._reach(dom, end)
         if order == 0 and step == 1:
-            return int(ranges.populate_pages(self._h, g, start, count))
+            return int(ranges.populate_pages(self._h, g, start, count, step))
         return int(reservation.populate_seq(self._h, g, start, count, order, step))
 
     def map_page(self, dom: int, gfn: int, by: int) -> int:

@@ -21,11 +21,10 @@ Coalescing  Why it is exact. Every populate is served from the domain's own cach
             at it, before they are all done: which frames are free is all there is to it, in whatever order they came;
             what was owned and free meanwhile is added up by their instants. Deflations of several balloons, with
             nothing of anybody else in between, are one call that keeps their order, and page cache that grows by what
-            they bring follows (turns.py). Within a guest, batches
-            of one stream that no other stream's instant parts are one range operation, which leaves the state that the
-            page-by-page loop leaves. Commands do touch the heap, so they are barriers, but that a guest that touches
-            nothing of the host goes past the start of another domain, which looks at nothing of any guest; so are
-            samples, which must see every guest at one instant.
+            they bring follows (turns.py). Within a guest, batches of one stream that no other stream's instant parts
+            are one range operation, which leaves the state that the page-by-page loop leaves. Commands do touch the
+            heap, so they are barriers, but that a guest that touches nothing of the host goes past the start of another
+            domain, which looks at nothing of any guest; so are samples, which must see every guest at one instant.
 Departs     A balloon hypercall takes no time but what `host.costs` says.
 """
 

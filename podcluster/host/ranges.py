@@ -348,37 +348,25 @@ def balloon_list(h: HostState, g: DomainState, gfns: npt.NDArray[np.int64]) -> i
 @kernel
 def populate_range(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
     """Populate pages from `first` on with RAM from the host (balloon deflation), in one hypercall; pages done."""
-    r = g.rec[0]
-    r.generation += 1
-    r.now_ns += h.rec[0].hypercall_ns
-    done = 0
-    while done < count:
-        n = _populate_some(h, g, first + done * step, count - done, step)
-        if n == 0:
-            break
-        r.now_ns += n * h.rec[0].populate_4k_ns
-        done += n
+    done = populate_pages(h, g, first, count, step)
+    g.rec[0].now_ns += h.rec[0].hypercall_ns + done * h.rec[0].populate_4k_ns
     return done
 
 
 @kernel
-def populate_pages(h: HostState, g: DomainState, first: int, count: int) -> int:
-    """The same as a builder does it, upwards, for which no time passes."""
+def populate_pages(h: HostState, g: DomainState, first: int, count: int, step: int) -> int:
+    """The same as a builder does it, for which no time passes."""
     g.rec[0].generation += 1
     done = 0
     while done < count:
-        n = _populate_some(h, g, first + done, count - done, 1)
+        gfn = first + done * step
+        n = _populate_holes(h, g, gfn, count - done, step)
         if n == 0:
-            break
+            n = populate(h, g, gfn, 0)
+            if n == 0:
+                break
         done += n
     return done
-
-
-@routine
-def _populate_some(h: HostState, g: DomainState, gfn: int, count: int, step: int) -> int:
-    """Populate the next page, and maybe more of `count`; how many, none if that one is not to be had."""
-    n = _populate_holes(h, g, gfn, count, step)
-    return n if n else int(populate(h, g, gfn, 0))
 
 
 @routine

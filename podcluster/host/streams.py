@@ -131,9 +131,9 @@ class Stage:
     ) -> None:
         """`write(first page number, pages, instant)` returns pages done; `on_late(ns)`: Xen has held it up;
         `at_once(pages)`: whether so many can be one write of many batches; `from_heap(pages)`: whether so many would
-        take from the host's heap. It runs on `vcpu`, its interrupts enabled or
-        not. As merged.py knows it: its `kind`, the `strips` to which it writes `content` before it takes pages into
-        use, whether it `keeps` these, and what its end is `followed` by.
+        take from the host's heap. It runs on `vcpu`, its interrupts enabled or not. As merged.py knows it: its `kind`,
+        the `strips` to which it writes `content` before it takes pages into use, whether it `keeps` these, and what its
+        end is `followed` by.
         """
         self.rank = rank
         self.next_ns = NEVER
