@@ -143,6 +143,7 @@ def test_what_goes_wrong_in_an_actor_is_one_line(
     """Our own mistake arrives as itself, a hang ends at the time-out, an actor that dies every time is given up."""
     make: MakeHost = make_bad
     own = RayEngine("local")
+    own.pool(asked(actors=1), PLAN.specs, PLAN.hosts, make_fake).close()  # to start an actor may take longer than that
     pool = own.pool(
         EngineConfig(kind="ray", actors=1, timeout_s=timeout_s), PLAN.specs[host_id : host_id + 1], PLAN.hosts, make
     )
