@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from podcluster.bench.month import Rows, draw, run_on, simulate
 from podcluster.bench.processes import warm
+from podcluster.bench.said import say
 from podcluster.cluster.plan import Plan, make_plan
 from podcluster.cluster.ray_pool import RayEngine
 from podcluster.config import Config, EngineConfig
@@ -63,7 +64,9 @@ def two_actor_share(config: Config, workload: Workload, repeat: int) -> dict[str
     try:
         on_actors_s(engine, 2, config, workload)  # warm up
         with warm(2, begin, config) as pool:
-            for _ in range(max(repeat, ROUNDS)):
+            rounds = max(repeat, ROUNDS)
+            for done in range(rounds):
+                say(f"trace: {done} of {rounds} rounds on one actor and on two")
                 for count in (1, 2):
                     alone_s[count].append(together_s(pool, count))
                     actors_s[count].append(on_actors_s(engine, count, config, workload))

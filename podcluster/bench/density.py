@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from podcluster.bench import storm
+from podcluster.bench.said import say
 from podcluster.cluster.pool import PACKING, HostPlan, HostShard
 from podcluster.cluster.processes import PROC, descendants
 from podcluster.errors import ConfigError
@@ -37,7 +38,7 @@ from podcluster.records.reports import HostReport
 from podcluster.units import gib_to_pages, s_to_ns
 
 REPEAT = 1
-HOSTS: Final = 4000
+HOSTS: Final = 10_000  # the largest cluster that podcluster is for
 QUICK_DIVISOR: Final = 20
 HOSTS_AT_ONCE: Final = 100  # of the commands that are there at a time
 HOST_GIB: Final = 128
@@ -134,6 +135,7 @@ def _once(hosts: int) -> dict[str, Any]:
         del reports
         if not half and host_ids.stop >= hosts // 2:
             middle, half = held_bytes(), host_ids.stop
+        say(f"density: {host_ids.stop:,} of {hosts:,} hosts booted and packed")
     seconds = time.perf_counter() - started
     held = held_bytes()
     marginal = (held - middle) / (hosts - half) if hosts > half else (held - fixed) / hosts

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from podcluster.bench.said import say
 from podcluster.config import ControllerConfig, HostConfig
 from podcluster.placement.batch import Batch, place_batch
 from podcluster.placement.hosts import empty_hosts
@@ -113,6 +114,7 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
         figures[key], spread[key] = {}, {}
         each_s = []  # processor time of a placement, by number of hosts
         for hosts in HOSTS:
+            say(f"placement: {name} on {hosts:,} hosts")
             asks = machines(hosts)
             batch = Batch.of(asks)
             answers = fill(name, hosts, batch).answers

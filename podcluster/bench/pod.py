@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from podcluster.bench.said import say
 from podcluster.host.machine import Machine
 from podcluster.host.written import DATA, ZERO
 from podcluster.units import PAGES_PER_GIB, SUPERPAGE_PAGES
@@ -177,12 +178,14 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
         "deflate_pages_per_s": deflate,
     }
     for key, case in cases.items():
+        say(f"pod: {key}")
         case()
         measured = [case() for _ in range(repeat)]
         figures[key] = statistics.median(measured)
         spread[key] = [min(measured), max(measured)]
     figures["bytes_per_gib_intact"], figures["bytes_per_gib_split"] = bytes_per_gib()
     if not quick:
+        say("pod: compile_s")
         figures["compile_s"] = compile_seconds()
         measured = [start_seconds() for _ in range(min(repeat, 5))]
         figures["start_s"] = statistics.median(measured)

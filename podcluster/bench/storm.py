@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from podcluster.bench.page_loop import make_page_loop_host
 from podcluster.bench.processes import peak_rss_mib, warm
+from podcluster.bench.said import say
 from podcluster.cluster.pool import HostPlan, MakeHost, let_go_of_host, make_host
 from podcluster.config import Config
 from podcluster.records.commands import Close, Command, StartDomain
@@ -195,6 +196,7 @@ def boot_all(pool: ProcessPoolExecutor, hosts: int) -> dict[str, Any]:
         cpu_s += done.cpu_s
         digests |= done.sha256
         peaks[done.pid] = max(peaks.get(done.pid, 0.0), done.peak_rss_mib)
+        say(f"storm: {len(digests):,} of {hosts:,} hosts booted")
     seconds = time.perf_counter() - started
     peaks[os.getpid()] = peak_rss_mib()
     guests = sum(fates.values())

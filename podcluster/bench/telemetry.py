@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from podcluster.bench.month import simulate
+from podcluster.bench.said import say
 from podcluster.cluster.plan import Plan, make_plan
 from podcluster.config import Config
 from podcluster.io.results import ParquetSink
@@ -52,9 +53,11 @@ def telemetry(config: Config, workload: Workload, repeat: int) -> dict[str, Any]
     sampled = replace(config, study=replace(config.study, telemetry_s=TELEMETRY_S, machine_samples=True))
     plan = make_plan(sampled, workload, config.seed)
     written_s(config, plan, workload)  # warm up
-    ratios = [
-        written_s(config, plan, workload) / written_s(config, without, workload) for _ in range(max(repeat, PAIRS))
-    ]
+    ratios: list[float] = []
+    pairs = max(repeat, PAIRS)
+    while len(ratios) < pairs:
+        say(f"trace: {len(ratios)} of {pairs} pairs with telemetry and without")
+        ratios.append(written_s(config, plan, workload) / written_s(config, without, workload))
     kept = Samples()
     simulate(config, plan, workload, kept)
     rows = sum(len(block) for _, block in kept.blocks)  # that are written

@@ -31,6 +31,7 @@ from podcluster.bench.actors import two_actor_share
 from podcluster.bench.month import MEAN_DW_SHARE, Rows, configure, draw, first_of, simulate
 from podcluster.bench.page_loop import make_page_loop_host
 from podcluster.bench.processes import peak_rss_mib
+from podcluster.bench.said import say
 from podcluster.bench.telemetry import telemetry
 from podcluster.cluster.plan import Plan, make_plan
 from podcluster.cluster.pool import make_host
@@ -65,7 +66,8 @@ def measure(repeat: int, *, quick: bool) -> dict[str, Any]:
         simulate(config, *first_of(plan, workload, max(1, machines // 100)), Rows())  # warm up
         seconds = []
         rows = Rows()
-        for _ in range(repeat):
+        for done in range(repeat):
+            say(f"trace: {controller}, {done} of {repeat} months done")
             rows = Rows()
             seconds.append(simulate(config, plan, workload, rows))
         key = f"{controller}_samples_per_s"
