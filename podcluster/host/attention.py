@@ -20,13 +20,13 @@ from podcluster.host.streams import NEVER
 
 
 class Shown(NamedTuple):
-    """What a guest shows of itself: its driver, that it is up, and to those who watch use what it holds, and when that
-    may change next; to others 0.
+    """What a guest shows of itself: its driver, that it is up, and to those who watch use what it says it uses, and
+    when that may change next; to others 0.
     """
 
     can_balloon: bool
     up: bool
-    held_pages: int
+    used_pages: int
     next_use_ns: int
 
     @classmethod
@@ -36,7 +36,7 @@ class Shown(NamedTuple):
         can_balloon, up = resident.can_balloon, guest.boot_done_ns is not None
         if wakes != "use":
             return NO_USE[can_balloon][up]
-        return cls(can_balloon, up, guest.held.held, guest.next_use_ns)
+        return cls(can_balloon, up, guest.said_used_pages, guest.next_use_ns)
 
 
 NO_USE: Final = tuple(tuple(Shown(can_balloon, up, 0, 0) for up in (False, True)) for can_balloon in (False, True))
@@ -64,8 +64,8 @@ class Attention:
         self._agenda = agenda
         self._every_beat = every_beat
         self._unquiet: set[int] = set()  # domids of guests that may by themselves do what wakes a controller
-        if control is not None and every_beat:
-            control.wake(control.period_ns)
+        if control is not None:
+            control.wake(control.period_ns)  # what it sees of an empty host may be something to remember
 
     @property
     def next_ns(self) -> int:
@@ -121,7 +121,7 @@ class Attention:
         if control is None or before is None:
             return
         now, wakes = Shown.by(resident, control.wakes), control.wakes
-        changed = now.held_pages != before.held_pages if wakes == "use" else heap
+        changed = now.used_pages != before.used_pages if wakes == "use" else heap
         if changed or wakes == "guests" or now[:2] != before[:2]:
             # Of acts that are run together the first may be page cache growing, which wakes nobody.
             used = wakes == "use" and before.next_use_ns < NEVER

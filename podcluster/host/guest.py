@@ -600,7 +600,7 @@ class Guest:
         self._wants.settle(at_ns - 1)
         memory, held = self.memory, self.held
         said = SOUND.said if honest else self._fault.said
-        used = min(said(memory.kernel_pages + memory.resident), memory.visible_pages)
+        used = self._said_used(said)
         cache = min(memory.cache, memory.visible_pages - used)
         stats = GuestStats(
             total_pages=memory.visible_pages,
@@ -613,6 +613,15 @@ class Guest:
         )
         self._wants.relax()
         return stats
+
+    @property
+    def said_used_pages(self) -> int:
+        """What it says that it uses, what is on swap included."""
+        return self._said_used(self._fault.said) + self.held.swapped
+
+    def _said_used(self, said: Callable[[int], int]) -> int:
+        """Of the memory it has."""
+        return min(said(self.memory.kernel_pages + self.memory.resident), self.memory.visible_pages)
 
     def wanted_pages(self, t_ns: int) -> int:
         """W(t) of a guest that is up; of one that boots, what it has taken so far."""

@@ -358,8 +358,12 @@ class HostModel:
 
     def _run(self, resident: Resident, before_ns: int, past_ns: int, calm_ns: int = 0) -> None:
         """Run a guest ahead up to `before_ns`, as long as it leaves the heap alone: past starts and departures of other
-        domains, too, which look at nothing but the heap, and past the end of this call of `advance`.
+        domains, too, which look at nothing but the heap, and past the end of this call of `advance`; but not past what
+        the host itself is going to do, which may be to tell it a target.
         """
+        if self._agenda.has_own:
+            own_ns = self._agenda.next_own_ns
+            before_ns, past_ns = min(before_ns, own_ns), min(past_ns, own_ns)
         last_ns = before_ns - 1
         if self._control is None and not self._agenda.has_own and self._migrations.due_ns == NEVER:
             departs_ns = resident.request.departure_ns

@@ -1,7 +1,7 @@
 """Small guests and hosts for tests of a host's life: times in seconds, sizes in MiB, quick to boot."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from podcluster.records.hosts import HostSpec
 from podcluster.records.machines import MachineRequest
 from podcluster.records.reports import HostReport
 from podcluster.records.rows import DomainRow, EventRow
-from podcluster.records.samples import SampleRow
+from podcluster.records.samples import MachineSampleBlock, SampleRow
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.reference.model import ReferenceMachine
 
@@ -155,6 +155,30 @@ def rows(reports: Sequence[HostReport]) -> tuple[list[DomainRow], list[EventRow]
         [row for report in reports for row in report.events],
         [row for report in reports for row in report.samples],
     )
+
+
+class Make(Protocol):
+    """Make a host anew, whose guests run ahead or not."""
+
+    def __call__(self, *, coalesce: bool) -> HostModel:
+        """Empty yet."""
+
+
+def comes_out_otherwise(make: Make, commands: Sequence[Command], cuts_s: Sequence[float], end_s: float) -> bool:
+    """Whether a life is not the same singly, run ahead in one go, and run ahead with the clock stopped at `cuts_s`."""
+    close = Close(s_to_ns(end_s))
+
+    def life(stops_s: Sequence[float], *, coalesce: bool) -> Any:
+        model = make(coalesce=coalesce)
+        reports, before_ns = [], 0
+        for until_ns in sorted({s_to_ns(stop_s) for stop_s in (*stops_s, end_s)}):
+            due = [one for one in (*commands, close) if before_ns < one.at_ns <= until_ns]
+            reports.append(model.advance(until_ns, due))
+            before_ns = until_ns
+        return (*rows(reports), reports[-1].host, MachineSampleBlock.join([one.machine_samples for one in reports]))
+
+    singly = life([], coalesce=False)
+    return bool(life([], coalesce=True) != singly or life(cuts_s, coalesce=True) != singly)
 
 
 def seconds(t_ns: int | None) -> float:

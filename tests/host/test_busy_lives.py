@@ -13,10 +13,19 @@ from typing import Any
 import pytest
 
 from podcluster.config import ControllerConfig, CostConfig
-from podcluster.records.commands import Close, Command, SetMaxMem, SetTarget, StopDomain
-from podcluster.records.samples import MachineSampleBlock
+from podcluster.records.commands import Command, SetMaxMem, SetTarget, StopDomain
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
-from tests.host.lives import curve, guest_config, host_config, host_model, live, request, rows, start
+from tests.host.lives import (
+    comes_out_otherwise,
+    curve,
+    guest_config,
+    host_config,
+    host_model,
+    live,
+    request,
+    rows,
+    start,
+)
 
 MIB = PAGES_PER_MIB
 END_S = 40
@@ -119,20 +128,13 @@ def differs(number: int) -> bool:
     name = chance.choice(CONTROLLERS)
     controller = ControllerConfig(name=name) if name is not None else None
 
-    def life(cuts_s: list[float], *, coalesce: bool) -> Any:
-        model = host_model(
+    return comes_out_otherwise(
+        lambda *, coalesce: host_model(
             *classes, ram_mib=ram_mib, taken_mib=8, telemetry_s=grid_s, machine_samples=grid_s > 0,
             host=host_config(check="epoch", **host), controller=controller, coalesce=coalesce,
-        )  # fmt: skip
-        reports, before_ns = [], 0
-        for until_ns in sorted({s_to_ns(cut_s) for cut_s in cuts_s} | {s_to_ns(END_S)}):
-            due = [one for one in (*commands, Close(s_to_ns(END_S))) if before_ns < one.at_ns <= until_ns]
-            reports.append(model.advance(until_ns, due))
-            before_ns = until_ns
-        return (*rows(reports), reports[-1].host, MachineSampleBlock.join([one.machine_samples for one in reports]))
-
-    singly = life([], coalesce=False)
-    return bool(life([], coalesce=True) != singly or life(steps_s, coalesce=True) != singly)
+        ),
+        commands, steps_s, END_S,
+    )  # fmt: skip
 
 
 # An installer, or demand, that takes back what its balloon holds: the host's heap, at its instant.

@@ -396,15 +396,15 @@ def test_hyperv_gives_the_lie_and_a_buffer() -> None:
 
 
 def test_mom_takes_where_much_is_said_to_be_free() -> None:
-    """Two of a use have the same in the end. Who says all of it were in use keeps its maximum, at the other's cost; who
-    says half is sent below what it uses.
+    """Two of a use have the same to a step of 5 %. Who says all of it were in use keeps its maximum, at the other's cost;
+    who says half is sent far below what it uses.
     """
     (one, other), _ = liar_and_honest("mom", 1.0, use=(150, 150))
-    assert one == other
+    assert abs(one - other) <= one // 20
     (boaster, other), _ = liar_and_honest("mom", 2.0, use=(150, 150))
     assert other < one < boaster == 240 * MIB
     (modest, other), _ = liar_and_honest("mom", 0.5, use=(200, 200))
-    assert modest < 200 * MIB < other
+    assert modest < 150 * MIB < 190 * MIB < other
 
 
 def test_proxmox_takes_where_much_is_said_to_be_free() -> None:

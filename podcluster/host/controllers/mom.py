@@ -6,7 +6,7 @@ Units       Pages of 4 KiB.
 Symbols     f   share of the host that is free, averaged    cur   target of a guest    goal   free share a guest keeps
 Law         f < 0.20: goal = 0.20 f/0.20, or f - 0.05 once f <= 0.05 (below 0: into the guest's swap);
                       new = max(0.95 cur, dynamic_min, used + goal cur)
-            else:     new = min(1.05 cur, dynamic_max), and at least used + 0.20 dynamic_max within that
+            else:     new = min(1.05 cur, dynamic_max)
             Changes of 0.25 % and less are not made.
 Reads       f: the host's free memory less what waiting starts need, over U. used: total - free of the guest, page cache
             included, as `mem_unused` (MemFree) has it. Both as averages of the last samples.
@@ -99,6 +99,5 @@ class Mom:
             new = max(cur * (1 - p.change_share), one.dynamic_min_pages, used + goal * cur)
             new = min(new, cur)
         else:
-            new = max(cur * (1 + p.change_share), used + p.guest_free_share * one.dynamic_max_pages)
-            new = max(cur, min(new, one.dynamic_max_pages))
+            new = max(cur, min(cur * (1 + p.change_share), one.dynamic_max_pages))
         return int(new) if abs(new - cur) > p.least_change_share * cur else cur

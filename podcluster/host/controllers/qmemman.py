@@ -12,9 +12,9 @@ Law         available = free - 50 MiB - sum of need. Above 0: everybody is to ha
             10 MiB go down to pref, and acceptors get 0.999 (actual + share), the share being of what donors free and
             what is free, in proportion to pref. Moves of 150 MiB in all and less are not made, unless a guest below
             its pref is to get more than 15 MiB, or Xen is short of its 50 MiB by as much.
-Starts      At dynamic_min (`memory`). Each 0.1 s: with need + 25 MiB free, the start goes ahead; else donors are told
-            to give 1.05 times their part. It is refused where the donors have less than what is missing, and where
-            fewer than 100 MB/s came in over 3 s.
+Starts      At dynamic_min (`memory`), seen at the next poll. Each 0.1 s: with need + 25 MiB free, the start goes ahead;
+            else donors are told to give 1.05 times their part. It is refused where the donors have less than what is
+            missing, and where fewer than 100 MB/s came in over 3 s.
 Reads       used = MemTotal - MemFree - Buffers - Cached + SwapUsed: kernel, services and applications, in memory and on
             swap; buffers are page cache to podcluster. A guest reports when that has changed by more than 30 MiB.
 Guests      A donor that has not moved at all when an acceptor waits for its memory is left out until it gives or needs
@@ -44,6 +44,7 @@ from podcluster.host.controllers.view import (
     StartView,
     View,
     Wakes,
+    after,
 )
 from podcluster.units import PAGES_PER_MIB, s_to_ns
 
@@ -112,7 +113,12 @@ class Qmemman:
         self._looks = max(1, round(p.give_up_s / p.poll_s))
 
     def decide(self, view: View, state: State) -> Decision:
-        """Go on with what is under way; else a start; else balance, if there is a reason to."""
+        """Go on with what is under way; else a start; else balance, if there is a reason to.
+
+        Off its beat it sleeps: what it waits for is counted in polls.
+        """
+        if view.now_ns % self.period_ns:
+            return Decision((), state, after(view.now_ns, self.period_ns))
         reported, news = self._reports(view.domains, state)
         domids = frozenset(one.domid for one in view.domains)
         # Who reports while something is under way has to wait for its balance, and is not forgotten.
@@ -129,7 +135,7 @@ class Qmemman:
         elif news:
             actions, state = self._balance(members, free, state._replace(news=False))
         busy = state.work is not None or state.news or bool(view.starts) or bool(actions)
-        return Decision(tuple(actions), state, view.now_ns + self.period_ns if busy else None)
+        return Decision(tuple(actions), state, after(view.now_ns, self.period_ns) if busy else None)
 
     # -- what it sees ------------------------------------------------------------------------------------------------
 

@@ -20,14 +20,18 @@ LAW = Mom(MomParameters())
         (0.10, 860, 960),  # so far and no further: 860 + 100
         (0.05, 980, 980),  # goal 0 at the critical share: used and not a page more
         (0.04, 980, 970),  # below it: 10 MiB into the guest's swap
-        (0.25, 990, 1390),  # up to used + 0.20 of the maximum at once
-        (0.25, 1900, 2000),  # but not beyond the maximum
+        (0.25, 990, 1050),  # whatever it uses
     ],
 )
 def test_the_law(free_share: float, used: int, size: int) -> None:
     """A guest of 1000 MiB in [256, 2000]."""
     one = domain(1, 256, 2000, 1000)
     assert LAW.target(one, 1000 * MIB, used * MIB, free_share) == size * MIB
+
+
+def test_growth_ends_at_the_maximum() -> None:
+    """From 1000 MiB to 1020 and not to 1050."""
+    assert LAW.target(domain(1, 256, 1020, 1000), 1000 * MIB, 400 * MIB, 0.25) == 1020 * MIB
 
 
 def test_the_floor_and_small_steps() -> None:
