@@ -231,8 +231,8 @@ def test_running_guests_ahead_changes_nothing_on_any_host(number: int) -> None:
 
 
 def test_a_guest_does_not_run_past_what_its_host_is_about_to_tell_it() -> None:
-    """A target that is raised when dom0 has shrunk for it (`balloon.free()` of the RFC), two samples a second: the guest
-    has swapped in what that lets it, and no less.
+    """A target that is raised when dom0 has shrunk for it (`balloon.free()` of the RFC), two samples a second: the
+    guest has swapped in what that lets it, and no less.
     """
     guest = guest_config(
         "linux",

@@ -396,8 +396,8 @@ def test_hyperv_gives_the_lie_and_a_buffer() -> None:
 
 
 def test_mom_takes_where_much_is_said_to_be_free() -> None:
-    """Two of a use have the same to a step of 5 %. Who says all of it were in use keeps its maximum, at the other's cost;
-    who says half is sent far below what it uses.
+    """Two of a use have the same to a step of 5 %. Who says all of it were in use keeps its maximum, at the other's
+    cost; who says half is sent far below what it uses.
     """
     (one, other), _ = liar_and_honest("mom", 1.0, use=(150, 150))
     assert abs(one - other) <= one // 20
