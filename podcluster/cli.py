@@ -49,6 +49,7 @@ EXIT_INVARIANT = 70  # EX_SOFTWARE
 EXIT_SIGNAL = 128  # + its number
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+AGAIN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,14 @@ def _status(args: list[str]) -> int:
         # The reader of our output went away (`podcluster --help | head`): nothing to report, and nothing left to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:
+        # A full disk, a quota, a folder that cannot be made: what is finished was renamed into its place before.
+        where = f" ({error.filename})" if error.filename else ""
+        _say(
+            f"files must be readable and writable, got {error.strerror or error}{where}: make room or change that, and "
+            f"what is finished stays: {_command(args)}"
+        )
+        return EXIT_FAILED
 
 
 class _Stop(KeyboardInterrupt):
@@ -162,8 +171,13 @@ class _Stop(KeyboardInterrupt):
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let the signals of STOPS end what is done here in an orderly way; a second one, at once."""
+    """Let the signals of STOPS end what is done here in an orderly way; a second one, at once.
+
+    What a handler raises in a finaliser, or in a hook of a fork (Ray forks), Python reports and drops: it is raised
+    again when that is over.
+    """
     asked: list[int] = []
+    report = sys.unraisablehook
 
     def stop(number: int, _: FrameType | None) -> None:
         if asked:
@@ -171,10 +185,21 @@ def _stoppable() -> Iterator[None]:
         asked.append(number)
         raise _Stop(number)
 
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, _Stop):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        else:
+            report(what)
+
+    def again(_: int, __: FrameType | None) -> None:
+        raise _Stop(asked[0])
+
     if threading.current_thread() is not threading.main_thread():
         yield  # only there do signals arrive
         return
     before = {number: signal.signal(number, stop) for number in STOPS}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, again)
+    sys.unraisablehook = dropped
     try:
         yield
     except KeyboardInterrupt as error:
@@ -184,6 +209,8 @@ def _stoppable() -> Iterator[None]:
         # Of a handler of Ray's, which it puts in the place of ours while it starts.
         raise _Stop(signal.SIGTERM) from error
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -558,6 +585,8 @@ def _sweep_name(cells: Sequence[Cell]) -> str:
 
 
 def _folder(template: str, name: str) -> Path:
+    if not template.strip():
+        raise ConfigError("hydra.run.dir must name a folder, got nothing: leave it out, or give it a path")
     return Path(template.replace("{name}", name)).resolve()
 
 

@@ -304,6 +304,33 @@ def test_a_signal_ends_a_run_in_one_line(
     assert signal.getsignal(number) == before
 
 
+class SignalledAtItsEnd:
+    """Whose finaliser a signal arrives in."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+
+def test_a_signal_that_python_drops_ends_a_run_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a handler raises in a finaliser is reported and forgotten; so it is in a hook of a fork, and Ray forks."""
+    from podcluster.report import terminal
+
+    def goes_on(*_: object, **__: object) -> None:
+        SignalledAtItsEnd()
+        time.sleep(10)
+
+    monkeypatch.setattr(terminal, "present", goes_on)
+    hook, alarm = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    began_s = time.monotonic()
+    assert main(["seed=7"]) == 128 + signal.SIGINT
+    assert time.monotonic() - began_s < 5
+    assert capsys.readouterr().err.startswith("podcluster: interrupted; what is finished stays")
+    assert (sys.unraisablehook, signal.getsignal(signal.SIGALRM)) == (hook, alarm)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "lines"),
     [
@@ -314,6 +341,7 @@ def test_a_signal_ends_a_run_in_one_line(
         ),
         (SystemExit(15), 143, ["podcluster: terminated; what is finished stays"]),  # Ray's, while it starts
         (PodclusterError("Ray at local must answer, got nothing"), 1, ["podcluster: Ray at local must answer"]),
+        (OSError(28, "No space left on device"), 1, ["podcluster: files must be readable and writable, got No space"]),
         (ConfigError("a must be b,\n got c: d"), 2, ["podcluster: a must be b, got c: d"]),
         (
             InvariantError("[POD-2] E == B - P violated: E=512, B - P=511 (host 3, domain 7, t=120.5 s, seed 7)"),

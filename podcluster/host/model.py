@@ -372,8 +372,8 @@ class HostModel:
         resident.guest.run(last_ns, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns, calm_ns=calm_ns)
 
     def _run_by_itself(self, at_ns: int, resident: Resident, before_ns: int, past_ns: int) -> None:
-        """The same out of turn, of a guest whose next act, at `at_ns`, leaves the heap alone; that may be long ago of one
-        that nobody saw, and then it has shown nothing before it says that it does [AG-2].
+        """The same out of turn, of a guest whose next act, at `at_ns`, leaves the heap alone; that may be long ago of
+        one that nobody saw, and then it has shown nothing before it says that it does [AG-2].
         """
         shown, shows_ns = self._attention.shown(resident), max(at_ns, resident.unseen_ns)
         self._run(resident, before_ns, past_ns)

@@ -13,6 +13,7 @@ Invariants  [SY-1] a cell is named by the hash of its configuration and axes wit
             [SY-2] replication r draws its machines from streams (seed, "workload", "replication", r, ...) and its hosts
                    from a seed drawn from (seed, "replication", r): neither knows the cell, so all cells meet the same
                    machines and the same luck.
+            [SY-3] nothing is lost that another configuration has made in a folder, or somebody else has put there.
 Departs     nowhere.
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,17 +30,17 @@ from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from podcluster import __version__, rng
 from podcluster.cluster.progress import Progress, Silent
 from podcluster.config import Cell, Config, EngineConfig, plain
-from podcluster.errors import InvariantError, PodclusterError
+from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.io import checkpoints, load, provenance, results
 from podcluster.io.lock import Lock
 from podcluster.records.machines import LifeTable, MachineTable
 from podcluster.records.summaries import PairRow, RunRow
-from podcluster.records.tables import Sink
+from podcluster.records.tables import TABLES, Sink
 from podcluster.study.pairs import machines_of, pair_rows, partners
 
 if TYPE_CHECKING:
@@ -91,6 +93,9 @@ def run_study(
     baseline = cells[0].config.study.baseline if sweep else None
     compared = partners(cells) if baseline is not None else {}
     folders = [out_dir / CELLS / name if sweep else out_dir for name in names]
+    _check_folder(out_dir, names, force=force)
+    for folder, name in zip(folders, names, strict=True):
+        _check_folder(folder, [name], force=force)
     if force:
         _forget(out_dir, folders)
     missing = [index for index in range(len(cells)) if not _is_done(folders[index], names[index : index + 1])]
@@ -143,18 +148,65 @@ def _paired(
     }
 
 
-def _is_done(folder: Path, names: Sequence[str], baseline: str | None = None) -> bool:
-    """Whether `folder` holds the finished results of exactly these cells, compared with this baseline."""
+def _check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
+    """That results of these cells can and may be written there [SY-3]; with `force`, in the place of others'."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        reason = "is not writable" if there.is_dir() else "is no folder"
+        raise ConfigError(
+            f"hydra.run.dir must be a folder that can be written, got {folder} ({there} {reason}): choose another"
+        )
+    held, parts = folder / results.RESULTS, folder / REPLICATIONS
+    strange = [path.name for path in held.iterdir() if path.name not in TABLES] if held.is_dir() else []
+    if strange:
+        raise ConfigError(
+            f"{held} must hold tables of podcluster and nothing else, got {strange[0]}: move that away, or choose "
+            "another folder with hydra.run.dir (of a sweep: hydra.sweep.dir)"
+        )
+    if force:
+        return
+    begun = [_cell_of(part / results.RESULTS) for part in parts.glob("[0-9]*")]
+    others = {*_cells_in(folder), *begun} - {*names, None}
+    # What a sweep has made of its cells can be made again of them.
+    if any(not (folder / CELLS / str(name) / DONE).is_file() for name in others):
+        raise ConfigError(
+            f"{folder} must hold results of this configuration or none, got those of another: choose another folder "
+            "with hydra.run.dir (of a sweep: hydra.sweep.dir), or replace them with --force"
+        )
+
+
+def _cells_in(folder: Path) -> list[str | None]:
+    """The cells whose results a folder holds: as its mark says, or where a process died before that, its tables."""
+    if (folder / DONE).is_file():
+        return list(_mark(folder).get("cells", []))
+    return [_cell_of(folder / results.RESULTS)]
+
+
+def _cell_of(held: Path) -> str | None:
+    """The cell of which these are the results; None: there are none."""
+    if not (held / "runs").is_dir():
+        return None
+    names = load.read_table(held, "runs").column("cell").to_pylist()
+    return str(names[0]) if names else None
+
+
+def _mark(folder: Path) -> dict[str, Any]:
+    """What the mark of a finished folder says."""
     mark = folder / DONE
-    if not mark.is_file() or not (folder / results.RESULTS).is_dir():
-        return False
     try:
         made = json.loads(mark.read_text())
-        return bool(made.get("cells") == list(names) and made.get("baseline") == baseline)
+        return {"cells": made.get("cells"), "baseline": made.get("baseline")}
     except (ValueError, AttributeError) as error:
         raise PodclusterError(
             f"{mark} must be what podcluster wrote, got something else ({error}): remove it, or use --force"
         ) from error
+
+
+def _is_done(folder: Path, names: Sequence[str], baseline: str | None = None) -> bool:
+    """Whether `folder` holds the finished results of exactly these cells, compared with this baseline."""
+    if not (folder / DONE).is_file() or not (folder / results.RESULTS).is_dir():
+        return False
+    return _mark(folder) == {"cells": list(names), "baseline": baseline}
 
 
 def _write_done(folder: Path, names: Sequence[str], baseline: str | None = None) -> None:

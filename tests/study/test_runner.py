@@ -226,6 +226,65 @@ def test_a_checkpoint_of_another_run_is_refused_until_forced(make_config: MakeCo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "results"]
 
 
+def test_results_of_another_configuration_stay(make_config: MakeConfig, tmp_path: Path) -> None:
+    """[SY-3] a run, a sweep, and what a run was killed in the middle of: refused in one line, replaced when forced."""
+    one, other = (Cell(config=make_config(*SMALL, f"seed={seed}")) for seed in (1, 2))
+    run_study([one], out_dir=tmp_path / "run")
+    before = digest(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run must hold results of this configuration .*hydra\.run\.dir.*--force$"):
+        run_study([other], out_dir=tmp_path / "run")
+    with pytest.raises(ConfigError, match="got those of another"):
+        run_study(sweep(make_config, 1.0, 2.0), out_dir=tmp_path / "run")
+    (tmp_path / "run" / "DONE").unlink()  # as if killed before its mark
+    with pytest.raises(ConfigError, match="got those of another"):
+        run_study([other], out_dir=tmp_path / "run")
+    assert digest(tmp_path / "run") == before
+    assert run_study([one], out_dir=tmp_path / "run").computed == 1
+    assert run_study([other], out_dir=tmp_path / "run", force=True).computed == 1
+    assert digest(tmp_path / "run") != before
+
+
+def test_a_sweep_may_grow_in_its_folder(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Its cells are all there, so what was made of them can be made again."""
+    run_study(sweep(make_config, 1.0, 2.0), out_dir=tmp_path)
+    assert run_study(sweep(make_config, 1.0, 2.0, 3.0), out_dir=tmp_path).computed == 1
+    assert len(load_results(tmp_path)["cells"]) == 3
+
+
+def test_replications_of_another_configuration_stay(
+    config: Config, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[SY-3] what an interrupted study has finished is nobody else's."""
+    Counter(monkeypatch, interrupt_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_study([Cell(config=config)], out_dir=tmp_path)
+    other = make_config(*SMALL, "study.replications=3", "seed=2")
+    with pytest.raises(ConfigError, match="got those of another"):
+        run_study([Cell(config=other)], out_dir=tmp_path)
+    assert len(list((tmp_path / ".replications").iterdir())) == 2
+    assert run_study([Cell(config=config)], out_dir=tmp_path).computed == 1
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_others_keep_in_a_folder_stays(make_config: MakeConfig, tmp_path: Path, force: bool) -> None:
+    """[SY-3] a folder `results` that is not ours, or not ours alone."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"nothing else, got thesis\.txt: move that away"):
+        run_study([Cell(config=make_config(*SMALL))], out_dir=tmp_path, force=force)
+    assert [path.name for path in tmp_path.rglob("*")] == ["results", "thesis.txt"]
+
+
+def test_a_folder_that_cannot_be_one(make_config: MakeConfig, tmp_path: Path) -> None:
+    """A file in its place, or in its way."""
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        with pytest.raises(
+            ConfigError, match=r"^hydra\.run\.dir must be a folder that can be written, got .* no folder"
+        ):
+            run_study([Cell(config=make_config(*SMALL))], out_dir=tmp_path / place)
+
+
 def test_a_second_process_is_refused_before_it_touches_anything(make_config: MakeConfig, tmp_path: Path) -> None:
     """What the first is writing stays."""
     writing = tmp_path / ".results.1.tmp"
@@ -276,7 +335,9 @@ def test_a_mark_that_is_not_ours_is_one_line(config: Config, tmp_path: Path) -> 
         run_study([Cell(config=config)], out_dir=tmp_path)
     assert "\n" not in str(raised.value)
     (tmp_path / "DONE").write_text(json.dumps({"cells": ["another"]}))
-    assert run_study([Cell(config=config)], out_dir=tmp_path).computed == 1
+    with pytest.raises(ConfigError, match="got those of another"):
+        run_study([Cell(config=config)], out_dir=tmp_path)
+    assert run_study([Cell(config=config)], out_dir=tmp_path, force=True).computed == 1
 
 
 def test_the_runner_imports_nothing_heavy() -> None:
