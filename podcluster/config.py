@@ -884,11 +884,8 @@ class Config:
         ram_mib = least_gib * MIB_PER_GIB
         xen_mib = self.host.xen_mib_of(least_gib)
         dom0_mib = self.host.dom0_mib_at_boot(ram_mib - xen_mib)
-        if self.controller.manages_dom0 and self.host.autoballoons:
-            raise ConfigError(
-                f"host.autoballoon must be false where squeezed manages dom0, got {self.host.autoballoon}: add "
-                "host.autoballoon=false, or controller.squeezed.dom0_min_mib=0"
-            )
+        if self.host.autoballoons:
+            self._check_autoballoon()
         if self.controller.manages_dom0 and dom0_mib < self.controller.squeezed.dom0_min_mib:
             raise ConfigError(
                 "controller.squeezed.dom0_min_mib must be <= dom0's memory, got "
@@ -899,6 +896,20 @@ class Config:
             raise ConfigError(
                 f"host.dom0_mib plus Xen's own memory must be < cluster.host_mem_gib, got {dom0_mib} + {xen_mib} >= "
                 f"{ram_mib} MiB: lower host.dom0_mib or raise cluster.host_mem_gib"
+            )
+
+    def _check_autoballoon(self) -> None:
+        """That nobody else frees memory for starts: xl asks dom0 for what a start needs, and a controller, or XAPI,
+        wants more to be free than that (D3.2).
+        """
+        other = f"controller={self.controller.name}" if self.controller.name != "static" else ""
+        if self.host.toolstack == "xapi":
+            other = "host.toolstack=xapi"
+        if other:
+            sized = "" if self.host.autoballoon == "true" else " (or host.dom0_mib be given)"
+            raise ConfigError(
+                f"host.autoballoon must be false{sized} with {other}, got {self.host.autoballoon}: dom0 shrinks for starts "
+                "under xl alone, try host.autoballoon=false host.dom0_mib=2048"
             )
 
     @property

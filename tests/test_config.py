@@ -353,7 +353,7 @@ def test_a_dom0_that_squeezed_manages() -> None:
     host = ["cluster.host_mem_gib=4", "host.xen_mib=96", "host.dom0_mib=2000", "controller.squeezed.dom0_min_mib=1024"]
     assert compose([*host, "controller=squeezed"]).usable_pages == (4000 - 1024) * 256
     assert compose([*host, "controller=static"]).usable_pages == 2000 * 256, "another controller never sees it"
-    with pytest.raises(ConfigError, match=r"^host.autoballoon must be false where squeezed manages dom0, got true: "):
+    with pytest.raises(ConfigError, match=r"^host.autoballoon must be false with controller=squeezed, got true"):
         compose([*host, "controller=squeezed", "host.autoballoon=true"])
     with pytest.raises(
         ConfigError, match=r"^controller.squeezed.dom0_min_mib must be <= dom0's .*, got 1024 > 1000 MiB"
@@ -392,3 +392,27 @@ def test_errors_travel_between_processes(kind: type[PodclusterError]) -> None:
     error = pickle.loads(pickle.dumps(kind("a must be b, got c: d")))
     assert type(error) is kind
     assert str(error) == "a must be b, got c: d"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["controller=mom", "host.autoballoon=true"], "must be false with controller=mom, got true: "),
+        (
+            ["controller=esx", "host.dom0_mib=null"],
+            "must be false \\(or host.dom0_mib be given\\) with controller=esx, got auto",
+        ),
+        (
+            ["host.toolstack=xapi", "host.autoballoon=true"],
+            "must be false with host.toolstack=xapi, got true: ",
+        ),
+        (
+            ["host.toolstack=xapi", "host.dom0_mib=null"],
+            "\\(or host.dom0_mib be given\\) with host.toolstack=xapi, got auto",
+        ),
+    ],
+)
+def test_dom0_shrinks_for_starts_under_xl_alone(overrides: list[str], text: str) -> None:
+    """B3 is xl's, which asks dom0 for what a start needs; a controller, or XAPI, wants more to be free than that."""
+    with pytest.raises(ConfigError, match=rf"^host\.autoballoon .*{text}"):
+        compose(overrides)
