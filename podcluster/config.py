@@ -908,8 +908,8 @@ class Config:
         if other:
             sized = "" if self.host.autoballoon == "true" else " (or host.dom0_mib be given)"
             raise ConfigError(
-                f"host.autoballoon must be false{sized} with {other}, got {self.host.autoballoon}: dom0 shrinks for starts "
-                "under xl alone, try host.autoballoon=false host.dom0_mib=2048"
+                f"host.autoballoon must be false{sized} with {other}, got {self.host.autoballoon}: dom0 shrinks for "
+                "starts under xl alone, try host.autoballoon=false host.dom0_mib=2048"
             )
 
     @property
