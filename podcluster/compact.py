@@ -2,9 +2,9 @@
 
 The machines are those that the same overrides would ask for, in the first replication; all of them are taken as there
 together, whenever they come and go. For each of `--orders` random orders of them, bisection finds the fewest hosts of
-`cluster.host_mem_gib` on which `placement.policy` places all (cluster compaction, Verma et al., CLUSTER 2014). Printed
-are the distribution over orders, and the lower bound (`placement.bound`) that no packing can beat. Nothing is simulated
-or written.
+`cluster.host_mem_gib` on which `placement.policy` places all (cluster compaction, Verma et al., CLUSTER 2014), and as
+`placement.strict_groups` says. Printed are the distribution over orders, and the lower bound (`placement.bound`) that
+no packing can beat. Nothing is simulated or written.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ def compact(config: Config, orders: int) -> Compacted:
     forecasts = Forecasts(config.placement, plan.need_pages, plan.duration_ns, seed)
     asks = [forecasts.ask(request) for request in workload.requests]
     usable_pages, cpus = config.usable_pages, cluster.host_cpus
-    counts = compaction(asks, usable_pages, policy, orders, config.seed, plan.reserve_pages, cpus)
+    counts = compaction(
+        asks, usable_pages, policy, orders, config.seed, plan.reserve_pages, cpus,
+        strict=config.placement.strict_groups,
+    )  # fmt: skip
     vectors, capacities = [[ask.need_pages] for ask in asks], [usable_pages - plan.reserve_pages]
     if config.placement.vcpu_ratio is not None:
         vectors = [[ask.need_pages, ask.vcpus] for ask in asks]

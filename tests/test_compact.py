@@ -29,6 +29,13 @@ def test_orders_differ_and_none_is_below_the_bound() -> None:
     assert compact(config, orders=12) == found
 
 
+def test_strict_groups_take_a_host_for_each_machine() -> None:
+    """Two fit one host; all of one group that is kept apart, each takes a host of its own where that is strict."""
+    apart = [*ALIKE, "cluster.host_mem_gib=8", "placement.anti_affinity=['*']"]
+    assert compact(compose(apart), orders=2).hosts == {20: 2}
+    assert compact(compose([*apart, "placement.strict_groups=true"]), orders=2).hosts == {40: 2}
+
+
 def test_machines_that_fit_no_host_have_a_bound_all_the_same() -> None:
     """All that a host has, with overheads on top: by either bound each is counted as a host of its own, and no number
     of hosts is enough.

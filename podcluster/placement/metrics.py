@@ -44,7 +44,13 @@ def smallest_of(asks: Sequence[Ask]) -> Ask:
 
 
 def fewest_hosts(
-    asks: Sequence[Ask], usable_pages: int, policy: Policy, reserve_pages: int = 0, cpus: int = 0
+    asks: Sequence[Ask],
+    usable_pages: int,
+    policy: Policy,
+    reserve_pages: int = 0,
+    cpus: int = 0,
+    *,
+    strict: bool = False,
 ) -> int | None:
     """Fewest equal hosts on which the policy places all, by bisection; None if not even one host each is enough.
 
@@ -53,7 +59,7 @@ def fewest_hosts(
     stays = [Stay(ask, 0, None) for ask in asks]
 
     def places_all(hosts: int) -> bool:
-        return not unplaced(stays, hosts, usable_pages, policy, reserve_pages, cpus=cpus)
+        return not unplaced(stays, hosts, usable_pages, policy, reserve_pages, cpus=cpus, strict=strict)
 
     low, high = 0, len(asks)
     if not places_all(high):
@@ -72,10 +78,12 @@ def compaction(
     seed: int,
     reserve_pages: int = 0,
     cpus: int = 0,
+    *,
+    strict: bool = False,
 ) -> list[int | None]:
     """`fewest_hosts` of the same machines in so many random orders; report the distribution, not one of them."""
     found = []
     for order in range(orders):
         shuffled = [asks[i] for i in stream(seed, "placement", "order", order).permutation(len(asks))]
-        found.append(fewest_hosts(shuffled, usable_pages, policy, reserve_pages, cpus))
+        found.append(fewest_hosts(shuffled, usable_pages, policy, reserve_pages, cpus, strict=strict))
     return found
