@@ -143,15 +143,16 @@ def budget(engine: EngineConfig, estimate: Estimate, actors: int, available: int
     # What is free is so beside this program and what it has been asked for.
     driver = estimate.rows + (DRIVER_BYTES + estimate.workload if given is not None else 0)
     programs = estimate.programs + driver
-    needs = f"{_size(programs + estimate.least)} to {_size(programs + estimate.most)}"
+    needs = f"{_needed(programs + estimate.least)} to {_needed(programs + estimate.most)}"
     has = f"{_size(there)} {'free' if given is None else 'given'}"
     if programs + estimate.most <= there:
         return Budget(None, f"memory: {needs}, which {'is free' if given is None else 'was given'}")
     smallest = programs + estimate.packed + min(estimate.in_flight, estimate.least)
     if smallest > there:
-        remedy = "raise engine.memory_mib" if given is not None else "take fewer engine.actors or fewer machines"
+        enough = f"raise engine.memory_mib to {-(-smallest // MIB)} or more"
+        remedy = enough if given is not None else "take fewer engine.actors or fewer machines"
         raise ConfigError(
-            f"the run must fit in memory, got {_size(smallest)} with all hosts packed and {has}: {remedy}"
+            f"the run must fit in memory, got {_needed(smallest)} with all hosts packed and {has}: {remedy}"
         )
     room = max(0, there - programs - estimate.packed - estimate.in_flight) // max(actors, 1)
     each = " in each actor" if actors > 1 else ""
@@ -160,4 +161,10 @@ def budget(engine: EngineConfig, estimate: Estimate, actors: int, available: int
 
 
 def _size(count: int) -> str:
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count // MIB} MiB"
+    """What there is, rounded down."""
+    return f"{10 * count // GIB / 10:.1f} GiB" if count >= GIB else f"{count // MIB} MiB"
+
+
+def _needed(count: int) -> str:
+    """What is needed, rounded up: so much is enough."""
+    return f"{-(-10 * count // GIB) / 10:.1f} GiB" if count >= GIB else f"{-(-count // MIB)} MiB"

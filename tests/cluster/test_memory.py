@@ -21,6 +21,7 @@ from podcluster.cluster.ledger import Ledger, check_attempts, run_row
 from podcluster.cluster.memory import (
     ACTOR_BYTES,
     DRIVER_BYTES,
+    MIB,
     RAY_BYTES,
     Estimate,
     available_bytes,
@@ -132,6 +133,24 @@ def test_what_cannot_fit_is_refused() -> None:
         with pytest.raises(ConfigError, match=rf"must fit in memory, got 3.\d GiB.*{remedy}") as raised:
             budget(engine, ESTIMATE, 0, 2 * GIB)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("packed", "got", "enough"),
+    [(4 * MIB, "290 MiB", 290), (4 * MIB + 1, "291 MiB", 291), (1000 * MIB, "1.3 GiB", 1286)],
+    ids=["to the MiB", "a byte more", "in GiB"],
+)
+def test_what_a_refusal_names_is_enough(packed: int, got: str, enough: int) -> None:
+    """256 MiB for the driver, 30 for a host in flight, and the packed: rounded up, and the least that is taken."""
+    one = ESTIMATE._replace(packed=packed, least=30 * MIB, in_flight=30 * MIB)
+    with pytest.raises(ConfigError) as refused:
+        budget(given(enough - 1), one, 0)
+    there = "1.2 GiB" if enough > 1024 else f"{enough - 1} MiB"
+    assert str(refused.value) == (
+        f"the run must fit in memory, got {got} with all hosts packed and {there} given: "
+        f"raise engine.memory_mib to {enough} or more"
+    )
+    assert budget(given(enough), one, 0).room_bytes is not None
 
 
 def test_other_machines_have_memory_of_their_own() -> None:
