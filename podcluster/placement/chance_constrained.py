@@ -11,14 +11,13 @@ Departs     [PLACE-1] holds as well. Forecasts come with the requests (docs/mode
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import sqrt
 
 from podcluster.placement import weigh
-from podcluster.placement.index import Terms
 from podcluster.placement.rules import Rules
 from podcluster.placement.weighed import Weighed
 from podcluster.records.hosts import Ask, HostView
-from podcluster.units import PAGES_PER_MIB
 
 
 class ChanceConstrained(Weighed):
@@ -27,13 +26,12 @@ class ChanceConstrained(Weighed):
     search_kind = weigh.CHANCE_CONSTRAINED
 
     def __init__(self, rules: Rules | None = None, z: float = 2.33) -> None:
-        super().__init__(rules)
-        self.terms = Terms(z=z)
+        super().__init__(replace(rules or Rules(), z=z))
 
     def margin(self, ask: Ask, view: HostView) -> float:
         """What would be left beyond the quantile of demand [pages]."""
         sd_mib = sqrt(view.var_mib2 + ask.var_mib2)
-        quantile = (view.mean_pages + ask.mean_pages) + self.terms.z * PAGES_PER_MIB * sd_mib
+        quantile = (view.mean_pages + ask.mean_pages) + self.rules.pages_per_sd * sd_mib
         return (view.usable_pages - view.overhead_pages - ask.overhead_pages) - quantile
 
     def bears(self, ask: Ask, view: HostView) -> bool:

@@ -24,7 +24,6 @@ from podcluster.placement.batch import Batch
 from podcluster.placement.rules import NO_LIMIT, Rules
 from podcluster.records.hosts import Ask, HostView, Rejected
 from podcluster.records.values import Int64Array
-from podcluster.units import PAGES_PER_MIB
 
 LOADS: Final = (
     "committed_pages",
@@ -45,10 +44,9 @@ TOO_FULL: Final = -1
 
 
 class Terms(NamedTuple):
-    """What a policy that weighs hosts takes beside rules: ns of a bucket of life, standard deviations of margin."""
+    """What a policy that weighs hosts takes beside rules: ns of a bucket of life."""
 
     bucket_ns: int = 1
-    z: float = 0.0
 
 
 TERMS: Final = Terms()
@@ -157,7 +155,7 @@ class HostIndex:
         found = search.choose(
             *self._state, self._table.reshape(-1), self._capacities, self._kind, self._start(cursor), low,
             ask.need_pages, ask.maxmem_pages, size, ask.vcpus, ask.overhead_pages, ask.mean_pages, ask.var_mib2,
-            ask.arrival_ns, ask.leaves_ns, terms.bucket_ns, terms.z * PAGES_PER_MIB,
+            ask.arrival_ns, ask.leaves_ns, terms.bucket_ns, self.rules.pages_per_sd,
         )  # fmt: skip
         return self.rejection(ask) if found == fields.NOBODY else self.host_ids[found]
 
@@ -171,7 +169,7 @@ class HostIndex:
         assert self._kind is not None, "an index that was made for no search"
         last = search.fill(
             *self._state, self._table.reshape(-1), self._capacities, self._kind, self._start(cursor), self._bounded,
-            NO_LIMIT // 2, terms.bucket_ns, terms.z * PAGES_PER_MIB, batch.need_pages, batch.maxmem_pages,
+            NO_LIMIT // 2, terms.bucket_ns, self.rules.pages_per_sd, batch.need_pages, batch.maxmem_pages,
             self.rules.size(batch), batch.vcpus, batch.overhead_pages, batch.mean_pages, batch.var_mib2,
             batch.arrival_ns, batch.leaves_ns, np.stack(taken_by(batch), axis=1).reshape(-1), positions,
             most,

@@ -9,6 +9,7 @@ Invariants  [PLACE-1] committed + need <= U, whatever hosts are compared by
             [PLACE-2] maxmem <= U
             [PLACE-3] vCPUs <= vcpu_ratio x CPUs, where a ratio is given
             [PLACE-4] sum of sizes <= memory_ratio x U, where a ratio is given
+            [PLACE-6] is of one policy alone (`chance_constrained.py`); where it holds, who is rejected is told of it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import sqrt
 from typing import Any, Final
 
 from podcluster.records.hosts import Ask, HostView, Rejected
-from podcluster.units import pages_to_mib
+from podcluster.units import PAGES_PER_MIB, pages_to_mib
 
 BY: Final = ("dynamic_min", "target", "maxmem", "blend", "demand")
 HUNDRED: Final = 100
@@ -31,18 +33,25 @@ class Rules:
     """What a run places by.
 
     `by`: need_memory at dynamic_min; present targets; maxmem; `maxmem_percent` of maxmem and the rest of dynamic_min;
-    demand as last sampled, or as forecast where no sample has seen it yet. All count overheads.
+    demand as last sampled, or as forecast where no sample has seen it yet. All count overheads. `z`: standard
+    deviations of demand that are to be within U, too [PLACE-6].
     """
 
     by: str = "dynamic_min"
     maxmem_percent: int = 50
     memory_ratio: Fraction | None = None
     vcpu_ratio: Fraction | None = None
+    z: float | None = None
 
     @property
     def scale(self) -> int:
         """Units of size in a page."""
         return HUNDRED if self.by == "blend" else 1
+
+    @property
+    def pages_per_sd(self) -> float:
+        """Pages that a MiB of standard deviation counts for [PLACE-6]."""
+        return (self.z or 0.0) * PAGES_PER_MIB
 
     def size(self, ask: Any) -> Any:
         """What a request counts for: an int of an Ask, an array of a Batch."""
@@ -105,10 +114,16 @@ class Rules:
                 f"({pages_to_mib(most_usable_pages)} MiB)",
                 "too_large",
             )
+        demand = ""
+        if self.z is not None and ask.need_pages <= most_free_pages:
+            demand = (
+                f", but with the demand there its own (mean {pages_to_mib(ask.mean_pages)} MiB, sd "
+                f"{sqrt(ask.var_mib2):.0f} MiB) is beyond each host with room at mean + {self.z:g} sd [PLACE-6]"
+            )
         other = self.vcpu_ratio is not None or self.memory_ratio is not None
         return Rejected(
             f"needs {pages_to_mib(ask.need_pages)} MiB; the host with most has {pages_to_mib(max(0, most_free_pages))} "
-            f"MiB uncommitted{', or not the vCPUs or the room that its ratios allow' if other else ''}"
+            f"MiB uncommitted{demand}{', or not the vCPUs or the room that its ratios allow' if other else ''}"
         )
 
     def rejected_by(self, ask: Ask, views: Sequence[HostView]) -> Rejected:

@@ -114,6 +114,28 @@ def test_a_chance_constraint_counts_the_variance_of_all() -> None:
     assert named("chance_constrained", z=1).place(ask, [host, tight]) == 1
 
 
+def test_a_rejection_for_its_demand_says_so() -> None:
+    """[PLACE-6] is named with the request's numbers where its memory would fit, by definition, index and batch, in a
+    group and beside ratios; and not where its memory does not fit.
+    """
+    host = view(0, 256_000, 25_600, mean_pages=128_000, var_mib2=9)
+    ask = Ask(2560, 256_000, mean_pages=128_000, var_mib2=16)
+    words = (
+        "needs 10 MiB; the host with most has 900 MiB uncommitted, but with the demand there its own (mean 500 MiB, "
+        "sd 4 MiB) is beyond each host with room at mean + 2.5 sd [PLACE-6]"
+    )
+    policy = named("chance_constrained", z=2.5)
+    index, grouped = index_for(policy, [host]), replace(ask, anti_affinity="a")
+    assert policy.place(ask, [host]) == policy.place_indexed(ask, index) == Rejected(words)
+    assert place_batch(policy, Batch.of([ask]), index) == [Rejected(words)]
+    assert place_by_ranks(policy, grouped, [host], Groups()) == Rejected(words)
+    assert place_by_ranks_indexed(policy, grouped, index, Groups()) == Rejected(words)
+    limited = named("chance_constrained", z=2.5, vcpu_ratio=1).place(ask, [host])
+    assert limited == Rejected(f"{words}, or not the vCPUs or the room that its ratios allow")
+    large = replace(ask, need_pages=256_000)
+    assert policy.place(large, [host]) == Rejected("needs 1000 MiB; the host with most has 900 MiB uncommitted")
+
+
 def test_lifetimes_are_kept_together() -> None:
     """What leaves by 50 joins a host that stays until 60, not the tighter one that empties at 20, nor an empty one."""
     views = [view(0, 100, 0), view(1, 100, 60, leaves_ns=20), view(2, 100, 10, leaves_ns=60)]
