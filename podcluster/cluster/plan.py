@@ -19,12 +19,13 @@ from podcluster.cluster.failures import draw_failures
 from podcluster.cluster.orders import Order, parse
 from podcluster.cluster.pool import HostPlan
 from podcluster.config import Config, EngineConfig, FailureConfig, MigrationConfig, PlacementConfig
+from podcluster.errors import ConfigError
 from podcluster.placement.hosts import Stay, auto_host_count
 from podcluster.placement.policy import make_policy
 from podcluster.records.hosts import HostSpec
 from podcluster.records.machines import Workload
 from podcluster.records.rows import DomainRow
-from podcluster.units import NS_PER_S, PAGES_PER_GIB, gib_to_pages, s_to_ns
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, gib_to_pages, pages_to_mib, s_to_ns
 
 CRASHES: Final = frozenset({"pod_oom", "pod_oom_by_other", "guest_panic", "ept_violation"})
 """Fates after which `host.on_crash=restart` builds again."""
@@ -96,6 +97,12 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
     notes: list[str] = []
     hosts = config.cluster.host_count
     if hosts is None:
+        if reserve_pages >= config.usable_pages:
+            raise ConfigError(
+                f"cluster.host_mem_gib must leave room beside the reserve of {pages_to_mib(reserve_pages)} MiB with "
+                f"cluster.hosts=auto, got {config.cluster.host_mem_gib} ({pages_to_mib(config.usable_pages)} MiB for "
+                f"domains): raise it, or lower the reserve (controller.squeezed.reserve_mib)"
+            )
         forecasts = Forecasts(config.placement, need, s_to_ns(config.study.duration_s), seed)
         count = auto_host_count(
             [Stay(forecasts.ask(one), one.arrival_ns, one.departure_ns) for one in workload.requests],
@@ -106,8 +113,8 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
             strict=config.placement.strict_groups,
         )
         hosts = count.hosts
-        why = f", which leave {count.unplaced} over" if count.unplaced else ""
-        noun = "host" if hosts == 1 else "hosts"
+        noun, leave = ("host", "leaves") if hosts == 1 else ("hosts", "leave")
+        why = f", which {leave} {count.unplaced} over" if count.unplaced else ""
         notes.append(f"cluster.hosts=auto took {hosts} {noun} of {config.cluster.host_mem_gib} GiB{why}")
     sizes = zip(config.cluster.mem_gib_of(hosts), config.cluster.cpus_of(hosts), strict=True)
     specs = tuple(

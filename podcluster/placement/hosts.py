@@ -2,7 +2,8 @@
 
 What        ceil(most that need_memory sums to at one instant / U), or that of vCPUs where a ratio limits them, then one
             more at a time until the policy places all, 10 % more at most. One more at a time, because heuristic packers
-            are not monotone: more hosts may fit less.
+            are not monotone: more hosts may fit less. Who fits no empty host is rejected by any number of them, and not
+            counted.
 Units       Pages, ns.
 Departs     Domains come and go as they are to: none ends by itself, and nobody is restarted elsewhere.
 """
@@ -126,19 +127,23 @@ def auto_host_count(
 ) -> HostCount:
     """Count the hosts of U = `usable_pages` that these domains need (at least one).
 
-    Where the extra 10 % (rounded up) do not place all, the count with the fewest left over is taken.
+    Where the extra 10 % (rounded up) do not place all that a host can hold, the count with the fewest left over is
+    taken.
     """
+    (empty,) = empty_hosts(1, usable_pages, reserve_pages, cpus)
+    held = [stay for stay in stays if policy.rules.fits(stay.ask, empty)]
+    too_large = len(stays) - len(held)
     room_pages = max(1, usable_pages - reserve_pages)
-    least = max(1, -(-most_needed(stays) // room_pages))
+    least = max(1, -(-most_needed(held) // room_pages))
     if policy.rules.vcpu_ratio is not None:
         capacity = max(1, policy.rules.cpu_capacity(cpus))
-        least = max(least, -(-most_needed(stays, "vcpus") // capacity))
+        least = max(least, -(-most_needed(held, "vcpus") // capacity))
     most = least + -(-least * MOST_EXTRA_PERCENT // 100)
     best = HostCount(least, len(stays) + 1)
     for hosts in range(least, most + 1):
-        left_over = unplaced(stays, hosts, usable_pages, policy, reserve_pages, cpus=cpus, strict=strict)
-        if left_over < best.unplaced:
-            best = HostCount(hosts, left_over)
+        left_over = unplaced(held, hosts, usable_pages, policy, reserve_pages, cpus=cpus, strict=strict)
+        if too_large + left_over < best.unplaced:
+            best = HostCount(hosts, too_large + left_over)
         if left_over == 0:
             break
     return best

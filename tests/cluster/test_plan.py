@@ -17,11 +17,12 @@ from podcluster.cluster.pool import InlinePool
 from podcluster.cluster.progress import Silent
 from podcluster.cluster.run import count_steps, run
 from podcluster.config import CONTROLLERS, Config
+from podcluster.errors import ConfigError
 from podcluster.host.domain import need_memory_pages
 from podcluster.placement.hosts import Stay, unplaced
 from podcluster.placement.policy import make_policy
 from podcluster.records.machines import Workload
-from podcluster.units import NS_PER_S, PAGES_PER_GIB
+from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
 from podcluster.workloads import requests
 from tests.cluster.story import ListSink, machine
 
@@ -53,6 +54,25 @@ def test_auto_takes_as_many_hosts_as_the_policy_needs(make_config: MakeConfig) -
     assert hosts == least or unplaced(stays, hosts - 1, config.usable_pages, policy) > 0
     assert plan.notes == (f"cluster.hosts=auto took {hosts} host{'s' if hosts != 1 else ''} of 64 GiB",)
     assert {spec.usable_pages for spec in plan.specs} == {config.usable_pages}
+
+
+def test_auto_wants_room_beside_the_reserve(make_config: MakeConfig) -> None:
+    """A reserve of all that domains could have is refused in one line; of a MiB less it is not, nor where hosts are
+    given, which then reject every machine.
+    """
+    config = make_config("controller=squeezed")
+    most_mib = config.usable_pages // PAGES_PER_MIB
+    reserve = "controller.squeezed.reserve_mib={}".format
+    with pytest.raises(ConfigError) as refused:
+        make_plan(make_config("controller=squeezed", reserve(most_mib)), machines_of(config), 1)
+    assert str(refused.value) == (
+        f"cluster.host_mem_gib must leave room beside the reserve of {most_mib} MiB with cluster.hosts=auto, got 128 "
+        f"({most_mib} MiB for domains): raise it, or lower the reserve (controller.squeezed.reserve_mib)"
+    )
+    a_mib = make_plan(make_config("controller=squeezed", reserve(most_mib - 1)), machines_of(config), 1)
+    assert a_mib.notes == ("cluster.hosts=auto took 1 host of 128 GiB, which leaves 60 over",)
+    given = make_config("controller=squeezed", reserve(most_mib), "cluster.hosts=1")
+    assert len(make_plan(given, machines_of(config), 1).specs) == 1
 
 
 def test_hosts_may_be_of_different_sizes(make_config: MakeConfig) -> None:

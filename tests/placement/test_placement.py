@@ -487,6 +487,20 @@ def test_auto_counts_vcpus_where_a_ratio_limits_them() -> None:
     assert auto_host_count(to_stay(machines), 100, named("first_fit", vcpu_ratio=2), cpus=8) == HostCount(3, 0)
 
 
+@pytest.mark.parametrize(
+    "large", [Ask(91, 91, vcpus=1), Ask(10**15, 50, vcpus=1), Ask(5, 101, vcpus=1), Ask(5, 5, vcpus=17)]
+)
+def test_auto_does_not_count_who_fits_no_host(large: Ask) -> None:
+    """Four of 45 fit two hosts of 100 with 10 kept free; one that is too large, in what it needs, is promised or has of
+    vCPUs, is left over and takes no host.
+    """
+    machines = [*asks([45] * 4), *(replace(large, domain_id=i) for i in range(4, 7))]
+    policy = named("first_fit", vcpu_ratio=2)
+    assert auto_host_count(to_stay(machines), 100, policy, 10, cpus=8) == HostCount(2, 3)
+    assert auto_host_count(to_stay([large]), 100, policy, 10, cpus=8) == HostCount(1, 1)
+    assert auto_host_count(to_stay([large]), 100, policy, 100, cpus=8) == HostCount(1, 1)
+
+
 def test_auto_keeps_groups_apart() -> None:
     """Three members on two hosts by memory: one is left over where groups are strict (10 % more is one host more)."""
     machines = [Ask(40, 40, domain_id=i, anti_affinity="db") for i in range(4)]
