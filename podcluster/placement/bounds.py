@@ -16,8 +16,11 @@ Departs     Groups are not in the bounds: keeping domains apart may need more ho
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import ceil
 from typing import Final, NamedTuple
 
@@ -126,12 +129,31 @@ def _dearest_fill(
     from scipy.optimize import Bounds as Between
     from scipy.optimize import LinearConstraint, milp
 
-    solved = milp(
-        -prices,
-        constraints=LinearConstraint(sizes.T.astype(float), ub=limits.astype(float)),
-        bounds=Between(0, demand.astype(float)),
-        integrality=np.ones(len(prices), dtype=np.int64),
-    )
+    with _stdout_kept_clean():
+        solved = milp(
+            -prices,
+            constraints=LinearConstraint(sizes.T.astype(float), ub=limits.astype(float)),
+            bounds=Between(0, demand.astype(float)),
+            integrality=np.ones(len(prices), dtype=np.int64),
+        )
     assert solved.x is not None and solved.mip_dual_bound is not None, "nothing at all is a fill"
     fill: Int64Array = np.rint(solved.x).astype(np.int64)
     return fill, max(-float(solved.mip_dual_bound), float(prices @ fill))
+
+
+@contextmanager
+def _stdout_kept_clean() -> Iterator[None]:
+    """What C code prints goes nowhere: where HiGHS mends a solution that is not quite integer, it says so by a bare
+    printf, which none of its options turns off, and stdout is for results.
+    """
+    flush = ctypes.CDLL(None).fflush  # printf's buffer is not Python's, and is written where stdout then is
+    flush(None)
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 
 from hypothesis import given, settings
@@ -81,6 +83,18 @@ def test_what_no_host_can_hold_is_counted_apart() -> None:
     assert bounds([(11,), (25,), (6,), (6,)], [10], lp=True) == Bounds(4, 4, 4)
     assert lp_bound([(1, 11), (5, 5), (5, 5)], [10, 10]) == 2
     assert bounds([(1, 11), (5, 5), (5, 6)], [10, 10], lp=True) == Bounds(3, 3, 3)
+
+
+def test_the_solver_leaves_stdout_alone() -> None:
+    """Pages and vCPUs of which HiGHS says that it mends a solution: a process prints what it prints itself."""
+    script = (
+        "from podcluster.placement.bounds import lp_bound\n"
+        "print('before')\n"
+        "sizes = [2151468, 9773630, 8886643, 19529719, 10612742, 24876005]\n"
+        "print(lp_bound(list(zip(sizes, [3, 14, 8, 14, 5, 1])), [31000001, 24]))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("before\n3\n", "")
 
 
 @settings(max_examples=50)
