@@ -52,7 +52,7 @@ def summary(folder: Path, console: Console | None = None) -> None:
         else:
             console.print(sweep_table(cells, axes_of(origin)))
             if packs(cells, axes_of(origin)):
-                console.print(packing_table(cells, axes_of(origin)))
+                console.print(packing_table(cells, axes_of(origin), origin["config"]["placement"]))
             if plans(cells):
                 console.print(plan_table(cells, axes_of(origin)))
         if origin["config"]["study"]["baseline"] is not None:
@@ -66,7 +66,7 @@ def summary(folder: Path, console: Console | None = None) -> None:
             console.print(fate_table(runs))
             console.print(host_table(dataset.rows(folder, "hosts"), len(runs)))
             if packs(cells):
-                console.print(packing_table(cells))
+                console.print(packing_table(cells, placement=origin["config"]["placement"]))
             if plans(cells):
                 console.print(plan_table(cells))
             console.print(rate_table(cells[0]))
@@ -150,8 +150,21 @@ def packs(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> bool:
     return any(axis.partition(".")[0] == "placement" for axis in axes) or max(cell["hosts_used"] for cell in cells) > 1
 
 
-def packing_table(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> Table:
-    """How far each cell is from the fewest hosts that its fullest instant could do with."""
+def keeps_to_more(placement: dict[str, Any], cells: Sequence[dict[str, Any]], axes: Sequence[str]) -> bool:
+    """Whether hosts take less than the bound lets them: for groups, a ratio of memory or a chance constraint."""
+    named = [axis for axis in axes if axis in ("placement", "placement.policy")]
+    policies = {placement.get("policy"), *(cell[axis] for cell in cells for axis in named)}
+    return "chance_constrained" in policies or any(
+        placement.get(key) or f"placement.{key}" in axes for key in ("affinity", "anti_affinity", "memory_ratio")
+    )
+
+
+def packing_table(
+    cells: Sequence[dict[str, Any]], axes: Sequence[str] = (), placement: dict[str, Any] | None = None
+) -> Table:
+    """How far each cell is from the fewest hosts that its fullest instant could do with; under the table, where
+    `placement` (of the first cell) or an axis keeps to more than that bound knows of.
+    """
     means = "means over replications" if cells[0]["replications"] > 1 else "one replication"
     numbers = ("hosts used", "no packing below", "more than that", "density", "empty", "stranded")
     table = new_table(f"packing, {means}", *heads_of(axes), *numbers)
@@ -165,6 +178,11 @@ def packing_table(cells: Sequence[dict[str, Any]], axes: Sequence[str] = ()) -> 
             with_interval(cell, "empty_hosts", ".1%"),
             with_interval(cell, "stranded", ".1%"),
         )
+    if keeps_to_more(placement or {}, cells, axes):
+        table.caption = (
+            "the bound is of memory and vCPUs alone: groups, memory_ratio and chance constraints may need more"
+        )
+        table.caption_justify = "left"
     return table
 
 

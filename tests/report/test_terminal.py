@@ -94,6 +94,33 @@ def test_packing_is_told_where_there_is_some(used: float | None, axes: tuple[str
     assert packs([{"hosts_used": used}], axes) is told
 
 
+BOUND = "the bound is of memory and vCPUs alone"
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("placement", ("chance_constrained",)),
+        ("placement.anti_affinity", ("[a*]",)),
+        ("placement.memory_ratio", (2,)),
+        ("placement", ("first_fit", "chance_constrained")),
+        ("placement.affinity", ("[]", "[a*]")),
+    ],
+)
+def test_what_the_bound_does_not_know_is_said_under_the_packing(
+    key: str, values: tuple[str | int, ...], fake_hosts: None, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Chance constraints, groups and ratios of memory, of a run, and of a sweep of which the first cell has none."""
+    cells = [Cell(config=make_config(*SMALL, f"{key}={one}"), axes={key: one} if values[1:] else {}) for one in values]
+    run_study(cells, out_dir=tmp_path)
+    assert BOUND in printed(tmp_path).partition("packing")[2]
+
+
+def test_where_the_bound_knows_all_nothing_is_said_of_it(run_folder: Path, sweep_folder: Path) -> None:
+    """First fit by memory."""
+    assert not any(BOUND in printed(folder) for folder in (run_folder, sweep_folder))
+
+
 @pytest.mark.parametrize("overcommits", [(1.5,), (1.0, 2.0)])
 def test_failover_plans_are_told_where_there_are_some(
     overcommits: tuple[float, ...], fake_hosts: None, make_config: MakeConfig, tmp_path: Path
