@@ -38,6 +38,12 @@ MAX_SEED = 2**63 - 1
 MAX_RING_SLOTS = 4096
 MAX_HOSTS = 100_000
 MAX_HOST_GIB = 65_536
+MAX_S = 10 * 366 * 86_400
+MAX_MIB = MAX_HOST_GIB * MIB_PER_GIB
+MAX_STAGE_MIB = 1024 * MIB_PER_GIB  # that one stage of a guest's life writes
+MIN_RATE = 1e-9  # of events: the next of fewer would come at no instant that a number can say
+# Of a number without a limit of its own, by the unit in the last word of its key; the first that fits.
+MAX_BY_UNIT = {"per_s": NS_PER_S, "_s": MAX_S, "mib": MAX_MIB, "kib": 1024 * MAX_MIB}
 
 TOOLSTACKS = ("xl", "xapi")
 ERAS = ("today", "xen2015", "xen2012", "rfc2009")
@@ -89,17 +95,18 @@ def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def _between(key: str, value: float, low: float, high: float | None = None) -> None:
-    # `not (low <= value)` rather than `value < low`, so that nan fails too.
-    if not (low <= value) or (high is not None and not (value <= high)) or value == float("inf"):
-        rule = f">= {low}" if high is None else f"between {low} and {high}"
-        nearest = low if high is None or not (value > high) else high
-        _fail(key, rule, value, f"try {key}={nearest}")
+    """From `low` to `high`, or to what the key's unit allows."""
+    most = next(limit for unit, limit in MAX_BY_UNIT.items() if key.endswith(unit)) if high is None else high
+    # `not (low <= value <= most)` rather than `value < low or value > most`, so that nan fails too.
+    if not (low <= value <= most):
+        _fail(key, f"between {low} and {most}", value, f"try {key}={most if value > most else low}")
 
 
-def _rate(key: str, value: float) -> None:
-    """A rate from 0 (never) to infinity (always)."""
-    if not value >= 0:
-        _fail(key, ">= 0 (.inf: always)", value, f"try {key}=0")
+def _rate(key: str, value: float, most: float = float("inf")) -> None:
+    """A rate of events: 0 (never), or up to `most`, by default infinity (always)."""
+    if value != 0 and not (MIN_RATE <= value <= most):
+        always = " (.inf: always)" if most == float("inf") else ""
+        _fail(key, f"0, or between {MIN_RATE} and {most}{always}", value, f"try {key}=0")
 
 
 def _range(key: str, value: Range, low: float = 0, high: float | None = None) -> None:
@@ -269,8 +276,8 @@ class HostConfig:
         self.autoballoon = self.autoballoon.lower()  # a plain true on the command line arrives as True
         _one_of("host.autoballoon", self.autoballoon, AUTOBALLOON)
         _between("host.dom0_free_mib_per_s", self.dom0_free_mib_per_s, 0)
-        _between("host.dom0_touch_per_s", self.dom0_touch_per_s, 0)
-        _between("host.shadow_multiplier", self.shadow_multiplier, 1)
+        _rate("host.dom0_touch_per_s", self.dom0_touch_per_s, 100_000)
+        _between("host.shadow_multiplier", self.shadow_multiplier, 1, 1000)
         _between("host.paging_pool_scale", self.paging_pool_scale, 0, 1000)
         _one_of("host.p2m", self.p2m, P2M_KINDS)
         _one_of("host.paging", self.paging, PAGING_KINDS)
@@ -279,7 +286,7 @@ class HostConfig:
         _one_of("host.on_reboot", self.on_reboot, ON_REBOOT)
         _between("host.restart_delay_s", self.restart_delay_s, 0)
         if self.max_restarts is not None:
-            _between("host.max_restarts", self.max_restarts, 0)
+            _between("host.max_restarts", self.max_restarts, 0, 1_000_000)
         _rate("host.softirq_per_s", self.softirq_per_s)
         if self.scrubbed_pod and self.era == "rfc2009":
             raise ConfigError("host.scrubbed_pod must be false with host.era=rfc2009, got True: try host.era=today")
@@ -372,7 +379,7 @@ class SwapConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         _between("guest.swap.mib", self.mib, 0)
-        _between("guest.swap.latency_us", self.latency_us, 0)
+        _between("guest.swap.latency_us", self.latency_us, 0, 60_000_000)
         _between("guest.swap.mib_per_s", self.mib_per_s, 0.001)
         _between("guest.swap.cluster_pages", self.cluster_pages, 1, 4096)
         _between("guest.swap.reuse_s", self.reuse_s, 0.001)
@@ -400,7 +407,7 @@ class FaultConfig:
         _between("guest.fault.period_s", self.period_s, 0.001)
         _between("guest.fault.awake_s", self.awake_s, 0.001, self.period_s)
         _between("guest.fault.rate_pages_per_s", self.rate_pages_per_s, 1)
-        _between("guest.fault.factor", self.factor, 0)
+        _between("guest.fault.factor", self.factor, 0, 1000)
 
 
 @dataclass(kw_only=True)
@@ -435,7 +442,7 @@ class InstallConfig:
 
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
-        _range("guest.install.unpack_mib", self.unpack_mib)
+        _range("guest.install.unpack_mib", self.unpack_mib, 0, MAX_STAGE_MIB)
         _range("guest.install.install_s", self.install_s)
         _one_of("guest.install.end", self.end, INSTALL_ENDS)
         if self.reboots and not self.into:
@@ -509,10 +516,10 @@ class GuestConfig:
         _between("guest.vcpus", self.vcpus, 1, 512)
         _between("guest.video_mib", self.video_mib, 0, 1024)
         _range("guest.firmware_s", self.firmware_s)
-        _range("guest.kernel_mib", self.kernel_mib)
+        _range("guest.kernel_mib", self.kernel_mib, 0, MAX_STAGE_MIB)
         _range("guest.kernel_s", self.kernel_s)
-        _between("guest.descriptor_share", self.descriptor_share, 2)
-        _range("guest.services_mib", self.services_mib)
+        _between("guest.descriptor_share", self.descriptor_share, 2, PAGES_PER_GIB)
+        _range("guest.services_mib", self.services_mib, 0, MAX_STAGE_MIB)
         _range("guest.services_s", self.services_s)
         _between("guest.late_descriptors_share", self.late_descriptors_share, 0, 1)
         if self.weights and not (min(self.weights.values()) >= 0 and 0 < sum(self.weights.values()) < float("inf")):
@@ -678,14 +685,14 @@ class FailureConfig:
 
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
-        _between("failure.rate_per_host_year", self.rate_per_host_year, 0, 100_000)
+        _rate("failure.rate_per_host_year", self.rate_per_host_year, 100_000)
         if self.repair_s is not None:
             _between("failure.repair_s", self.repair_s, 1)
         _between("failure.restart_delay_s", self.restart_delay_s, 0)
         if self.retry_s is not None:
             _between("failure.retry_s", self.retry_s, 1)
         if self.tolerate is not None:
-            _between("failure.tolerate", self.tolerate, 0)
+            _between("failure.tolerate", self.tolerate, 0, MAX_HOSTS)
             if not self.ha:
                 _fail("failure.ha", "true where failure.tolerate is given", "false", "add failure.ha=true")
         _between("failure.best_effort_share", self.best_effort_share, 0, 1)
@@ -719,7 +726,7 @@ class MigrationConfig:
         if self.rebalance_s is not None:
             _between("migration.rebalance_s", self.rebalance_s, 1)
         _between("migration.rebalance_gap", self.rebalance_gap, 0, 1)
-        _between("migration.rebalance_most", self.rebalance_most, 1)
+        _between("migration.rebalance_most", self.rebalance_most, 1, 1_000_000)
 
 
 @dataclass(kw_only=True)
@@ -789,7 +796,7 @@ class EngineConfig:
         if self.actors is not None:
             _between("engine.actors", self.actors, 1, 10_000)
         if self.hosts_per_actor is not None:
-            _between("engine.hosts_per_actor", self.hosts_per_actor, 1)
+            _between("engine.hosts_per_actor", self.hosts_per_actor, 1, MAX_HOSTS)
         if self.actors is not None and self.hosts_per_actor is not None:
             _fail("engine.actors", "null where engine.hosts_per_actor is given", self.actors, "give one of the two")
         _between("engine.timeout_s", self.timeout_s, 1)
@@ -822,7 +829,7 @@ class StudyConfig:
 
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
-        _between("study.duration_s", self.duration_s, 1, 10 * 366 * 86_400)
+        _between("study.duration_s", self.duration_s, 1)
         if not 0 <= self.warmup_s < self.duration_s:
             rule = f"from 0 to below study.duration_s ({self.duration_s})"
             _fail("study.warmup_s", rule, self.warmup_s, "try study.warmup_s=0")
@@ -897,6 +904,12 @@ class Config:
                 f"host.dom0_mib plus Xen's own memory must be < cluster.host_mem_gib, got {dom0_mib} + {xen_mib} >= "
                 f"{ram_mib} MiB: lower host.dom0_mib or raise cluster.host_mem_gib"
             )
+        if self.controller.name == "squeezed":
+            left_mib = self.usable_pages_of(least_gib) // PAGES_PER_MIB
+            if self.controller.squeezed.reserve_mib >= left_mib:
+                rule = f"below what Xen and dom0 leave of a host ({left_mib} MiB)"
+                remedy = "try controller.squeezed.reserve_mib=72"
+                _fail("controller.squeezed.reserve_mib", rule, self.controller.squeezed.reserve_mib, remedy)
 
     def _check_autoballoon(self) -> None:
         """That nobody else frees memory for starts: xl asks dom0 for what a start needs, and a controller, or XAPI,

@@ -6,13 +6,13 @@ import pickle
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
 
 from podcluster import config as schema
-from podcluster.cli import compose, conf_dir, groups, plan
+from podcluster.cli import SCHEMA, compose, conf_dir, groups, plan
 from podcluster.config import Config
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 
@@ -56,66 +56,66 @@ MISTAKES = [
     ("cluster.epoch_s=0", "cluster.epoch_s must be between 1 and"),
     ("host.toolstack=vm", "host.toolstack must be one of xl, xapi"),
     ("host.era=2008", "host.era must be one of today"),
-    ("host.xen_mib=-1", "host.xen_mib must be >= 0"),
-    ("host.dom0_mib=127", "host.dom0_mib must be >= 128"),
+    ("host.xen_mib=-1", "host.xen_mib must be between 0 and"),
+    ("host.dom0_mib=127", "host.dom0_mib must be between 128 and"),
     ("host.autoballoon=maybe", "host.autoballoon must be one of auto, true, false"),
-    ("host.dom0_free_mib_per_s=-1", "host.dom0_free_mib_per_s must be >= 0"),
-    ("host.dom0_touch_per_s=-1", "host.dom0_touch_per_s must be >= 0"),
-    ("host.shadow_multiplier=0.5", "host.shadow_multiplier must be >= 1"),
+    ("host.dom0_free_mib_per_s=-1", "host.dom0_free_mib_per_s must be between 0 and"),
+    ("host.dom0_touch_per_s=-1", "host.dom0_touch_per_s must be 0, or between 1e-09 and"),
+    ("host.shadow_multiplier=0.5", "host.shadow_multiplier must be between 1 and"),
     ("host.paging_pool_scale=-1", "host.paging_pool_scale must be between 0 and"),
     ("guest.stubdom=qemu", "guest.stubdom must be one of none, minios, linux"),
     ("host.p2m=npt", "host.p2m must be one of ept, pt"),
     ("host.paging=none", "host.paging must be one of hap, shadow"),
     ("host.extra_ram_pages=300", "host.extra_ram_pages must be between 0 and 256"),
     ("host.on_crash=rename", "host.on_crash must be one of destroy"),
-    ("host.restart_delay_s=-1", "host.restart_delay_s must be >= 0"),
-    ("host.max_restarts=-1", "host.max_restarts must be >= 0"),
+    ("host.restart_delay_s=-1", "host.restart_delay_s must be between 0 and"),
+    ("host.max_restarts=-1", "host.max_restarts must be between 0 and"),
     ("host.costs.look_ns=-1", "host.costs.look_ns must be between 0 and"),
-    ("host.softirq_per_s=-1", "host.softirq_per_s must be >= 0"),
-    ("host.softirq_per_s=nan", "host.softirq_per_s must be >= 0"),
+    ("host.softirq_per_s=-1", "host.softirq_per_s must be 0, or between 1e-09 and"),
+    ("host.softirq_per_s=nan", "host.softirq_per_s must be 0, or between 1e-09 and"),
     ("host.ring_slots=33", "host.ring_slots must be a power of two up to 4096"),
     ("host.ring_slots=8192", "host.ring_slots must be a power of two up to 4096"),
-    ("guest.irq_per_s=-1", "guest.irq_per_s must be >= 0"),
+    ("guest.irq_per_s=-1", "guest.irq_per_s must be 0, or between 1e-09 and"),
     ("host.check=often", "host.check must be one of epoch, step, off"),
     ("guest.os_class='a b'", "guest.os_class must be a name"),
-    ("guest.min_memory_mib=1", "guest.min_memory_mib must be >= 32"),
+    ("guest.min_memory_mib=1", "guest.min_memory_mib must be between 32 and"),
     ("guest.target_fraction=0", "guest.target_fraction must be above 0 and at most 1"),
     ("guest.target_fraction=1.01", "guest.target_fraction must be above 0 and at most 1"),
     ("guest.vcpus=0", "guest.vcpus must be between 1 and 512"),
     ("guest.video_mib=-8", "guest.video_mib must be between 0 and"),
     ("guest.firmware_s=[1]", "guest.firmware_s must be a pair [low, high]"),
     ("guest.firmware_s=[2,1]", "guest.firmware_s must be [low, high] with low <= high"),
-    ("guest.kernel_mib=[-1,1]", "guest.kernel_mib must be >= 0"),
-    ("guest.kernel_s=[1,inf]", "guest.kernel_s must be >= 0, got inf"),
-    ("guest.descriptor_share=1", "guest.descriptor_share must be >= 2"),
+    ("guest.kernel_mib=[-1,1]", "guest.kernel_mib must be between 0 and"),
+    ("guest.kernel_s=[1,inf]", "guest.kernel_s must be between 0 and 316224000, got inf"),
+    ("guest.descriptor_share=1", "guest.descriptor_share must be between 2 and"),
     ("guest.services_mib=[1,2,3]", "guest.services_mib must be a pair"),
-    ("guest.services_s=[-2,-1]", "guest.services_s must be >= 0"),
+    ("guest.services_s=[-2,-1]", "guest.services_s must be between 0 and"),
     ("guest.scrubber=ones", "guest.scrubber must be one of none, zero, pattern"),
     ("+guest.weights.linux=-1", "guest.weights must be numbers >= 0"),
     ("guest.scrub_order=random", "guest.scrub_order must be one of ascending, descending"),
     ("guest.scrub_streams=-1", "guest.scrub_streams must be between 0 and 512"),
     ("guest.zero_on_free=true", "guest.scrubber must be zero where guest.zero_on_free is true"),
     ("guest.late_descriptors_share=1.1", "guest.late_descriptors_share must be between 0 and 1"),
-    ("guest.install.unpack_mib=[-1,1]", "guest.install.unpack_mib must be >= 0"),
+    ("guest.install.unpack_mib=[-1,1]", "guest.install.unpack_mib must be between 0 and"),
     ("guest.install.install_s=[2,1]", "guest.install.install_s must be [low, high] with low <= high"),
     ("guest.install.end=explodes", "guest.install.end must be one of stays, shuts_down"),
     ("controller.squeezed.dom0_min_mib=64", "controller.squeezed.dom0_min_mib must be 0, or at least 128, got 64"),
     ("host.on_reboot=preserve", "host.on_reboot must be one of restart, destroy"),
-    ("guest.scrub_rate_mib_per_s=[0,1]", "guest.scrub_rate_mib_per_s must be >= 1"),
-    ("guest.scrub_start_s=[-1,1]", "guest.scrub_start_s must be >= 0"),
+    ("guest.scrub_rate_mib_per_s=[0,1]", "guest.scrub_rate_mib_per_s must be between 1 and"),
+    ("guest.scrub_start_s=[-1,1]", "guest.scrub_start_s must be between 0 and"),
     ("guest.alloc_block_pages=0", "guest.alloc_block_pages must be between 1 and"),
     ("guest.alloc_order=upwards", "guest.alloc_order must be one of descending, random"),
-    ("guest.swap.mib=-1", "guest.swap.mib must be >= 0"),
-    ("guest.swap.latency_us=-1", "guest.swap.latency_us must be >= 0"),
-    ("guest.swap.mib_per_s=0", "guest.swap.mib_per_s must be >= 0.001"),
+    ("guest.swap.mib=-1", "guest.swap.mib must be between 0 and"),
+    ("guest.swap.latency_us=-1", "guest.swap.latency_us must be between 0 and"),
+    ("guest.swap.mib_per_s=0", "guest.swap.mib_per_s must be between 0.001 and"),
     ("guest.swap.cluster_pages=0", "guest.swap.cluster_pages must be between 1 and"),
-    ("guest.swap.reuse_s=0", "guest.swap.reuse_s must be >= 0.001"),
+    ("guest.swap.reuse_s=0", "guest.swap.reuse_s must be between 0.001 and"),
     ("guest.balloon.driver=bsd", "guest.balloon.driver must be one of linux, windows, none"),
-    ("guest.balloon.start_s=[-1,1]", "guest.balloon.start_s must be >= 0"),
-    ("guest.balloon.rate_pages_per_s=[0,1]", "guest.balloon.rate_pages_per_s must be >= 1"),
+    ("guest.balloon.start_s=[-1,1]", "guest.balloon.start_s must be between 0 and"),
+    ("guest.balloon.rate_pages_per_s=[0,1]", "guest.balloon.rate_pages_per_s must be between 1 and"),
     ("guest.balloon.batch_pages=0", "guest.balloon.batch_pages must be between 1 and"),
     ("guest.balloon.generation=2009", "guest.balloon.generation must be one of new, old"),
-    ("guest.balloon.reserve_mib=-1", "guest.balloon.reserve_mib must be >= 0"),
+    ("guest.balloon.reserve_mib=-1", "guest.balloon.reserve_mib must be between 0 and"),
     ("guest.balloon.section_mib=0", "guest.balloon.section_mib must be between 2 and 2048"),
     ("guest.balloon.section_mib=100", "guest.balloon.section_mib must be a power of two, got 100"),
     (
@@ -128,29 +128,38 @@ MISTAKES = [
     ),
     ("guest.fault.kind=broken", "guest.fault.kind must be one of none, stuck, intermittent, slow, lying"),
     ("guest.fault.share=1.1", "guest.fault.share must be between 0 and 1"),
-    ("guest.fault.period_s=0", "guest.fault.period_s must be >= 0.001"),
+    ("guest.fault.period_s=0", "guest.fault.period_s must be between 0.001 and"),
     ("guest.fault.awake_s=61", "guest.fault.awake_s must be between 0.001 and 60"),
-    ("guest.fault.rate_pages_per_s=0", "guest.fault.rate_pages_per_s must be >= 1"),
-    ("guest.fault.factor=-1", "guest.fault.factor must be >= 0"),
-    ("guest.page_cache.rate_mib_per_s=-1", "guest.page_cache.rate_mib_per_s must be >= 0"),
+    ("guest.fault.rate_pages_per_s=0", "guest.fault.rate_pages_per_s must be between 1 and"),
+    ("guest.fault.factor=-1", "guest.fault.factor must be between 0 and"),
+    ("guest.page_cache.rate_mib_per_s=-1", "guest.page_cache.rate_mib_per_s must be between 0 and"),
     ("guest.page_cache.floor_share=1.1", "guest.page_cache.floor_share must be between 0 and 1"),
     ("guest.page_cache.max_share_of_free=-0.1", "guest.page_cache.max_share_of_free must be between 0 and 1"),
     ("workload.family=other", "workload.family must be one of"),
     ("workload.machines=0", "workload.machines must be between 1 and"),
-    ("workload.memory_mib=1", "workload.memory_mib must be >= 16"),
-    ("workload.maxmem_mib=1", "workload.maxmem_mib must be >= 16"),
-    ("workload.min_maxmem_mib=1", "workload.min_maxmem_mib must be >= 16"),
-    ("workload.boot_spread_s=-1", "workload.boot_spread_s must be >= 0"),
-    ("workload.hold_s=-2", "workload.hold_s must be >= -1"),
+    ("workload.memory_mib=1", "workload.memory_mib must be between 16 and"),
+    ("workload.maxmem_mib=1", "workload.maxmem_mib must be between 16 and"),
+    ("workload.min_maxmem_mib=1", "workload.min_maxmem_mib must be between 16 and"),
+    ("workload.boot_spread_s=-1", "workload.boot_spread_s must be between 0 and"),
+    ("workload.hold_s=-2", "workload.hold_s must be between -1 and"),
+    (
+        "guest.balloon.rate_pages_per_s=[1e300,1e300]",
+        "guest.balloon.rate_pages_per_s must be between 1 and 1000000000, got",
+    ),
+    ("guest.kernel_mib=[1e18,1e18]", "guest.kernel_mib must be between 0 and 1048576, got 1e+18"),
+    ("guest.services_mib=[1e15,1e15]", "guest.services_mib must be between 0 and 1048576, got 1000000000000000.0"),
+    ("guest.swap.latency_us=1e16", "guest.swap.latency_us must be between 0 and 60000000, got 1e+16"),
+    ("workload.hold_s=99999999999", "workload.hold_s must be between -1 and 316224000, got 99999999999"),
+    ("placement.lifetime_bucket_s=20000000000", "placement.lifetime_bucket_s must be between 1 and 316224000, got"),
     ("workload.resample=all", "workload.resample must be one of"),
-    ("workload.start_s=-1", "workload.start_s must be >= 0"),
+    ("workload.start_s=-1", "workload.start_s must be between 0 and"),
     ("study.warmup_s=-1", "study.warmup_s must be from 0 to below study.duration_s (86400)"),
     ("study.warmup_s=86400", "study.warmup_s must be from 0 to below study.duration_s (86400)"),
-    ("failure.rate_per_host_year=-1", "failure.rate_per_host_year must be between 0 and"),
-    ("failure.repair_s=0", "failure.repair_s must be >= 1"),
-    ("failure.restart_delay_s=-1", "failure.restart_delay_s must be >= 0"),
-    ("failure.retry_s=0", "failure.retry_s must be >= 1"),
-    ("failure.tolerate=-1", "failure.tolerate must be >= 0"),
+    ("failure.rate_per_host_year=-1", "failure.rate_per_host_year must be 0, or between 1e-09 and"),
+    ("failure.repair_s=0", "failure.repair_s must be between 1 and"),
+    ("failure.restart_delay_s=-1", "failure.restart_delay_s must be between 0 and"),
+    ("failure.retry_s=0", "failure.retry_s must be between 1 and"),
+    ("failure.tolerate=-1", "failure.tolerate must be between 0 and"),
     ("failure.tolerate=3 cluster.hosts=3", "failure.tolerate must be fewer than the 3 hosts, got 3: try"),
     (
         "failure.tolerate=2 failure.cluster_stack=true cluster.hosts=4",
@@ -159,11 +168,11 @@ MISTAKES = [
     ("failure.ha=false failure.tolerate=1", "failure.ha must be true where failure.tolerate is given"),
     ("failure.best_effort_share=2", "failure.best_effort_share must be between 0 and 1"),
     ("failure.unprotected_share=-1", "failure.unprotected_share must be between 0 and 1"),
-    ("migration.mib_per_s=0", "migration.mib_per_s must be >= 0.01"),
-    ("migration.wait_s=-1", "migration.wait_s must be >= 0"),
-    ("migration.rebalance_s=0", "migration.rebalance_s must be >= 1"),
+    ("migration.mib_per_s=0", "migration.mib_per_s must be between 0.01 and"),
+    ("migration.wait_s=-1", "migration.wait_s must be between 0 and"),
+    ("migration.rebalance_s=0", "migration.rebalance_s must be between 1 and"),
     ("migration.rebalance_gap=2", "migration.rebalance_gap must be between 0 and 1"),
-    ("migration.rebalance_most=0", "migration.rebalance_most must be >= 1"),
+    ("migration.rebalance_most=0", "migration.rebalance_most must be between 1 and"),
     ("workload.share=0", "workload.share must be above 0 and at most 1"),
     ("workload.share=1.5", "workload.share must be above 0 and at most 1"),
     ("workload.arrivals_per_day=0", "workload.arrivals_per_day must be between 0.001 and"),
@@ -191,20 +200,26 @@ MISTAKES = [
     ("placement.z=-1", "placement.z must be between 0 and 10"),
     ("placement.lifetimes=true", "placement.lifetimes must be one of known, observed"),
     ("placement.lifetime_error=-1", "placement.lifetime_error must be between 0 and 10"),
-    ("placement.lifetime_bucket_s=0", "placement.lifetime_bucket_s must be >= 1"),
+    ("placement.lifetime_bucket_s=0", "placement.lifetime_bucket_s must be between 1 and"),
     ("placement.bound=l3", "placement.bound must be one of l2, lp"),
     ("controller.name=balloon", "controller.name must be one of static, squeezed, qmemman"),
-    ("controller.dead_after_s=-1", "controller.dead_after_s must be >= 0"),
+    ("controller.squeezed.check_s=1e300", "controller.squeezed.check_s must be between 0.1 and 316224000, got 1e+300"),
+    ("controller.qmemman.cache_factor=1e300", "controller.qmemman.cache_factor must be between 1 and 1000, got 1e+300"),
+    (
+        "controller=squeezed cluster.host_mem_gib=8 controller.squeezed.reserve_mib=6016",
+        "controller.squeezed.reserve_mib must be below what Xen and dom0 leave of a host (6016 MiB), got 6016: try",
+    ),
+    ("controller.dead_after_s=-1", "controller.dead_after_s must be between 0 and"),
     ("engine.kind=mpi", "engine.kind must be one of auto, inline, ray"),
     ("engine.address=''", "engine.address must be 'local' or host:port"),
     ("engine.actors=0", "engine.actors must be between 1 and"),
-    ("engine.hosts_per_actor=0", "engine.hosts_per_actor must be >= 1"),
-    ("engine.timeout_s=0", "engine.timeout_s must be >= 1"),
-    ("engine.checkpoint_s=-1", "engine.checkpoint_s must be >= 0, got -1"),
+    ("engine.hosts_per_actor=0", "engine.hosts_per_actor must be between 1 and"),
+    ("engine.timeout_s=0", "engine.timeout_s must be between 1 and"),
+    ("engine.checkpoint_s=-1", "engine.checkpoint_s must be between 0 and 316224000, got -1"),
     ("engine.memory_mib=much", "engine.memory_mib must be auto or a whole number of MiB, got much"),
     ("study.duration_s=0", "study.duration_s must be between 1 and"),
     ("study.replications=0", "study.replications must be between 1 and"),
-    ("study.telemetry_s=-1", "study.telemetry_s must be >= 0"),
+    ("study.telemetry_s=-1", "study.telemetry_s must be between 0 and"),
     (
         "study.machine_samples=true study.telemetry_s=0",
         "study.machine_samples must be false where study.telemetry_s is 0",
@@ -294,9 +309,31 @@ def test_ranges_are_enforced(mistake: str, answer: str) -> None:
 def test_every_key_with_a_range_has_a_mistake_above() -> None:
     """The table above covers every checked key, so that a check cannot be lost unseen."""
     source = Path(schema.__file__).read_text()
-    checked = set(re.findall(r'_(?:fail|one_of|between|range)\(\s*"([a-z0-9_.]+)"', source))
+    checked = set(re.findall(r'_(?:fail|one_of|between|range|rate)\(\s*"([a-z0-9_.]+)"', source))
     tried = {answer.split(" ")[0] for _, answer in MISTAKES}
     assert checked - tried == set()
+
+
+def test_every_number_has_an_upper_limit() -> None:
+    """Only what may happen always may be as large as a float can be."""
+    plain, unlimited = compose(), set()
+    for key, kind in SCHEMA.items():
+        pair = kind == list[float]
+        if not pair and not {int, float} & {kind, *(get_args(kind) if get_origin(kind) is not dict else ())}:
+            continue
+        *names, last = key.split(".")
+        sections_above: list[Any] = [copy.deepcopy(plain)]
+        for name in names:
+            sections_above.append(getattr(sections_above[-1], name))
+        setattr(sections_above[-1], last, [1e300, 1e300] if pair else 1e300)
+        try:
+            for section in reversed(sections_above):
+                if hasattr(section, "check"):
+                    section.__post_init__()
+            unlimited.add(key)
+        except ConfigError as error:
+            assert str(error).startswith(f"{key} must be ")
+    assert unlimited == {"host.softirq_per_s", "guest.irq_per_s"}
 
 
 def test_the_hypervisor_of_2009_knows_no_pattern() -> None:
