@@ -26,6 +26,7 @@ from podcluster.rng import stream
 from podcluster.units import PAGES_PER_MIB
 
 LOOKS: Final = 288
+LATEST_NS: Final = 2**62 - 1  # that the columns of placement can hold, an error of the forecast notwithstanding
 
 
 class Forecasts:
@@ -89,7 +90,7 @@ class Forecasts:
         if self._cfg.lifetime_error:
             normal = stream(self._seed, "placement", request.domain_id, "lifetime").standard_normal()
             lifetime_ns = int(lifetime_ns * exp(self._cfg.lifetime_error * normal))
-        return request.arrival_ns + max(1, lifetime_ns)
+        return min(request.arrival_ns + max(1, lifetime_ns), LATEST_NS)
 
     def _departure_ns(self, request: MachineRequest) -> int:
         departure_ns = self._end_ns if request.departure_ns is None else min(request.departure_ns, self._end_ns)

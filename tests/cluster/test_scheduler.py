@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from podcluster.cluster import run as run_module
-from podcluster.cluster.asks import Forecasts
+from podcluster.cluster.asks import LATEST_NS, Forecasts
 from podcluster.cluster.ledger import rejection
 from podcluster.cluster.plan import Plan
 from podcluster.cluster.pool import HostPlan, InlinePool
 from podcluster.cluster.scheduler import Scheduler
 from podcluster.config import COMPARES_ROOMS, POLICIES, PlacementConfig
+from podcluster.placement.batch import Batch
 from podcluster.placement.policy import make_policy
 from podcluster.records.demand import Demand
 from podcluster.records.hosts import HostSpec, HostView, Rejected
@@ -295,6 +296,8 @@ def test_departures_are_forecast_with_an_error_or_from_those_that_left() -> None
     assert wrong not in (0, 110 * NS_PER_S)
     assert wrong == ask(leaves, policy="lifetime_aware", lifetime_error=1.0).leaves_ns
     assert wrong != ask(leaves, policy="lifetime_aware", lifetime_error=1.0, seed=2).leaves_ns
+    far = [ask(leaves, policy="lifetime_aware", lifetime_error=10.0, seed=seed) for seed in range(100)]
+    assert max(Batch.of(far).leaves_ns) == LATEST_NS
     cfg = PlacementConfig(policy="lifetime_aware", lifetimes="observed")
     forecasts = Forecasts(cfg, {0: 1000, 1: 1000}, 1000 * NS_PER_S, 1)
     assert forecasts.ask(leaves).leaves_ns == 1000 * NS_PER_S
