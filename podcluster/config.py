@@ -16,6 +16,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 from podcluster.controller_parameters import (
@@ -56,6 +57,8 @@ ON_CRASH = ("destroy", "restart", "preserve")
 ON_REBOOT = ("restart", "destroy")
 CHECKS = ("epoch", "step", "off")
 BALLOON_DRIVERS = ("linux", "windows", "none")
+ONLY_OF = {"boot_barrier": "linux", "deflate_on_oom": "linux", "hotplug": "linux", "contiguous": "windows"}
+MAX_LINUX_BATCH = 512  # frame numbers in a page (C1.4)
 BALLOON_GENERATIONS = ("new", "old")
 FAULTS = ("none", "stuck", "intermittent", "slow", "lying")
 SCRUBBERS = ("none", "zero", "pattern")
@@ -354,13 +357,6 @@ class BalloonConfig:
         _between("guest.balloon.section_mib", self.section_mib, 2, 2048)
         if self.section_mib & (self.section_mib - 1):
             _fail("guest.balloon.section_mib", "a power of two", str(self.section_mib), "x86-64 has 128")
-        if self.hotplug and self.driver != "linux":
-            _fail(
-                "guest.balloon.hotplug",
-                "false unless guest.balloon.driver is linux",
-                f"true with {self.driver}",
-                "only Linux' driver adds memory: leave it out, or say guest=linux",
-            )
 
 
 @dataclass(kw_only=True)
@@ -545,6 +541,24 @@ class GuestConfig:
         _one_of("guest.alloc_order", self.alloc_order, ALLOC_ORDERS)
         _rate("guest.irq_per_s", self.irq_per_s)
         _one_of("guest.stubdom", self.stubdom, STUBDOMS)
+        if not self.weights and self.balloon.driver == "linux" and self.balloon.batch_pages > MAX_LINUX_BATCH:
+            _fail(
+                "guest.balloon.batch_pages",
+                f"at most {MAX_LINUX_BATCH} with guest.balloon.driver=linux",
+                self.balloon.batch_pages,
+                f"try guest.balloon.batch_pages={MAX_LINUX_BATCH}",
+            )
+
+    def check_alone(self) -> None:
+        """Check what no balloon driver would heed if all guests are of this class; raise ConfigError."""
+        driver = self.balloon.driver
+        for name, only in ONLY_OF.items():
+            if getattr(self.balloon, name) and driver != only:
+                key = f"guest.balloon.{name}"
+                _fail(key, f"false unless guest.balloon.driver is {only}", f"true with {driver}", f"try {key}=false")
+        if driver == "none" and self.fault.kind not in ("none", "lying"):
+            rule = "none or lying where guest.balloon.driver is none"
+            _fail("guest.fault.kind", rule, self.fault.kind, "a fault of a balloon needs one: try guest=linux")
 
 
 @dataclass(kw_only=True)
@@ -766,6 +780,11 @@ class ControllerConfig:
                 limits = parameter.metadata
                 key = f"controller.{name}.{parameter.name}"
                 _between(key, getattr(section, parameter.name), limits["at_least"], limits["at_most"])
+        for above, below in pairwise(("clear_share", "soft_share", "hard_share", "low_share")):
+            most, share = getattr(self.esx, above), getattr(self.esx, below)
+            if share > most:
+                key = f"controller.esx.{below}"
+                _fail(key, f"at most controller.esx.{above} ({most})", share, f"try {key}={most}")
 
     @property
     def manages_dom0(self) -> bool:
@@ -875,6 +894,8 @@ class Config:
         """Check ranges, then what relates sections; raise ConfigError."""
         _between("seed", self.seed, 0, MAX_SEED)
         _between("overcommit", self.overcommit, 1, 1000)
+        if not self.guest.weights and not self.guest.install.reboots:  # else another class may heed what this does not
+            self.guest.check_alone()
         hosts = self.cluster.host_count
         preferred = [host_id for _, host_id in map(preferred_host, self.placement.affinity) if host_id is not None]
         if hosts is not None and any(host_id >= hosts for host_id in preferred):

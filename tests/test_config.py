@@ -126,6 +126,23 @@ MISTAKES = [
         "guest=linux_no_driver guest.balloon.hotplug=true",
         "guest.balloon.hotplug must be false unless guest.balloon.driver is linux, got true with none",
     ),
+    (
+        "guest=windows guest.balloon.deflate_on_oom=true",
+        "guest.balloon.deflate_on_oom must be false unless guest.balloon.driver is linux, got true with windows",
+    ),
+    (
+        "guest.balloon.contiguous=true",
+        "guest.balloon.contiguous must be false unless guest.balloon.driver is windows, got true with linux",
+    ),
+    (
+        "guest=linux_no_driver guest.balloon.boot_barrier=true",
+        "guest.balloon.boot_barrier must be false unless guest.balloon.driver is linux, got true with none",
+    ),
+    ("guest.balloon.batch_pages=513", "guest.balloon.batch_pages must be at most 512 with guest.balloon.driver=linux"),
+    (
+        "guest=linux_no_driver guest.fault.kind=stuck",
+        "guest.fault.kind must be none or lying where guest.balloon.driver is none, got stuck",
+    ),
     ("guest.fault.kind=broken", "guest.fault.kind must be one of none, stuck, intermittent, slow, lying"),
     ("guest.fault.share=1.1", "guest.fault.share must be between 0 and 1"),
     ("guest.fault.period_s=0", "guest.fault.period_s must be between 0.001 and"),
@@ -208,6 +225,10 @@ MISTAKES = [
     (
         "controller=squeezed cluster.host_mem_gib=8 controller.squeezed.reserve_mib=6016",
         "controller.squeezed.reserve_mib must be below what Xen and dom0 leave of a host (6016 MiB), got 6016: try",
+    ),
+    (
+        "controller.esx.hard_share=0.65",
+        "controller.esx.hard_share must be at most controller.esx.soft_share (0.64), got 0.65",
     ),
     ("controller.dead_after_s=-1", "controller.dead_after_s must be between 0 and"),
     ("engine.kind=mpi", "engine.kind must be one of auto, inline, ray"),
@@ -341,6 +362,18 @@ def test_the_hypervisor_of_2009_knows_no_pattern() -> None:
     with pytest.raises(ConfigError, match=r"host.scrubbed_pod must be false with host.era=rfc2009, got True: try "):
         compose(["host.era=rfc2009", "host.scrubbed_pod=true"])
     compose(["host.era=xen2012", "host.scrubbed_pod=true"])
+
+
+def test_in_a_mix_an_option_holds_for_those_that_heed_it() -> None:
+    """A mix, and what an installer reboots into, may have options and faults that one class alone would not heed."""
+    options = [*(f"guest.balloon.{name}=true" for name in schema.ONLY_OF), "guest.fault.kind=stuck"]
+    mix = compose(["guest=mix", "guest.weights={linux:1,linux_no_driver:1,windows:1}", *options])
+    assert all(one.balloon.hotplug and one.fault.kind == "stuck" for one in mix.guests.values())
+    compose(["guest=installer", "guest.install.end=reboots", *options])
+    compose(["guest=linux_no_driver", "guest.fault.kind=lying"])
+    with pytest.raises(ConfigError, match=r"^guest.balloon.batch_pages must be at most 512 with "):
+        compose(["guest=mix", "guest.balloon.batch_pages=8185"])
+    compose(["guest=mix", "guest.weights={windows:1,windows_old:1}", "guest.balloon.batch_pages=8185"])
 
 
 def test_target_above_maxmem_is_refused() -> None:
