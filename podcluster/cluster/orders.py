@@ -13,12 +13,14 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from podcluster.cluster.agenda import Enabling, Evacuation, Failure, Item, Migration, Operation, Recovery
+from podcluster.config import MAX_MIB
 from podcluster.errors import ConfigError
 from podcluster.records.commands import AttachDevice, SetMaxMem, SetTarget, StopDomain
 from podcluster.units import mib_to_pages, s_to_ns
 
 # Verbs that take no size.
 BARE: Final[Mapping[str, type[StopDomain] | type[AttachDevice]]] = {"destroy": StopDomain, "pci-attach": AttachDevice}
+SIZED: Final[Mapping[str, type[SetTarget] | type[SetMaxMem]]] = {"mem-set": SetTarget, "mem-max": SetMaxMem}
 HOST_VERBS: Final[dict[str, Callable[[int], Item]]] = {
     "host-fail": Failure,
     "host-recover": Recovery,
@@ -63,11 +65,11 @@ def _order(line: str) -> Order:
             return Order(at_ns, HOST_VERBS[verb](number))
         if len(words) == 4 and verb == "migrate":
             return Order(at_ns, Migration(number, int(words[3])))
-        pages = mib_to_pages(float(words[3]))
-        if len(words) == 4 and verb == "mem-set":
-            return Order(at_ns, Operation(SetTarget(at_ns, number, pages)))
-        if len(words) == 4 and verb == "mem-max":
-            return Order(at_ns, Operation(SetMaxMem(at_ns, number, pages)))
+        mib = float(words[3])
+        if len(words) == 4 and verb in SIZED:
+            if not 1 <= mib <= MAX_MIB:
+                raise _mistake(f"of 1 to {MAX_MIB} MiB", line)
+            return Order(at_ns, Operation(SIZED[verb](at_ns, number, mib_to_pages(mib))))
     except (ValueError, IndexError, OverflowError):
         pass
     raise _mistake(FORMS, line)
