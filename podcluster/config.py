@@ -39,6 +39,7 @@ MAX_SEED = 2**63 - 1
 MAX_RING_SLOTS = 4096
 MAX_HOSTS = 100_000
 MAX_HOST_GIB = 65_536
+MAX_PORT = 65_535
 MAX_S = 10 * 366 * 86_400
 MAX_MIB = MAX_HOST_GIB * MIB_PER_GIB
 MAX_STAGE_MIB = 1024 * MIB_PER_GIB  # that one stage of a guest's life writes
@@ -792,12 +793,21 @@ class ControllerConfig:
         return self.name == "squeezed" and self.squeezed.dom0_min_mib > 0
 
 
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """What host:port or ray://host:port names; None where it is neither."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    there = (
+        host and port.isascii() and port.isdigit() and len(port) <= len(str(MAX_PORT)) and 1 <= int(port) <= MAX_PORT
+    )
+    return (host, int(port)) if there else None
+
+
 @dataclass(kw_only=True)
 class EngineConfig:
     """Where the hosts are computed; never what comes out."""
 
     kind: str = "auto"  # auto | inline | ray
-    address: str = "local"  # local, or a running Ray cluster's address
+    address: str = "local"  # local, or a running Ray cluster's host:port; auto: the cluster that this is a job of
     actors: int | None = None  # None: the CPUs there are, at most one per host
     hosts_per_actor: int | None = None
     timeout_s: int = 600  # longest wait for a reply of an actor; then it is taken for dead
@@ -810,8 +820,9 @@ class EngineConfig:
     def check(self) -> None:
         """Check ranges; raise ConfigError."""
         _one_of("engine.kind", self.kind, ENGINES)
-        if not self.address:
-            _fail("engine.address", "'local' or host:port", repr(self.address), "try engine.address=local")
+        if self.address not in ("local", "auto") and host_and_port(self.address) is None:
+            rule = f"'local', 'auto' or host:port with a port from 1 to {MAX_PORT}"
+            _fail("engine.address", rule, repr(self.address), "try engine.address=local")
         if self.actors is not None:
             _between("engine.actors", self.actors, 1, 10_000)
         if self.hosts_per_actor is not None:

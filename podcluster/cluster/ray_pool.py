@@ -43,7 +43,7 @@ from podcluster.cluster.pool import (
     make_host,
 )
 from podcluster.cluster.processes import Watch, agents_of_ray
-from podcluster.config import EngineConfig
+from podcluster.config import EngineConfig, host_and_port
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
 from podcluster.records.hosts import HostSpec
 from podcluster.records.reports import HostReport
@@ -143,11 +143,13 @@ def knock(address: str) -> str:
         found = os.environ.get("RAY_ADDRESS", "")
         if not found:
             raise unreachable(address, "RAY_ADDRESS is not set")
-    host, _, port = found.removeprefix("ray://").rpartition(":")
+    place = host_and_port(found)
+    if place is None:
+        raise unreachable(address, f"{found} is no host:port")
     try:
-        with socket.create_connection((host, int(port)), timeout=KNOCK_S):
+        with socket.create_connection(place, timeout=KNOCK_S):
             return found
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise unreachable(address, error) from error
 
 

@@ -198,6 +198,13 @@ def test_an_address_nobody_answers_at_is_one_line(address: str) -> None:
     assert time.monotonic() - started_s < 20
 
 
+def test_a_job_whose_ray_address_is_none_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes the address from Ray, which no check of the configuration has seen."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:99999")
+    with pytest.raises(ConfigError, match=r"^engine.address must be .*got auto \(127.0.0.1:99999 is no host:port\)"):
+        knock("auto")
+
+
 # -- heads that do not answer, and clusters without CPUs ---------------------------------------------------------------
 
 ADDRESS = "10.0.0.1:6379"
