@@ -663,8 +663,10 @@ class PlacementConfig:
         elif self.policy == "dot_product":
             _fail("placement.vcpu_ratio", "given with dot_product", "null", "try placement.vcpu_ratio=4")
         for key, patterns in (("affinity", self.affinity), ("anti_affinity", self.anti_affinity)):
-            if not all(patterns):
+            if not all(pattern.strip() for pattern in patterns):
                 _fail(f"placement.{key}", "names or patterns of names", patterns, f"try 'placement.{key}=[db*]'")
+            if len(set(patterns)) < len(patterns):
+                _fail(f"placement.{key}", "patterns that differ", patterns, "take out the second of equals")
         hosts = [preferred_host(pattern)[1] for pattern in self.affinity]
         if self.policy != "xapi" and any(host_id is not None for host_id in hosts):
             _fail("placement.affinity", "without hosts unless placement=xapi", self.affinity, "add placement=xapi")

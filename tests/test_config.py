@@ -207,6 +207,12 @@ MISTAKES = [
     ("placement.policy=dot_product", "placement.vcpu_ratio must be given with dot_product"),
     ("placement.affinity=['']", "placement.affinity must be names or patterns of names"),
     ("placement.anti_affinity=['']", "placement.anti_affinity must be names or patterns of names"),
+    ("placement.affinity=[' ']", "placement.affinity must be names or patterns of names"),
+    (
+        "placement.affinity=['a*','b*','a*']",
+        "placement.affinity must be patterns that differ, got ['a*', 'b*', 'a*']: ",
+    ),
+    ("placement.anti_affinity=['a*','a*']", "placement.anti_affinity must be patterns that differ"),
     ("placement.affinity=['db*@0']", "placement.affinity must be without hosts unless placement=xapi"),
     ("placement=xapi placement.affinity=['db*@2'] cluster.hosts=2", "placement.affinity must be of hosts 0 to 1"),
     ("placement.view_age_s=-1", "placement.view_age_s must be between 0 and"),
