@@ -94,6 +94,13 @@ MISTAKES: dict[str, Spoil] = {
         {**AZURE, "batch_id": [0, 0, 0]},
         "machines of one batch_id must have one start_s, got batch 0 with two",
     ),
+    "azure with a machine twice": (
+        azure_v1.read,
+        "vms.parquet",
+        {**AZURE, "vm_id": [4, 5, 4]},
+        "vms.parquet: column vm_id must have each value once, got 4 again in row 2: ",
+    ),
+    "pods of one id": (alibaba_pods.read, "vms.parquet", {**PODS, "vm_id": [7, 7, 7]}, "vm_id .* got 7 again in row 1"),
     "pods without a file": (alibaba_pods.read, "pods.parquet", PODS, "must be a folder with vms.parquet"),
     "pods that end too soon": (alibaba_pods.read, "vms.parquet", {**PODS, "end_s": [1, 2, 3]}, "start_s must be <="),
 }

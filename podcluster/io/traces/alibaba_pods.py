@@ -1,7 +1,7 @@
 """Alibaba openb pods in their Parquet form: one row a pod, in a file `vms.parquet` of one folder.
 
 What        Reads when pods arrive, how large they are and when they end. A pod stands for a machine of its size.
-Form        vm_id, vcpus, maxmem_kib, start_s, end_s (seconds); other columns are not read.
+Form        vm_id (each once), vcpus, maxmem_kib, start_s, end_s (seconds); other columns are not read.
 Rules       [PD-1] a pod that ends at the trace's last second does not leave: the trace was cut there
             [PD-2] a pod must not end before it starts
             [BB-4] a negative or missing value is an error that names file and column
@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from podcluster.errors import ConfigError
-from podcluster.io.traces.columns import read_columns
+from podcluster.io.traces.columns import check_ids, read_columns
 from podcluster.records.machines import LifeTable
 
 COLUMNS: Final = ("vm_id", "vcpus", "maxmem_kib", "start_s", "end_s")
@@ -32,6 +32,7 @@ def read(folder: Path) -> LifeTable:
             f"workload.path must be a folder with vms.parquet for workload=alibaba_pods, got {folder}: {REMEDY}"
         )
     columns = read_columns(file, COLUMNS, REMEDY)
+    check_ids(file, "vm_id", columns[0])
     if not len(columns[0]):
         raise ConfigError(f"{file}: must hold pods, got none: {REMEDY}")
     if (columns[4] < columns[3]).any():

@@ -1,8 +1,9 @@
 """Azure V1 arrivals in their Parquet form: one row a machine, in files `vms*.parquet` of one folder.
 
 What        Reads when machines arrive, with whom, how large they are and how long they live.
-Form        vm_id, batch_id (one tenant's request), vcpus, maxmem_kib, start_s, dur_lo_s, dur_hi_s (bounds of the
-            lifetime's bin), censored (still running when the trace ends); other columns are not read. Times in seconds.
+Form        vm_id (each once), batch_id (one tenant's request), vcpus, maxmem_kib, start_s, dur_lo_s, dur_hi_s (bounds
+            of the lifetime's bin), censored (still running when the trace ends); other columns are not read. Times in
+            seconds.
 Rules       [AZ-1] arrivals are known to their reading of 300 s, lifetimes to a bin of such readings: a life of k
             readings lasted between k - 1/2 and k + 1/2 of them
             [AZ-2] a machine still running at the end does not leave
@@ -20,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from podcluster.errors import ConfigError
-from podcluster.io.traces.columns import read_columns
+from podcluster.io.traces.columns import check_ids, read_columns
 from podcluster.records.machines import LifeTable
 
 READING_S: Final = 300
@@ -37,6 +38,7 @@ def read(folder: Path) -> LifeTable:
             f"{len(found)}: {REMEDY}"
         )
     columns = read_columns(found[0], COLUMNS, REMEDY)
+    check_ids(found[0], "vm_id", columns[0])
     order = np.argsort(columns[4], kind="stable")
     machine_id, batch, vcpus, maxmem_kib, start_s, least_s, most_s, censored = (values[order] for values in columns)
     if not len(machine_id):

@@ -1,6 +1,7 @@
 """Columns of one Parquet file of a trace, checked: what is wrong with one is a line that names file and column.
 
-What        `read_columns` gives whole columns as int64; truth values count 0 and 1.
+What        `read_columns` gives whole columns as int64; truth values count 0 and 1. `check_ids` sees that no two rows
+            are of one machine.
 Rules       [BB-4] a negative or missing value is an error that names file and column
 """
 
@@ -44,6 +45,17 @@ def read_columns(file: Path, columns: Sequence[str], remedy: str) -> list[Int64A
             f"{file}: must be a whole Parquet file, got {_size(file)} that cannot be read ({reason}): copy it again"
         ) from error
     return [_column(file, table, name, remedy) for name in columns]
+
+
+def check_ids(file: Path, name: str, values: Int64Array) -> None:
+    """The column `name` has each value once."""
+    again = np.ones(len(values), dtype=bool)
+    again[np.unique(values, return_index=True)[1]] = False
+    if again.any():
+        row = int(np.argmax(again))
+        raise ConfigError(
+            f"{file}: column {name} must have each value once, got {values[row]} again in row {row}: correct or drop it"
+        )
 
 
 def _column(file: Path, table: pa.Table, name: str, remedy: str) -> Int64Array:
