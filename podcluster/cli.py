@@ -29,9 +29,10 @@ from importlib import import_module
 from itertools import product
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from podcluster import __version__
+from podcluster.arguments import OneLineParser
 from podcluster.cluster.deadline import left_behind
 from podcluster.config import AxisValue, Cell, Config, GuestConfig
 from podcluster.errors import ConfigError, InvariantError, PodclusterError
@@ -287,13 +288,8 @@ def _help() -> str:
     )
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}: podcluster --help lists what there is")
-
-
 def _parse(args: list[str]) -> argparse.Namespace:
-    parser = _OneLineParser(prog="podcluster", add_help=False, allow_abbrev=False)
+    parser = OneLineParser(prog="podcluster", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--force", action="store_true")

@@ -10,8 +10,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from podcluster.arguments import OneLineParser
 from podcluster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,13 +39,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}: podcluster inspect --help lists what there is")
-
-
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _OneLineParser(prog="podcluster inspect", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="podcluster inspect", description=__doc__, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what the run is, as on the command line")
     parser.add_argument("--at", type=float, required=True, metavar="S", help="simulated time of the look")
     parser.add_argument("--host", type=int, metavar="N", help="this host only")

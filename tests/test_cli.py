@@ -396,6 +396,15 @@ def test_every_verb_leads_somewhere(name: str) -> None:
     assert callable(getattr(import_module(verb.module), verb.function))
 
 
+@pytest.mark.parametrize("words", ["digest --diff A", "figure", "inspect", "-m --cfg"])
+def test_arguments_that_lack_something_are_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a parser says of them is told like any other mistake."""
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("podcluster: ") and error.endswith(" --help lists what there is\n")
+    assert error.count("\n") == 1
+
+
 def test_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
     """One version, in two places that agree."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]

@@ -10,13 +10,13 @@ Bytes       Per column: the name, the type, then for each row a byte for "there"
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from podcluster.arguments import OneLineParser
 from podcluster.errors import ConfigError
 from podcluster.io import tables
 from podcluster.io.load import read_table, results_folder
@@ -59,17 +59,17 @@ def first_difference(a: Path | str, b: Path | str) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the digests of a results folder, or the first difference of two; 0 same, 1 different, 2 cannot tell."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="podcluster digest",
         description="One SHA-256 per table and one over all: column names, types and values in stored row order, "
         "without wall_*/engine_* columns and file metadata.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path, nargs="?", help="a run's or sweep's folder")
     parser.add_argument("--diff", metavar=("A", "B"), type=Path, nargs=2, help="name the first difference of two")
-    args = parser.parse_args(argv)
-    if (args.folder is None) == (args.diff is None):
-        parser.error("give either DIR or --diff A B")
     try:
+        args = parser.parse_args(argv)
+        if (args.folder is None) == (args.diff is None):
+            parser.error("give either DIR or --diff A B")
         if args.diff is not None:
             found = first_difference(*args.diff)
             sys.stdout.write((found or "no difference") + "\n")

@@ -7,13 +7,13 @@ What        A run gets `memory_over_time` of its first replication, an experimen
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from podcluster.arguments import OneLineParser
 from podcluster.io import load
 from podcluster.report import churning, dataset, evacuated, field_crashes, hazards, phase, starts, swapping
 from podcluster.report.paired import Pooled, paired_figure, pooled, that_happened
@@ -200,7 +200,7 @@ def _time(ns: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the figure of DIR again; its exit status."""
-    parser = argparse.ArgumentParser(prog="podcluster figure", description="Draw the figure of a run or sweep again.")
+    parser = OneLineParser(prog="podcluster figure", description="Draw the figure of a run or sweep again.")
     parser.add_argument("folder", metavar="DIR", type=Path, help="the folder a run or sweep printed")
     arguments = parser.parse_args(argv)
     for file in draw(arguments.folder):

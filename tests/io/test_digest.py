@@ -111,6 +111,8 @@ def test_the_command_prints_and_exits_as_it_says(tmp_path: Path, capsys: pytest.
     error = capsys.readouterr().err
     assert error.startswith("podcluster: ")
     assert error.count("\n") == 1
-    with pytest.raises(SystemExit) as caught:
-        main([])
-    assert caught.value.code == 2
+    for mistake in ([], [str(a), "--diff", str(a), str(b)], ["--diff", str(a)], ["--dif"]):
+        assert main(mistake) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("podcluster: ") and error.endswith(": podcluster digest --help lists what there is\n")
+        assert error.count("\n") == 1
