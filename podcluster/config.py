@@ -98,12 +98,13 @@ def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
         _fail(key, f"one of {', '.join(allowed)}", value, f"try {key}={allowed[0]}")
 
 
-def _between(key: str, value: float, low: float, high: float | None = None) -> None:
-    """From `low` to `high`, or to what the key's unit allows."""
+def _between(key: str, value: float, low: float, high: float | None = None, form: str = "{}") -> None:
+    """From `low` to `high`, or to what the key's unit allows; the remedy is written in this form."""
     most = next(limit for unit, limit in MAX_BY_UNIT.items() if key.endswith(unit)) if high is None else high
     # `not (low <= value <= most)` rather than `value < low or value > most`, so that nan fails too.
     if not (low <= value <= most):
-        _fail(key, f"between {low} and {most}", value, f"try {key}={most if value > most else low}")
+        nearest = form.format(most if value > most else low)
+        _fail(key, f"between {low} and {most}", value, f"try {key}={nearest}")
 
 
 def _rate(key: str, value: float, most: float = float("inf")) -> None:
@@ -117,7 +118,7 @@ def _range(key: str, value: Range, low: float = 0, high: float | None = None) ->
     if len(value) != 2:
         _fail(key, "a pair [low, high]", value, f"give two numbers, such as '{key}=[{low},{low + 1}]'")
     for end in value:
-        _between(key, end, low, high)
+        _between(key, end, low, high, "[{0},{0}]")
     if value[0] > value[1]:
         _fail(key, "[low, high] with low <= high", value, f"swap them: '{key}=[{value[1]},{value[0]}]'")
 

@@ -163,7 +163,10 @@ MISTAKES = [
         "guest.balloon.rate_pages_per_s=[1e300,1e300]",
         "guest.balloon.rate_pages_per_s must be between 1 and 1000000000, got",
     ),
-    ("guest.kernel_mib=[1e18,1e18]", "guest.kernel_mib must be between 0 and 1048576, got 1e+18"),
+    (
+        "guest.kernel_mib=[1e18,1e18]",
+        "guest.kernel_mib must be between 0 and 1048576, got 1e+18: try guest.kernel_mib=[1048576,1048576]",
+    ),
     ("guest.services_mib=[1e15,1e15]", "guest.services_mib must be between 0 and 1048576, got 1000000000000000.0"),
     ("guest.swap.latency_us=1e16", "guest.swap.latency_us must be between 0 and 60000000, got 1e+16"),
     ("workload.hold_s=99999999999", "workload.hold_s must be between -1 and 316224000, got 99999999999"),
