@@ -16,7 +16,9 @@ Source      docs/model.md A4, A5, B1, B2, B4, D4, D5.8, E3-E5, E7, E10; the walk
 Departs     The device model maps its video RAM at the start of the MMIO hole (gfn 0xF0000) with the ROMs behind it, or
             above all RAM where it is too large for the hole; the builder's 8 frames lie where libxl puts them (gfn
             0xFEFF8). All of these are written at once, so they always hold data and no sweep takes one. Page-table
-            memory is the pool, taken whole. The 2 MiB of slack in need_memory (B3.1) are counted, never taken.
+            memory is the pool, taken whole. The 2 MiB of slack in need_memory (B3.1) are counted, never taken. A
+            builder that leaves the VGA hole in the target fills the cache with no more than is promised: only a
+            controller grants so nearly all of maxmem, and [POD-4] would not hold.
 """
 
 from __future__ import annotations

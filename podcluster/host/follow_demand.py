@@ -101,7 +101,9 @@ def _next_pages(g: DomainState, s: Ints, d: Ints, b: PageBooks, td: Ints, wd: In
     upto = min(s[GROWN] + BATCH, s[GROWTH])
     left = s[GROWTH] - s[GROWN]
     fit = d[ROOM] - s[HELD]  # pages that all stay in memory
-    if s[HELD] > s[RESIDENT] or (s[FAULTS] and d[TIMED] and s[FREE] > s[NEXT]):
+    if s[HELD] > s[RESIDENT]:
+        return int(upto)
+    if d[TIMED] and s[FREE] > s[NEXT] and (s[FAULTS] or s[FREE] > d[LAST]):  # it begins when the lock is free
         return int(upto)
     if left > fit:
         left = fit // BATCH * BATCH

@@ -157,6 +157,8 @@ class Guest:
                 from_heap=self.held.takes_for,
                 keeps=True,
             )
+        self._faulted = self._lock.faults
+        self._waited_ns = 0  # when the lock was free as the last entry went: whoever waited for it begins no sooner
         self.calm_ns = 0  # up to then nobody takes from the host's heap, or looks at it [BA-5]
         self._past_ns = 0  # up to then it may go on past looks at the host [GS-4]
         others = (self._wants, self._dirty, self._install, self._cache)
@@ -232,6 +234,9 @@ class Guest:
     def _first(self) -> tuple[Stream, int]:
         """Who acts next, and when: who can begin first, then whose instant is first, then who is first in the list."""
         free_ns = self._lock.free_ns
+        if self._faulted is not self._lock.faults:
+            self._faulted = self._lock.faults
+            self._waited_ns = free_ns
         found, found_due_ns, found_ready_ns = self._streams[0], NEVER, NEVER
         for one in self._streams:
             due_ns = one.next_ns
@@ -240,7 +245,7 @@ class Guest:
             ready_ns = due_ns if due_ns >= free_ns or not one.enters_xen() else free_ns
             if ready_ns < found_ready_ns or (ready_ns == found_ready_ns and due_ns < found_due_ns):
                 found, found_due_ns, found_ready_ns = one, due_ns, ready_ns
-        return found, found_ready_ns
+        return found, max(found_ready_ns, self._waited_ns)
 
     def _settled_first(self) -> Stream:
         """The same, what comes before it made good, so that it finds the guest as it is then [GD-4]."""

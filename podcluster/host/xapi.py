@@ -162,16 +162,17 @@ def numbers(request: MachineRequest, host: HostConfig, guest: GuestConfig) -> Nu
     overhead = overhead_pages(request, host)
     pool_mib = shadow_mib(static_max_mib, request.vcpus, host.shadow_multiplier)
     pod = build_start < build_max
+    ram_pages = build_max - VGA_HOLE_PAGES
     less_hole = VGA_HOLE_PAGES if host.pod_target_less_hole or not pod else 0
     return Numbers(
         maxmem_pages=request.maxmem_pages,
         memory_pages=request.memory_pages,
         video_pages=video_pages,
         pod=pod,
-        ram_pages=build_max - VGA_HOLE_PAGES,
+        ram_pages=ram_pages,
         target_pages=build_start,
         claim_pages=build_start,
-        pod_target_pages=build_start - less_hole,
+        pod_target_pages=min(build_start - less_hole, ram_pages),
         max_pages=request.memory_pages + overhead + LIMIT_OFFSET_MIB * PAGES_PER_MIB,
         paging_pages=int(pool_mib * PAGES_PER_MIB * host.paging_pool_scale),
         beside_pages=0,

@@ -130,6 +130,7 @@ def _numbers(
     """`own_tables`: it has tables for the IOMMU beside the CPU's."""
     pod = memory_pages < maxmem_pages
     target_pages = memory_pages - video_pages
+    ram_pages = maxmem_pages - video_pages - VGA_HOLE_PAGES
     less_hole = VGA_HOLE_PAGES if pod_target_less_hole or not pod else 0
     pool_kib = int(shadow_kib(vcpus, maxmem_pages // PAGES_PER_MIB, paging) * pool_scale)
     reserve_kib = iommu_kib(pages_to_kib(maxmem_pages)) if own_tables else 0
@@ -146,10 +147,10 @@ def _numbers(
         memory_pages=memory_pages,
         video_pages=video_pages,
         pod=pod,
-        ram_pages=maxmem_pages - video_pages - VGA_HOLE_PAGES,
+        ram_pages=ram_pages,
         target_pages=target_pages,
         claim_pages=target_pages - less_hole,
-        pod_target_pages=target_pages - less_hole,
+        pod_target_pages=min(target_pages - less_hole, ram_pages),
         max_pages=kib_to_pages(pages_to_kib(memory_pages) + SLACK_KIB),
         paging_pages=kib_to_pages(pool_kib),
         beside_pages=kib_to_pages(reserve_kib + stubdom_kib),
