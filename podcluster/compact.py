@@ -13,8 +13,9 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
+from podcluster.arguments import OneLineParser
 from podcluster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,13 +52,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}: podcluster compact --help lists what there is")
-
-
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _OneLineParser(prog="podcluster compact", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="podcluster compact", description=__doc__, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what the run is, as on the command line")
     parser.add_argument("--orders", type=int, default=ORDERS, metavar="N", help=f"of the same machines ({ORDERS})")
     return parser.parse_intermixed_args(list(argv))
