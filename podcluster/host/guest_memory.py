@@ -227,6 +227,12 @@ class GuestMemory:
         self.ballooned_pages = self._away.pages
         self._count_inert()
 
+    def set_by_toolstack(self, at_ns: int) -> None:
+        """A toolstack has set the target: other pages may be owned, and others promised."""
+        self.refresh()
+        self._watch()
+        self.see_debt(at_ns)
+
     def see_debt(self, at_ns: int) -> None:
         """At `at_ns` the debt may have become 0: only the balloon and the toolstack lower it (POD-4)."""
         if self.debt_paid_ns is None and self.debt <= 0:

@@ -101,8 +101,7 @@ class Targets:
         domid = resident.domain.domid
         self._recorder.target_changed(at_ns, resident, before_pages)
         if heap:
-            resident.memory.refresh()
-            resident.memory.see_debt(at_ns)
+            resident.memory.set_by_toolstack(at_ns)
             self._recorder.heap_changed(at_ns, resident)
             self._attention.unsettle(domid)  # it may owe again
         self._recorder.acted(resident)
