@@ -101,7 +101,7 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
             raise ConfigError(
                 f"cluster.host_mem_gib must leave room beside the reserve of {pages_to_mib(reserve_pages)} MiB with "
                 f"cluster.hosts=auto, got {config.cluster.host_mem_gib} ({pages_to_mib(config.usable_pages)} MiB for "
-                f"domains): raise it, or lower the reserve (controller.squeezed.reserve_mib)"
+                f"domains): raise it, or lower host.dom0_mib"
             )
         forecasts = Forecasts(config.placement, need, s_to_ns(config.study.duration_s), seed)
         count = auto_host_count(

@@ -22,7 +22,7 @@ from podcluster.host.domain import need_memory_pages
 from podcluster.placement.hosts import Stay, unplaced
 from podcluster.placement.policy import make_policy
 from podcluster.records.machines import Workload
-from podcluster.units import NS_PER_S, PAGES_PER_GIB, PAGES_PER_MIB
+from podcluster.units import NS_PER_S, PAGES_PER_GIB
 from podcluster.workloads import requests
 from tests.cluster.story import ListSink, machine
 
@@ -57,22 +57,20 @@ def test_auto_takes_as_many_hosts_as_the_policy_needs(make_config: MakeConfig) -
 
 
 def test_auto_wants_room_beside_the_reserve(make_config: MakeConfig) -> None:
-    """A reserve of all that domains could have is refused in one line; of a MiB less it is not, nor where hosts are
-    given, which then reject every machine.
+    """XAPI's reserve where domains could have no more is refused in one line; where they have a MiB more it is not, nor
+    where hosts are given, which then reject every machine. (squeezed's is a matter of the configuration alone.)
     """
-    config = make_config("controller=squeezed")
-    most_mib = config.usable_pages // PAGES_PER_MIB
-    reserve = "controller.squeezed.reserve_mib={}".format
+    machines = machines_of(make_config())
+    host = ("host.toolstack=xapi", "cluster.host_mem_gib=4", "host.xen_mib=96")
     with pytest.raises(ConfigError) as refused:
-        make_plan(make_config("controller=squeezed", reserve(most_mib)), machines_of(config), 1)
+        make_plan(make_config(*host, "host.dom0_mib=3928"), machines, 1)
     assert str(refused.value) == (
-        f"cluster.host_mem_gib must leave room beside the reserve of {most_mib} MiB with cluster.hosts=auto, got 128 "
-        f"({most_mib} MiB for domains): raise it, or lower the reserve (controller.squeezed.reserve_mib)"
+        "cluster.host_mem_gib must leave room beside the reserve of 72 MiB with cluster.hosts=auto, got 4 "
+        "(72 MiB for domains): raise it, or lower host.dom0_mib"
     )
-    a_mib = make_plan(make_config("controller=squeezed", reserve(most_mib - 1)), machines_of(config), 1)
-    assert a_mib.notes == ("cluster.hosts=auto took 1 host of 128 GiB, which leaves 60 over",)
-    given = make_config("controller=squeezed", reserve(most_mib), "cluster.hosts=1")
-    assert len(make_plan(given, machines_of(config), 1).specs) == 1
+    a_mib = make_plan(make_config(*host, "host.dom0_mib=3927"), machines, 1)
+    assert a_mib.notes == ("cluster.hosts=auto took 1 host of 4 GiB, which leaves 60 over",)
+    assert len(make_plan(make_config(*host, "host.dom0_mib=3928", "cluster.hosts=3"), machines, 1).specs) == 3
 
 
 def test_hosts_may_be_of_different_sizes(make_config: MakeConfig) -> None:
