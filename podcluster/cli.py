@@ -50,7 +50,7 @@ EXIT_INVARIANT = 70  # EX_SOFTWARE
 EXIT_SIGNAL = 128  # + its number
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-AGAIN_S = 0.05
+AGAIN_S = 0.05  # until what a handler raised, and Python dropped, is raised again
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,8 @@ def run_study(
     baseline = cells[0].config.study.baseline if sweep else None
     compared = partners(cells) if baseline is not None else {}
     folders = [out_dir / CELLS / name if sweep else out_dir for name in names]
-    _check_folder(out_dir, names, force=force)
-    for folder, name in zip(folders, names, strict=True):
-        _check_folder(folder, [name], force=force)
+    for folder, its in {out_dir: names, **{at: [name] for at, name in zip(folders, names, strict=True)}}.items():
+        _check_folder(folder, its, force=force)
     if force:
         _forget(out_dir, folders)
     missing = [index for index in range(len(cells)) if not _is_done(folders[index], names[index : index + 1])]
@@ -178,7 +177,7 @@ def _check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
 def _cells_in(folder: Path) -> list[str | None]:
     """The cells whose results a folder holds: as its mark says, or where a process died before that, its tables."""
     if (folder / DONE).is_file():
-        return list(_mark(folder).get("cells", []))
+        return list(_mark(folder)["cells"])
     return [_cell_of(folder / results.RESULTS)]
 
 
@@ -195,8 +194,8 @@ def _mark(folder: Path) -> dict[str, Any]:
     mark = folder / DONE
     try:
         made = json.loads(mark.read_text())
-        return {"cells": made.get("cells"), "baseline": made.get("baseline")}
-    except (ValueError, AttributeError) as error:
+        return {"cells": [str(name) for name in made["cells"]], "baseline": made.get("baseline")}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PodclusterError(
             f"{mark} must be what podcluster wrote, got something else ({error}): remove it, or use --force"
         ) from error

@@ -330,10 +330,11 @@ def test_a_mistake_in_the_last_cell_is_told_before_the_first_has_run(
 def test_a_mark_that_is_not_ours_is_one_line(config: Config, tmp_path: Path) -> None:
     """A DONE file of somebody else's is not taken for ours."""
     run_study([Cell(config=config)], out_dir=tmp_path)
-    (tmp_path / "DONE").write_text("yes")
-    with pytest.raises(PodclusterError, match=r"DONE must be what podcluster wrote.*--force") as raised:
-        run_study([Cell(config=config)], out_dir=tmp_path)
-    assert "\n" not in str(raised.value)
+    for text in ("yes", "{}", '{"cells": 5}', "[]"):
+        (tmp_path / "DONE").write_text(text)
+        with pytest.raises(PodclusterError, match=r"DONE must be what podcluster wrote.*--force") as raised:
+            run_study([Cell(config=config)], out_dir=tmp_path)
+        assert "\n" not in str(raised.value)
     (tmp_path / "DONE").write_text(json.dumps({"cells": ["another"]}))
     with pytest.raises(ConfigError, match="got those of another"):
         run_study([Cell(config=config)], out_dir=tmp_path)
