@@ -1,12 +1,14 @@
 """Small guests and hosts for tests of a host's life: times in seconds, sizes in MiB, quick to boot."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from podcluster.config import (
     BalloonConfig,
+    ControllerConfig,
     CostConfig,
     FaultConfig,
     GuestConfig,
@@ -162,6 +164,23 @@ class Make(Protocol):
 
     def __call__(self, *, coalesce: bool) -> HostModel:
         """Empty yet."""
+
+
+def drawn_host(
+    classes: Sequence[GuestConfig],
+    settings: dict[str, Any],
+    controller: ControllerConfig | None,
+    *,
+    ram_mib: int,
+    taken_mib: int,
+    grid_s: float,
+) -> Make:
+    """Hosts with these settings, looked at every `grid_s` seconds, machines and all, if that is not 0."""
+    host = host_config(check="epoch", **settings)
+    return partial(
+        host_model, *classes, ram_mib=ram_mib, taken_mib=taken_mib, telemetry_s=grid_s, machine_samples=grid_s > 0,
+        host=host, controller=controller,
+    )  # fmt: skip
 
 
 def comes_out_otherwise(make: Make, commands: Sequence[Command], cuts_s: Sequence[float], end_s: float) -> bool:

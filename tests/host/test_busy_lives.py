@@ -18,6 +18,7 @@ from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import (
     comes_out_otherwise,
     curve,
+    drawn_host,
     guest_config,
     host_config,
     host_model,
@@ -128,13 +129,8 @@ def differs(number: int) -> bool:
     name = chance.choice(CONTROLLERS)
     controller = ControllerConfig(name=name) if name is not None else None
 
-    return comes_out_otherwise(
-        lambda *, coalesce: host_model(
-            *classes, ram_mib=ram_mib, taken_mib=8, telemetry_s=grid_s, machine_samples=grid_s > 0,
-            host=host_config(check="epoch", **host), controller=controller, coalesce=coalesce,
-        ),
-        commands, steps_s, END_S,
-    )  # fmt: skip
+    make = drawn_host(classes, host, controller, ram_mib=ram_mib, taken_mib=8, grid_s=grid_s)
+    return comes_out_otherwise(make, commands, steps_s, END_S)
 
 
 # An installer, or demand, that takes back what its balloon holds: the host's heap, at its instant.

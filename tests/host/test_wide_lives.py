@@ -23,7 +23,16 @@ from podcluster.controller_parameters import (
 )
 from podcluster.records.commands import AttachDevice, Command, EndWarmup, FailHost, SetMaxMem, SetTarget, StopDomain
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
-from tests.host.lives import comes_out_otherwise, curve, guest_config, host_config, host_model, request, start
+from tests.host.lives import (
+    comes_out_otherwise,
+    curve,
+    drawn_host,
+    guest_config,
+    host_config,
+    host_model,
+    request,
+    start,
+)
 from tests.host.test_busy_lives import SLOW, SLOWER
 
 MIB = PAGES_PER_MIB
@@ -210,13 +219,8 @@ def differs(number: int) -> bool:
     ram_mib = chance.choice([110, 160, 260, 320]) + 72 * (settings.get("toolstack") == "xapi") + 192 * gives
     grid_s = chance.choice([0, 0.5, 7])
     steps_s = [chance.uniform(0.01, END_S - 0.1) for _ in range(chance.choice([5, 30]))]
-    return comes_out_otherwise(
-        lambda *, coalesce: host_model(
-            *classes, ram_mib=ram_mib, taken_mib=8 + 192 * gives, telemetry_s=grid_s, machine_samples=grid_s > 0,
-            host=host_config(check="epoch", **settings), controller=manager, coalesce=coalesce,
-        ),
-        commands, steps_s, END_S,
-    )  # fmt: skip
+    make = drawn_host(classes, settings, manager, ram_mib=ram_mib, taken_mib=8 + 192 * gives, grid_s=grid_s)
+    return comes_out_otherwise(make, commands, steps_s, END_S)
 
 
 # qmemman, whose polls were shifted by a start, and which took liars to say what they hold; mom, which remembers what it
