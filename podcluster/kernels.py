@@ -126,6 +126,17 @@ def _compiled(function: Function, options: dict[str, Any]) -> Function:
         return ask([scalar or given for scalar, given in zip(wanted, args, strict=True)], kws)
 
     dispatcher.get_call_template = ask_as_annotated
+    add, kind = dispatcher.add_overload, type(dispatcher)
+
+    def call_directly(compiled: Any) -> None:
+        """From now on Python goes straight to its machine code: to look whether there has to be another for what it is
+        passed takes longer than many a kernel. It is passed what the annotations say; tests see to that.
+        """
+        add(compiled)
+        entry = {"__call__": staticmethod(compiled.entry_point)}
+        dispatcher.__class__ = type(kind.__name__, (kind,), entry)
+
+    dispatcher.add_overload = call_directly
     return cast(Function, dispatcher)
 
 

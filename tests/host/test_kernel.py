@@ -19,6 +19,8 @@ from podcluster.host.state import new_host_state
 from podcluster.host.traced import TracedMachine
 from podcluster.host.written import DATA, ZERO
 from podcluster.records.values import Int64Array
+from tests.host.test_wide_lives import differs
+from tests.kernel_calls import checked
 
 MODULES = [
     importlib.import_module(f"podcluster.host.{name[:-3]}")
@@ -141,16 +143,27 @@ def exercise() -> None:
         machine.release(handle)
 
 
-def test_every_kernel_is_compiled_once_and_as_annotated() -> None:
+def test_every_kernel_is_compiled_once_and_called_as_annotated() -> None:
     for dispatcher in kernel.KERNELS.values():
         dispatcher.compile(kernel.signature(dispatcher.py_func))
-    # Calls from Python ask for the same types: nothing is compiled again in the middle of a run.
-    exercise()
+    with checked(kernel.KERNELS.values()) as calls:
+        exercise()
+        for number in range(12):
+            assert not differs(number)
+    assert len(calls) > 50 and calls["run_merged"] > 100
     for module in MODULES:
         for name, value in vars(module).items():
             overloads = getattr(value, "overloads", None)
             if overloads is not None:
                 assert len(overloads) <= 1, f"{module.__name__}.{name}: {list(overloads)}"
+
+
+def test_a_wrong_argument_is_found_where_kernels_are_called() -> None:
+    """Machine code would cut it off: the check above has to notice."""
+    merged.divided(7, 2, 3)
+    with checked([merged.divided]), pytest.raises(AssertionError, match="argument 1 of divided"):
+        merged.divided(7, 2.0, 3)  # type: ignore[arg-type]
+    assert merged.divided(7, 2, 3) == 4
 
 
 def test_every_file_with_kernels_is_in_the_name_of_the_cache() -> None:

@@ -18,6 +18,7 @@ from podcluster.placement.hosts import empty_hosts
 from podcluster.placement.index import HostIndex
 from podcluster.placement.policy import make_policy
 from podcluster.records.hosts import Ask
+from tests.kernel_calls import checked
 
 
 def test_every_file_with_kernels_is_in_the_name_of_the_cache() -> None:
@@ -42,17 +43,19 @@ def test_the_cache_is_another_after_any_change_of_a_source(changed: str, tmp_pat
     assert kernels.source_hash(tmp_path, kernel.KERNEL_SOURCES) != before
 
 
-def test_every_kernel_is_compiled_once_and_as_annotated() -> None:
-    """Calls from Python ask for the types of the annotations: nothing is compiled in the middle of a run."""
+def test_every_kernel_is_compiled_once_and_called_as_annotated() -> None:
+    """Python passes what the annotations say."""
     for dispatcher in kernel.KERNELS.values():
         dispatcher.compile(kernels.signature(dispatcher.py_func))
-    for name in ("first_fit", "best_fit", "chance_constrained", "xapi"):
-        policy = make_policy(name)
-        index = HostIndex(empty_hosts(5, 100), policy.rules, policy.search_kind)
-        place_batch(policy, Batch.of([Ask(10, 10), Ask(200, 200)]), index)
-        host_id = policy.place_indexed(Ask(10, 10), index)
-        assert isinstance(host_id, int)
-        index.place(host_id, Ask(10, 10))
+    with checked(kernel.KERNELS.values()) as calls:
+        for name in ("first_fit", "best_fit", "chance_constrained", "xapi"):
+            policy = make_policy(name)
+            index = HostIndex(empty_hosts(5, 100), policy.rules, policy.search_kind)
+            place_batch(policy, Batch.of([Ask(10, 10), Ask(200, 200)]), index)
+            host_id = policy.place_indexed(Ask(10, 10), index)
+            assert isinstance(host_id, int)
+            index.place(host_id, Ask(10, 10))
+    assert calls.keys() == {name.split(":")[1] for name in kernel.KERNELS}
     assert {name.split(":")[1] for name in kernel.KERNELS} == {"change", "choose", "fill", "nth_largest", "xapi_values"}
     functions = {**vars(fields), **vars(search), **vars(weigh)}
     overloads = {name: getattr(value, "overloads", {}) for name, value in functions.items()}
