@@ -13,7 +13,7 @@ from numba import types
 
 from podcluster.kernels import signature
 
-NUMBERS = {types.int64: (int, np.int64), types.boolean: (bool, np.bool_), types.float64: float}
+NUMBERS: dict[Any, Any] = {types.int64: (int, np.int64), types.boolean: (bool, np.bool_), types.float64: float}
 
 
 @contextmanager

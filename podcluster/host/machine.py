@@ -9,7 +9,9 @@ Rules       T1-T4, P1-P15 of docs/model.md; H1-H3 of docs/model.md.
 
 import gc
 import mmap
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -418,7 +420,7 @@ class Machine:
         that was cut short, afterwards.
         """
         pieces = self._room_for(room)
-        c, p = np.array(common, np.int64), np.array(streams, np.int64)
+        c, p = laid("common", common), laid("streams", streams)
         merged.run_merged(self._h, self._changed(dom), books, c, p, strips, pieces, self._out, max_share, floor_share)
         numbers: list[int] = c.tolist()
         cut = numbers[merged.HOW] in (batches.DIED, batches.CUT_SHORT)
@@ -437,9 +439,9 @@ class Machine:
         """The kernel of that name, with room for so many pieces: its books afterwards, and what it has told, until the
         next call.
         """
-        numbers, told, pieces = np.array(s, np.int64), self._told, self._room_for(room)
+        numbers, told, pieces = laid("books", s), self._told, self._room_for(room)
         follow_demand.follow_demand(
-            self._h, self._changed(dom), books, numbers, np.array(d, np.int64), curve, pieces, told, float(pages_per_s)
+            self._h, self._changed(dom), books, numbers, laid("limits", d), curve, pieces, told, float(pages_per_s)
         )
         after = numbers.tolist()
         if after[follow.HOW] == follow.LISTS_FULL:
@@ -466,7 +468,7 @@ class Machine:
         for one in takers:
             one.fields[turns.RUN] = len(runs) // 2
             runs += one.runs
-        p = np.array([number for one in takers for number in one.fields], np.int64)
+        p = laid("takers", [number for one in takers for number in one.fields])
         last_ns = min(one.until_ns for one in takers)
         turns.take_in_turns(self._h, p, np.array(runs, np.int64), last_ns, least_pages, TAKEN, self._out)
         for k, (dom, one) in enumerate(zip(doms, takers, strict=True)):
@@ -489,7 +491,7 @@ class Machine:
         floor_share: float,
     ) -> tuple[list[int], list[int], list[int]]:
         """`turns.take_back`, with room for so many pieces: the taker, what is common and page cache, afterwards."""
-        p, c, s = np.array(taker, np.int64), np.array(common, np.int64), np.array(cache, np.int64)
+        p, c, s = laid("takers", taker), laid("common", common), laid("streams", cache)
         g, pieces = self._changed(dom), self._room_for(room)
         turns.take_back(self._h, g, books, p, pages, c, s, pieces, max_share, floor_share)
         return p.tolist(), c.tolist(), s.tolist()
@@ -697,6 +699,22 @@ class Machine:
         aside = np.array([run for runs in self._aside.values() for run in runs], np.int64).reshape(-1, 2)
         audit.audit_host(self._h, {k: (g, self._maxmem[k]) for k, g in self._domains.items()}, aside)
         self._audited = now
+
+
+@cache
+def _scratch(use: str, count: int) -> tuple[Int64Array, memoryview, Callable[..., None]]:
+    """An array of so many numbers, its bytes, and what packs numbers into bytes."""
+    array = np.empty(count, np.int64)
+    return array, memoryview(array).cast("B"), struct.Struct(f"{count}q").pack_into
+
+
+def laid(use: str, numbers: Sequence[int]) -> Int64Array:
+    """These numbers for a kernel, until the next of the same use: scratch of all hosts of a process, one at a time.
+    An array of its own for each call takes NumPy twice as long.
+    """
+    array, memory, pack = _scratch(use, len(numbers))
+    pack(memory, 0, *numbers)
+    return array
 
 
 def _whole_gibs(pages: int) -> int:

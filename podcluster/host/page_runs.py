@@ -232,10 +232,11 @@ class PageStack:
         """The first gfns and the pages of the topmost runs, the topmost first: `most` of them, or more up to
         `least_pages` pages.
         """
-        numbers = self._numbers()[::-1]
-        while most < len(numbers) and int(numbers[:most, 1].sum()) < least_pages:
+        array, runs = self.array, self.run_count
+        end = FIRST + 2 * runs
+        while most < runs and sum(array[end - 2 * most + 1 : end : 2].tolist()) < least_pages:
             most *= 2
-        return numbers[:most].reshape(-1)
+        return array[max(FIRST, end - 2 * most) : end].reshape(-1, 2)[::-1].reshape(-1)
 
     def replace(self, runs: Sequence[Run]) -> None:
         """Hold other runs."""

@@ -139,11 +139,24 @@ class Thrashing:
             return 0.0
         t, w = for_kernels(demand.t_ns), for_kernels(demand.pages)
         room = spans.size + len(t) + busy.size
-        cut, logs = np.empty(stretches.PIECE_FIELDS * room), np.empty(2 * room)
+        cut, logs = _scratch("cut", stretches.PIECE_FIELDS * room), _scratch("logs", 2 * room)
         pieces = stretches.cut_spans(spans.reshape(-1), t, w, busy.reshape(-1), self._per_page, cut, logs)
         if not pieces:
             return 0.0
-        logs, lost = logs[: 2 * pieces], np.empty(pieces)
+        logs, lost = logs[: 2 * pieces], _scratch("lost", room)[:pieces]
         np.log1p(logs, out=logs)
         stretches.weigh(cut, logs, self._per_page, lost)
         return float(lost.sum())
+
+
+_SCRATCH: dict[str, Floats] = {}
+
+
+def _scratch(use: str, count: int) -> Floats:
+    """Room for so many numbers, until the next of the same use: of all guests of a process, one at a time. A month is
+    hundreds of KiB, which the system would have to clear for each guest.
+    """
+    array = _SCRATCH.get(use)
+    if array is None or len(array) < count:
+        array = _SCRATCH[use] = np.empty(count)
+    return array
