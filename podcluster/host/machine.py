@@ -705,7 +705,7 @@ class Machine:
 def _scratch(use: str, count: int) -> tuple[Int64Array, memoryview, Callable[..., None]]:
     """An array of so many numbers, its bytes, and what packs numbers into bytes."""
     array = np.empty(count, np.int64)
-    return array, memoryview(array).cast("B"), struct.Struct(f"{count}q").pack_into
+    return array, memoryview(array.data).cast("B"), struct.Struct(f"{count}q").pack_into
 
 
 def laid(use: str, numbers: Sequence[int]) -> Int64Array:
