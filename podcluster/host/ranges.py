@@ -87,13 +87,15 @@ def _write_span(h: HostState, g: DomainState, b: int, low: int, high: int, conte
         contents_uniform(h, g, b, ONES if content != ZERO else ZEROS)
         pattern_uniform(h, g, b, ONES if content == PATTERN else ZEROS)
         return
+    patterned = content == PATTERN or g.blk[b, PATTERNED] != ZEROS
     i = low
     while i < high:
         span = min(high - i, 64 - (i & 63))
         m = span_mask(i & 63, span) & h.row[row, i >> 6]
         if m != U0:
             contents_set(h, g, b, i >> 6, m, content != ZERO)
-            pattern_set(h, g, b, i >> 6, m, content == PATTERN)
+            if patterned:
+                pattern_set(h, g, b, i >> 6, m, content == PATTERN)
         i += span
 
 

@@ -117,6 +117,8 @@ def next_page(h: HostState, row: int, i: int, end: int, step: int, flip: np.uint
     """First page from `i` on, before `end` in the direction of `step`, whose bit is set in `row`, or clear where `flip`
     is ALL and not U0; `end` if none.
     """
+    if row <= ONES:  # which is not to be gone through word by word
+        return end if (row == ONES) == (flip != U0) else i
     while i != end:
         wi = i >> 6
         bits = h.row[row, wi] ^ flip
@@ -159,8 +161,9 @@ def list_frames(h: HostState, g: DomainState, b: int) -> int:
         new = r.detail_top
         r.detail_top += 1
     r.details_used += 1
+    detail = h.detail[new]
     for i in range(BLOCK_PAGES):
-        h.detail[new, i] = base + along * i
+        detail[i] = base + along * i
     g.blk[b, DETAIL] = new
     return int(new)
 
@@ -190,8 +193,9 @@ def lay_frames(h: HostState, g: DomainState, b: int, i: int, count: int, mfn: in
                 g.blk[b, BASE] = mfn - new * i
                 return
         handle = list_frames(h, g, b)
+    detail = h.detail[handle]
     for k in range(count):
-        h.detail[handle, i + k] = mfn + along * k
+        detail[i + k] = mfn + along * k
 
 
 @routine
@@ -214,9 +218,10 @@ def frame_run(h: HostState, g: DomainState, b: int, i: int, n: int, step: int) -
     handle = g.blk[b, DETAIL]
     if handle <= UP:
         return n * step if handle == UP else -n * step
-    mfn = h.detail[handle, i]
-    along = -1 if h.detail[handle, i + step] < mfn else 1
+    detail = h.detail[handle]
+    mfn = detail[i]
+    along = -1 if detail[i + step] < mfn else 1
     run = 1
-    while run < n and h.detail[handle, i + run * step] == mfn + run * along:
+    while run < n and detail[i + run * step] == mfn + run * along:
         run += 1
     return run * along if run > 1 else 1
