@@ -218,6 +218,8 @@ def send_out(s: Ints, d: Ints, short: Ints, busy: Ints, td: Ints, wd: Ints, rate
     wanted_step = muldiv(-BATCH, span, rise)
     wanted_step_left = -BATCH * span - wanted_step * rise
     takes = service_ns(d, rate, BATCH)
+    reached_step = BATCH * NS // speed
+    reached_step_left = BATCH * NS % speed
     at = s[NEXT]
     pages = batches * BATCH
     s[GROWN] += pages
@@ -227,8 +229,8 @@ def send_out(s: Ints, d: Ints, short: Ints, busy: Ints, td: Ints, wd: Ints, rate
     settle(s, d, short, at)
     serve(s, busy, takes, at)
     for _ in range(batches - 1):
-        reached += BATCH * NS // speed
-        reached_left += BATCH * NS % speed
+        reached += reached_step
+        reached_left += reached_step_left
         if reached_left >= speed:
             reached += 1
             reached_left -= speed

@@ -44,14 +44,18 @@ from podcluster.host.kernel import kernel, routine
 from podcluster.host.page_sets import PAGES, PageBooks
 from podcluster.host.state import DomainState, HostState
 
+SEVERAL = 32  # samples that are looked at together
+
 
 @kernel
 def any_lag(t: Ints, w: Ints, pages_per_ns: float) -> bool:
-    """Whether there is a piece in which W grows by more than that."""
+    """Whether there is a piece in which W grows by more than that. All are looked at, several at once, since mostly
+    there is none.
+    """
+    lags = False
     for i in range(1, t.shape[0]):
-        if np.float64(w[i] - w[i - 1]) > np.float64(t[i] - t[i - 1]) * pages_per_ns:
-            return True
-    return False
+        lags |= bool(np.float64(w[i] - w[i - 1]) > np.float64(t[i] - t[i - 1]) * pages_per_ns)
+    return lags
 
 
 @routine
@@ -63,6 +67,21 @@ def _keeps_up(s: Ints, d: Ints, w: Ints, high: Ints, j: int) -> bool:
     if d[HOLD] >= 0 and s[HELD] <= s[RESIDENT] and s[HELD] + d[KERNEL] < before:
         return False
     return bool(j < w.shape[0] and w[j] <= mark(s, d))
+
+
+@routine
+def _first_above(w: Ints, i: int, end: int, most: int) -> int:
+    """Index of the first of `w` from `i` on, before `end`, that is more than `most`; `end` if none is."""
+    while i + SEVERAL <= end:  # which are looked at together, as long as none is
+        above = False
+        for k in range(i, i + SEVERAL):
+            above |= w[k] > most
+        if above:
+            break
+        i += SEVERAL
+    while i < end and w[i] <= most:
+        i += 1
+    return i
 
 
 @routine
@@ -90,6 +109,10 @@ def _count_quiet(s: Ints, d: Ints, b: PageBooks, w: Ints, high: Ints, lags: Ints
             level = d[ROOM] - d[MATTERS]
         if d[FLOOR] > level:
             level = NEVER
+    if level == NEVER and not (s[KILLED] or all_out):
+        last = min(end, w.shape[0] - 1)
+        above = _first_above(w, j + 1, last + 1, least)
+        return int(above - 1 - j if above <= last else end - j)
     for i in range(j, end):
         if level < NEVER and high[i] <= level + kernel_pages:
             return int(i - j)

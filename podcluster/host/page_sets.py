@@ -30,6 +30,8 @@ TABLE = 5  # field of the first blocks
 NONE = 0  # rows of blocks of which no page is in the set,
 FULL = 1  # or every one
 ROW_WORDS = 8
+TWO_PAGES = 2 * BLOCK_PAGES  # of the blocks whose rows are in one word,
+TWO_FULL = FULL << 32 | FULL  # and that word if both are full
 
 PLENTY = 1 << 40  # runs fit, for there is a row for every block
 
@@ -124,14 +126,22 @@ def _share(a: Ints, b: int, row: int, shared: int) -> None:
 def _put(a: Ints, first: int, count: int, here: bool) -> int:
     """Put pages in, or take them out; how many were not as they are now."""
     changed = np.int64(0)
+    shared = FULL if here else NONE
     while count > 0:
         b = first >> 9
+        if count >= TWO_PAGES and first & (TWO_PAGES - 1) == 0 and a[TABLE + (b >> 1)] & ~TWO_FULL == 0:
+            # Both blocks of a word, in one of the shared rows each.
+            two = TWO_FULL * shared
+            changed += BLOCK_PAGES * popcount(np.uint64(a[TABLE + (b >> 1)] ^ two))
+            a[TABLE + (b >> 1)] = two
+            first += TWO_PAGES
+            count -= TWO_PAGES
+            continue
         i = first & (BLOCK_PAGES - 1)
         n = min(count, BLOCK_PAGES - i)
         first += n
         count -= n
         row = _row(a, b)
-        shared = FULL if here else NONE
         if row == shared:
             continue
         if n == BLOCK_PAGES:
