@@ -9,7 +9,8 @@ Invariants  The table does not change as long as the object lives: a kernel may 
 """
 
 import ctypes
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, lower_getattr_generic
 from numba.np.arrayobj import make_array, populate_array
 from numba.np.numpy_support import from_dtype
+
+_where, _bytes_of = ctypes.addressof, cast(Callable[[npt.NDArray[Any]], ctypes.c_char], ctypes.c_char.from_buffer)
 
 
 class Field(NamedTuple):
@@ -49,11 +52,13 @@ class ArraysType(types.Type):  # type: ignore[misc]  # Numba is untyped
 
 
 def _address(array: npt.NDArray[Any]) -> int:
-    """Where an array begins; `array.ctypes` is several times slower, and so is a buffer that describes records."""
-    plain = array if array.dtype.names is None else array.view(np.uint8)
+    """Where an array begins, which must be C-ordered; `array.ctypes` is several times slower, and so is a buffer that
+    describes records.
+    """
     if not array.size:
         return 0  # nobody reads there
-    return ctypes.addressof(ctypes.c_char.from_buffer(plain))  # type: ignore[arg-type]  # numpy's arrays are buffers
+    plain = array if array.dtype.names is None else array.view(np.uint8)
+    return _where(_bytes_of(plain))
 
 
 def for_kernels(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -75,11 +80,11 @@ class Arrays:
         cls._numba_type_ = ArraysType(cls.__name__, cls.FIELDS)
 
     def __init__(self, **arrays: npt.NDArray[Any]) -> None:
-        assert arrays.keys() == {field.name for field in self.FIELDS}, "an array too many or too few"
+        assert len(arrays) == len(self.FIELDS), "an array too many or too few"
         words: list[int] = []
         for name, dtype, entry in self.FIELDS:
             array = arrays[name]
-            assert array.dtype == dtype and array.shape[1:] == entry and array.flags.c_contiguous, name
+            assert array.dtype == dtype and (array.shape[1:] == entry if entry else array.ndim == 1), name
             words += _address(array), len(array)
         vars(self).update(arrays)
         self._table = np.array(words, np.int64)
