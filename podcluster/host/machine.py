@@ -70,7 +70,8 @@ from podcluster.host.state import (
 from podcluster.host.takers import Taker, Turns
 from podcluster.records.values import Int64Array
 
-YOUNG = 5000  # objects that are new before the collector looks at them; a guest is some hundreds, most of which stay
+YOUNG = 100_000  # objects that are new before the collector looks at them; of a guest some hundreds stay, and what
+# goes mostly goes by itself, or when it is let go of
 
 gc.freeze()  # the compiler is a hundred thousand objects that stay: no collection need go through them again
 if 0 < gc.get_threshold()[0] < YOUNG:
