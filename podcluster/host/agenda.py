@@ -50,7 +50,7 @@ class Agenda:
     @property
     def next_own_ns(self) -> int:
         """When the host itself acts next."""
-        return min((at_ns for at_ns, _ in self._acts.values()), default=NEVER)
+        return min(at_ns for at_ns, _ in self._acts.values()) if self._acts else NEVER
 
     @property
     def next_ns(self) -> int:

@@ -214,7 +214,8 @@ class Guest:
         """Before when its boot certainly comes to nothing that others see: no stage of it ends. NEVER once it is up."""
         if self.boot_done_ns is not None:
             return NEVER
-        return min((one.ends_ns for one in self._sequence.streams if one.next_ns < NEVER), default=self.next_ns)
+        ends_ns = [one.ends_ns for one in self._sequence.streams if one.next_ns < NEVER]
+        return min(ends_ns) if ends_ns else self.next_ns
 
     @property
     def balloons_next(self) -> bool:
