@@ -128,7 +128,7 @@ def _row_orders(h: HostState, mb: int) -> int:
 
 @routine
 def _row_lowest(h: HostState, mb: int, order: int) -> int:
-    """First page of the lowest maximal free block of `order` < 9 in the row of `mb`, where there is one."""
+    """First page of the lowest maximal free block of `order` < 9 in the row of `mb`, or -1."""
     if order < 6:
         for wi in range(8):
             free = h.heap_rows[mb, wi]
@@ -147,17 +147,18 @@ def _row_lowest(h: HostState, mb: int, order: int) -> int:
         full = full & (full >> (1 << (k - 6))) & (0x55 if k == 6 else 0x11)
     gap = 1 << (order - 6)
     halves = full & (full >> gap) & (0x55 if order == 6 else (0x11 if order == 7 else 0x01))
-    return 64 * ctz(np.uint64(full & ~(halves | (halves << gap))))
+    found_words = full & ~(halves | (halves << gap))
+    return 64 * ctz(np.uint64(found_words)) if found_words else -1
 
 
 @routine
 def _set_mask(h: HostState, mb: int, new: int) -> None:
     """Let the maps of orders 0-8 say that machine block `mb` has free blocks of the orders in `new`."""
-    old = h.heap_masks[mb] & 511
-    for k in range(9):
-        bit = 1 << k
-        if (old ^ new) & bit:
-            _mark(h, k, mb, new & bit != 0)
+    changed = (h.heap_masks[mb] & 511) ^ new
+    while changed:
+        k = ctz(np.uint64(changed))
+        _mark(h, k, mb, (new >> k) & 1 != 0)
+        changed &= changed - 1
     h.heap_masks[mb] = new
 
 
@@ -238,8 +239,11 @@ def _take(h: HostState, order: int, count: int) -> int:
     k = order + ctz(np.uint64(usable))
     index = _lowest(h, k)
     r.free -= count
+    # What is left of the block are blocks up to its end, of the orders of the bits of their sum: their buddies are gone.
+    left = (1 << k) - count if k < 9 else BLOCK_PAGES - count
     if k < 9:
         page = _row_lowest(h, index, k)
+        left |= h.heap_masks[index]
     else:
         _mark(h, k, index, False)
         while k > 9 and k > order:
@@ -263,7 +267,9 @@ def _take(h: HostState, order: int, count: int) -> int:
         h.heap_rows[index, page >> 6] &= ~span_mask(page & 63, span)
         page += span
         count -= span
-    _set_mask(h, index, _row_orders(h, index))
+    if k < 9 and _row_lowest(h, index, k) < 0:
+        left &= ~(1 << k)
+    _set_mask(h, index, left)
     return first
 
 
