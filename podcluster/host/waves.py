@@ -84,7 +84,7 @@ def _back(h: HostState, g: DomainState, gfn: int, n: int, step: int) -> None:
         list_drop(h, g, SINGLE, n)
         return
     set_pages(h, g, low, n, RAM, first)
-    handle = list_frames(h, g, gfn >> 9)
+    detail = h.detail[list_frames(h, g, gfn >> 9)]
     i = gfn & 511
     while n > 0:
         first = list_head(h, g, SINGLE)
@@ -92,7 +92,7 @@ def _back(h: HostState, g: DomainState, gfn: int, n: int, step: int) -> None:
         along = 1 if signed > 0 else -1
         here = min(n, abs(signed))
         for k in range(here):
-            h.detail[handle, i + k * step] = first + k * along
+            detail[i + k * step] = first + k * along
         list_drop(h, g, SINGLE, here)
         i += here * step
         n -= here
@@ -136,9 +136,11 @@ def populate_stretch(h: HostState, g: DomainState, b: int, i: int, end: int, ste
     if n == 0:
         return 0
     if hr.recent >= RECENT_IN_DEBT:
+        ring = g.ring
+        begin = r.mrp_idx
         for k in range(max(0, n - slots), n):  # those before are overwritten
-            g.ring[(r.mrp_idx + k) & (slots - 1)] = gfn + k * step
-        r.mrp_idx = (r.mrp_idx + n) & (slots - 1)
+            ring[(begin + k) & (slots - 1)] = gfn + k * step
+        r.mrp_idx = (begin + n) & (slots - 1)
     _back(h, g, gfn + turned * step, n - turned, step)
     r.max_guest = max(r.max_guest, gfn + (n - 1) * step if step > 0 else gfn)
     r.cache_count -= n - turned
