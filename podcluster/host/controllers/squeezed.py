@@ -22,7 +22,7 @@ Departs     In a run it never waits for scrubbing (D5.2) and finds nothing reser
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Final, NamedTuple
 
 from podcluster.controller_parameters import SqueezedParameters
@@ -92,7 +92,7 @@ class Run(NamedTuple):
     enough_kib: int  # free memory with which a start can begin
     next_ns: int
     progress: Mapping[int, Progress] = {}
-    inactive: frozenset[int] = frozenset()
+    inactive: Set[int] = frozenset()
 
 
 class State(NamedTuple):
@@ -113,23 +113,27 @@ class Ended(NamedTuple):
     blamed: tuple[int, ...]
 
 
-def freeable_kib(one: Member, margin_kib: int) -> int:
-    """What a domain is sure to give when it is sent to its minimum (D5.4)."""
-    return max(0, one.actual_kib - one.min_kib - margin_kib)
-
-
 def share_out(free_kib: int, goal_kib: int, members: Sequence[Member], margin_kib: int) -> list[int]:
     """New targets [KiB]: dynamic_min + trunc(gamma range), one gamma for all (D5.4)."""
-    surplus_kib = max(0, free_kib + sum(freeable_kib(one, margin_kib) for one in members) - goal_kib)
-    ranges = [max(0, one.max_kib - one.min_kib) for one in members]
-    total = sum(ranges)
-    gamma = min(1.0, surplus_kib / total) if total else float(surplus_kib > 0)
-    return [one.min_kib + math.trunc(gamma * extent) for one, extent in zip(members, ranges, strict=True)]
+    surplus_kib, total_kib = free_kib - goal_kib, 0
+    ranges = []
+    for one in members:
+        min_kib = one.min_kib
+        freeable_kib = one.actual_kib - min_kib - margin_kib  # what it is sure to give when it is sent to its minimum
+        if freeable_kib > 0:
+            surplus_kib += freeable_kib
+        range_kib = one.max_kib - min_kib if one.max_kib > min_kib else 0
+        total_kib += range_kib
+        ranges.append((min_kib, range_kib))
+    gamma = 0.0 if surplus_kib <= 0 else 1.0 if surplus_kib >= total_kib else surplus_kib / total_kib
+    return [min_kib + math.trunc(gamma * range_kib) for min_kib, range_kib in ranges]
 
 
 def write(one: Member, target_kib: int, *, limits: bool = True) -> list[Action]:
     """Target and limit of a domain: limit first when raising, target first when lowering (D5.8)."""
     limit_pages = target_kib // KIB_A_PAGE + XEN_OFFSET_PAGES + one.offset_pages
+    if target_kib == one.target_kib and limit_pages == one.limit_pages:
+        return []
     aim: list[Action] = [Target(one.domid, target_kib)] if target_kib != one.target_kib else []
     if limit_pages > one.limit_pages:
         return [Limit(one.domid, limit_pages), *aim]
@@ -163,29 +167,31 @@ class Squeezed:
         if view.scrub_pages >= SCRUB_PAGES:
             return Decision((), state, now_ns + self._scrub_poll_ns)
         free_kib, members = self.host(view)
-        actions, state = self._watch_cooperation(now_ns, members, state)
-        run = state.run
+        astray = self._astray(members)
+        actions, seen_ns, flagged = self._watch_cooperation(now_ns, members, astray, state)
+        run, checks = state.run, False
         if run is None and view.starts:
             run = self._begin(free_kib, members, view.starts[0], now_ns)
-            wanting = run.goal_kib > free_kib or not all(self._on_target(one) for one in members if one.can_balloon)
-            if not wanting:  # the short-cut (D5.12)
+            if run.goal_kib <= free_kib and not astray:  # the short-cut (D5.12)
+                state = State(None, seen_ns, flagged)
                 return self._finish(view, free_kib, actions, state, Ended([], run, True, ()))
         elif run is None:
             if now_ns % self.period_ns:
+                state = State(None, seen_ns, flagged, state.settled)
                 return Decision(tuple(actions), state, after(now_ns, self.period_ns))
-            run = Run(None, self._reserve_kib, self._reserve_kib, now_ns)
-            if self._balanced(free_kib, members, run, now_ns):
-                waiting = any(self._late(one, state) for one in members)
-                state = state._replace(settled=not waiting)
-                return Decision(tuple(actions), state, after(now_ns, self.period_ns) if waiting else None)
-        assert run is not None
+            run, checks = Run(None, self._reserve_kib, self._reserve_kib, now_ns), True
         ended = self.round(free_kib, members, run, now_ns)
+        if checks and not any(isinstance(action, Target) for action in ended.actions):
+            # Memory is balanced: the policy would leave every target as it is (D5.3).
+            waiting = any(one.domid not in flagged for one in astray)  # to see whether they are to be flagged
+            state = State(None, seen_ns, flagged, settled=not waiting)
+            return Decision(tuple(actions), state, after(now_ns, self.period_ns) if waiting else None)
         if run.start is not None and all(one.domain_id != run.start for one in view.starts):
             ended = ended._replace(success=False)  # who wanted it has gone
         if ended.success is None:
-            state = state._replace(run=ended.run, settled=False)
+            state = State(ended.run, seen_ns, flagged)
             return Decision((*actions, *ended.actions), state, ended.run.next_ns)
-        return self._finish(view, free_kib, actions, state, ended)
+        return self._finish(view, free_kib, actions, State(None, seen_ns, flagged), ended)
 
     def host(self, view: View) -> tuple[int, list[Member]]:
         """Free memory as the daemon counts it, and the domains that have booted (D5.1, D5.2)."""
@@ -213,50 +219,56 @@ class Squeezed:
 
     def round(self, free_kib: int, members: Sequence[Member], run: Run, now_ns: int) -> Ended:
         """Watch, share out, write; over when all active domains are where they are to stay (D5.9)."""
-        progress = {one.domid: self._progress(one, run.progress.get(one.domid), now_ns) for one in members}
-        active = [one for one in members if one.can_balloon and not progress[one.domid].stuck]
-        inactive = frozenset(one.domid for one in members if not one.can_balloon or progress[one.domid].stuck)
+        progress: dict[int, Progress] = {}
+        active, stuck, inactive = [], [], set()
+        for one in members:
+            its = progress[one.domid] = self._progress(one, run.progress.get(one.domid), now_ns)
+            if one.can_balloon and not its.stuck:
+                active.append(one)
+                continue
+            inactive.add(one.domid)
+            if one.can_balloon:
+                stuck.append(one)
         targets = share_out(free_kib, run.goal_kib, active, self._margin_kib)
         pairs = list(zip(active, targets, strict=True))
         freeing = [(one, new) for one, new in pairs if new < one.actual_kib - self._inaccuracy_kib]
         chosen = freeing if freeing and self._rules.two_phases else pairs  # D5.5
-        over = all(new == one.target_kib for one, new in chosen) and all(map(self._on_target, active))
+        over = all(new == one.target_kib for one, new in chosen) and not self._astray(active)
         new_of = {} if over else {one.domid: new for one, new in chosen}
+        for one in stuck:
+            if one.domid not in run.inactive:  # given up on in this round (D5.6)
+                new_of[one.domid] = clamp(min(one.target_kib, one.actual_kib), one.min_kib, one.max_kib)
         actions: list[Action] = []
         for one in members:
-            if not one.can_balloon:
-                continue
-            if one.domid in inactive and one.domid not in run.inactive:  # given up on in this round (D5.6)
-                new = clamp(min(one.target_kib, one.actual_kib), one.min_kib, one.max_kib)
-            else:
-                new = new_of.get(one.domid, one.target_kib)
-            actions += write(one, new, limits=self._rules.hard_limits)
-        run = run._replace(progress=progress, inactive=inactive, next_ns=now_ns + self._round_ns)
+            if one.can_balloon:
+                actions += write(one, new_of.get(one.domid, one.target_kib), limits=self._rules.hard_limits)
+        run = Run(run.start, run.goal_kib, run.enough_kib, now_ns + self._round_ns, progress, inactive)
         if not over:
             return Ended(actions, run, None, ())
         if run.start is None:
             success = free_kib - self._reserve_kib < self._tolerance_kib  # D5.13
         else:
             success = free_kib >= run.enough_kib
-        return Ended(
-            actions, run, success, tuple(one.domid for one in members if one.can_balloon and one not in active)
-        )
+        return Ended(actions, run, success, tuple(one.domid for one in stuck))
 
     def _progress(self, one: Member, before: Progress | None, now_ns: int) -> Progress:
         """Stuck after 5 s off target without a movement the right way; any such movement mends it (D5.6)."""
+        actual_kib = one.actual_kib
         if before is None:
-            return Progress(one.actual_kib, now_ns, False)
-        moved = one.actual_kib - before.actual_kib
-        wanted = one.target_kib - one.actual_kib
+            return Progress(actual_kib, now_ns, False)
+        moved = actual_kib - before.actual_kib
+        wanted = one.target_kib - actual_kib
         if abs(wanted) <= self._inaccuracy_kib:
-            return before if not moved else before._replace(actual_kib=one.actual_kib)
+            return Progress(actual_kib, before.since_ns, before.stuck) if moved else before
         if moved * wanted > 0:
-            return Progress(one.actual_kib, now_ns, False)
+            return Progress(actual_kib, now_ns, False)
         late = self._rules.stuck_detection and now_ns - before.since_ns > self._stuck_ns
-        return Progress(one.actual_kib, before.since_ns, before.stuck or late)
+        return Progress(actual_kib, before.since_ns, before.stuck or late)
 
-    def _on_target(self, one: Member) -> bool:
-        return abs(one.actual_kib - one.target_kib) <= self._inaccuracy_kib
+    def _astray(self, members: Sequence[Member]) -> list[Member]:
+        """Those off target that could be on it."""
+        off_kib = self._inaccuracy_kib
+        return [one for one in members if one.can_balloon and abs(one.actual_kib - one.target_kib) > off_kib]
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
@@ -269,16 +281,9 @@ class Squeezed:
         ideal_kib = share_out(free_kib, self._reserve_kib, [ghost, *able], self._margin_kib)[0]
         return Run(start.domain_id, ideal_kib + self._reserve_kib, least_kib + self._reserve_kib, now_ns)
 
-    def _balanced(self, free_kib: int, members: Sequence[Member], run: Run, now_ns: int) -> bool:
-        """Whether the policy would leave every target as it is (D5.3)."""
-        able = [one for one in members if one.can_balloon]
-        ended = self.round(free_kib, able, run, now_ns)
-        return not any(isinstance(action, Target) for action in ended.actions)
-
     def _finish(self, view: View, free_kib: int, actions: list[Action], state: State, ended: Ended) -> Decision:
         """The run is over: answer its start; what to do next is seen at the next look."""
         run = ended.run
-        state = state._replace(run=None, settled=False)
         actions = [*actions, *ended.actions]
         start = next((one for one in view.starts if one.domain_id == run.start), None)
         if start is not None:
@@ -301,23 +306,21 @@ class Squeezed:
 
     # -- the flag ----------------------------------------------------------------------------------------------------
 
-    def _watch_cooperation(self, now_ns: int, members: Sequence[Member], state: State) -> tuple[list[Action], State]:
-        """Flag who has been off target for more than 20 s, over all runs; take the flag from who is back (D5.7)."""
+    def _watch_cooperation(
+        self, now_ns: int, members: Sequence[Member], astray: Sequence[Member], state: State
+    ) -> tuple[list[Action], Mapping[int, int], frozenset[int]]:
+        """Flag who has been off target for more than 20 s, over all runs; take the flag from who is back (D5.7). What
+        to write, when each was last seen on target, and who is flagged.
+        """
         # Where nothing was out of place and nothing happened since, every check that was skipped would have found the
         # same: the last of them counts.
         skipped_ns = (now_ns - 1) // self.period_ns * self.period_ns
         last_ns = {one.domid: now_ns for one in members}
-        for one in members:
-            if one.can_balloon and not self._on_target(one):
-                seen_ns = state.cooperative_ns.get(one.domid, now_ns)
-                if state.settled and one.domid not in state.flagged:
-                    seen_ns = max(seen_ns, skipped_ns)
-                last_ns[one.domid] = min(seen_ns, now_ns)
-        late = frozenset(domid for domid, seen_ns in last_ns.items() if now_ns - seen_ns > self._uncooperative_ns)
+        for one in astray:
+            seen_ns = state.cooperative_ns.get(one.domid, now_ns)
+            if state.settled and one.domid not in state.flagged:
+                seen_ns = max(seen_ns, skipped_ns)
+            last_ns[one.domid] = min(seen_ns, now_ns)
+        late = frozenset(one.domid for one in astray if now_ns - last_ns[one.domid] > self._uncooperative_ns)
         changed = (late ^ state.flagged) & last_ns.keys()
-        actions: list[Action] = [Uncooperative(domid, domid in late) for domid in sorted(changed)]
-        return actions, state._replace(cooperative_ns=last_ns, flagged=late)
-
-    def _late(self, one: Member, state: State) -> bool:
-        """Whether a domain is on its way to being flagged."""
-        return one.can_balloon and not self._on_target(one) and one.domid not in state.flagged
+        return [Uncooperative(domid, domid in late) for domid in sorted(changed)], last_ns, late
