@@ -120,12 +120,14 @@ class Attention:
         control = self._control
         if control is None or before is None:
             return
-        now, wakes = Shown.by(resident, control.wakes), control.wakes
-        changed = now.used_pages != before.used_pages if wakes == "use" else heap
-        if changed or wakes == "guests" or now[:2] != before[:2]:
-            # Of acts that are run together the first may be page cache growing, which wakes nobody.
-            used = wakes == "use" and before.next_use_ns < NEVER
-            self.wake(max(at_ns, before.next_use_ns) if used else at_ns)
+        wakes = control.wakes
+        if wakes == "use":
+            now = Shown.by(resident, wakes)
+            if now[:3] != before[:3]:
+                # Of acts that are run together the first may be page cache growing, which wakes nobody.
+                self.wake(max(at_ns, before.next_use_ns) if before.next_use_ns < NEVER else at_ns)
+        elif heap or wakes == "guests" or Shown.by(resident, wakes) != before:
+            self.wake(at_ns)
         domid = resident.domain.domid
         if domid in self._unquiet and resident.quiet:
             self._unquiet.discard(domid)

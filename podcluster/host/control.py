@@ -169,7 +169,8 @@ class Control:
 
     def wake(self, at_ns: int) -> None:
         """Look at `at_ns` at the latest."""
-        self.due_ns = min(self.due_ns, at_ns)
+        if at_ns < self.due_ns:
+            self.due_ns = at_ns
 
     def dead(self, at_ns: int) -> bool:
         """It is gone."""
