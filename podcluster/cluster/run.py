@@ -72,7 +72,7 @@ from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
 # So that progress moves and no message takes long, no more than an hour is merged; in long runs, a part of the run.
 MOST_MERGED_NS = 3600 * NS_PER_S
-STEP_S = 0.5  # of one core, about, for each part, ...
+STEP_S = 2.0  # of one core, about, for each part, ...
 MOST_STEPS = 100  # ... but no more parts than that,
 STEP_ROWS = 1 << 20  # and no more samples in one of them: they are all in memory before they are written
 
