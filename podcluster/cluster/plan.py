@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Final, NamedTuple
 
 from podcluster.cluster.asks import Forecasts
@@ -37,7 +38,7 @@ RATIO_SAMPLES_S: Final = 300  # the grid on which ratios find their peaks where 
 # (squeezed, which looks where something happens, by a month of 1,000.)
 # Below INLINE_S a run is over before Ray and its actors, which load the kernels anew, would pay (some 5 s).
 S_PER_GIB_BOOTED: Final = 0.001
-S_PER_INSTANT: Final = 5e-7  # of a demand
+S_PER_INSTANT: Final = 5e-8  # of a demand
 S_PER_MACHINE_HOUR: Final = {
     "static": 0.0,
     "squeezed": 0.000002,
@@ -49,6 +50,11 @@ S_PER_MACHINE_HOUR: Final = {
     "esx": 0.009,
 }
 INLINE_S: Final = 10.0
+
+# So that progress moves and no message takes long:
+STEP_S: Final = 2.0  # of one core, about, for each step in which nothing is due, ...
+MOST_STEPS: Final = 100  # ... but no more parts of a run than that,
+STEP_ROWS: Final = 1 << 20  # and no more samples in one of them: they are all in memory before they are written
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,7 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         asked.append(warmup_ns)
     if config.migration.rebalance_s is not None:
         asked.append(0)
-    return Plan(
+    plan = Plan(
         specs=specs,
         hosts=HostPlan(
             config.host,
@@ -158,6 +164,8 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         restarts=config.host.on_crash == "restart",
         reboots=config.host.on_reboot == "restart",
     )
+    # A guest of whom nothing is asked goes no further past the end of a step than the longest step would let it.
+    return replace(plan, hosts=replace(plan.hosts, stride_ns=duration_ns // count_steps(plan, workload)))
 
 
 class Choice(NamedTuple):
@@ -191,6 +199,16 @@ def estimate(plan: Plan, workload: Workload) -> Work:
         boots_s += request.maxmem_pages / PAGES_PER_GIB * S_PER_GIB_BOOTED
         life_s += len(request.demand.t_ns) * S_PER_INSTANT + present_s / 3600 * s_per_hour
     return Work(boots_s, life_s)
+
+
+def count_steps(plan: Plan, workload: Workload) -> int:
+    """Into how many steps a run in which nothing is due is cut."""
+    steps = min(ceil(estimate(plan, workload).life_s / STEP_S), MOST_STEPS)
+    rows = 0
+    if plan.write_samples:
+        a_look = 1 + len(plan.specs) + (len(workload.requests) if plan.hosts.machine_samples else 0)
+        rows = plan.duration_ns // plan.hosts.telemetry_ns * a_look
+    return max(1, steps, ceil(rows / STEP_ROWS))
 
 
 def choose_engine(config: Config, plan: Plan, workload: Workload, cpus: int | None = None) -> Choice:

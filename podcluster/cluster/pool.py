@@ -49,6 +49,7 @@ class HostPlan:
     controller: ControllerConfig | None = None  # None: static
     machine_samples: bool = False  # each machine is looked at, too
     unasked_ns: int = 0  # before then nothing is asked of domains but to start, and to stop when they depart
+    stride_ns: int = 0  # so far past the end of a step a guest may go of whom nothing is asked
 
 
 MakeHost = Callable[[HostSpec, HostPlan], Host]
@@ -67,6 +68,7 @@ def make_host(spec: HostSpec, plan: HostPlan) -> Host:
         machine_samples=plan.machine_samples,
         controller=plan.controller,
         unasked_ns=plan.unasked_ns,
+        stride_ns=plan.stride_ns,
     )
 
 

@@ -22,7 +22,6 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 
 from podcluster.cluster.agenda import (
     Agenda,
@@ -49,7 +48,7 @@ from podcluster.cluster.failures import priority_of
 from podcluster.cluster.ledger import Ledger, check_attempts, rejection, run_row
 from podcluster.cluster.moves import Moves
 from podcluster.cluster.outbox import Outbox
-from podcluster.cluster.plan import Plan, estimate
+from podcluster.cluster.plan import Plan, count_steps
 from podcluster.cluster.pool import CommandsByHost, Pool
 from podcluster.cluster.progress import Progress
 from podcluster.cluster.ratios import SamplePeaks, add_hosts
@@ -70,11 +69,9 @@ from podcluster.records.summaries import RunRow
 from podcluster.records.tables import Sink
 from podcluster.units import NS_PER_S, pages_to_mib, s_to_ns
 
-# So that progress moves and no message takes long, no more than an hour is merged; in long runs, a part of the run.
+# So that progress moves and no message takes long, no more than an hour is merged; in long runs, a part of the run
+# (`count_steps`).
 MOST_MERGED_NS = 3600 * NS_PER_S
-STEP_S = 2.0  # of one core, about, for each part, ...
-MOST_STEPS = 100  # ... but no more parts than that,
-STEP_ROWS = 1 << 20  # and no more samples in one of them: they are all in memory before they are written
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +103,6 @@ def run(plan: Plan, workload: Workload, policy: Policy, pool: Pool, sink: Sink, 
     row = run_row(plan, workload, driver.ledger, driver.peaks, pool, time.monotonic() - started_s)
     sink.write("runs", [row])
     return RunOutcome(row, steps)
-
-
-def count_steps(plan: Plan, workload: Workload) -> int:
-    """Into how many steps a run in which nothing is due is cut."""
-    steps = min(ceil(estimate(plan, workload).life_s / STEP_S), MOST_STEPS)
-    rows = 0
-    if plan.write_samples:
-        a_look = 1 + len(plan.specs) + (len(workload.requests) if plan.hosts.machine_samples else 0)
-        rows = plan.duration_ns // plan.hosts.telemetry_ns * a_look
-    return max(1, steps, ceil(rows / STEP_ROWS))
 
 
 def _until(now_ns: int, due_ns: int, epoch_ns: int, end_ns: int, steps: int) -> int:

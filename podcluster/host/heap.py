@@ -239,7 +239,7 @@ def _take(h: HostState, order: int, count: int) -> int:
     k = order + ctz(np.uint64(usable))
     index = _lowest(h, k)
     r.free -= count
-    # What is left of the block are blocks up to its end, of the orders of the bits of their sum: their buddies are gone.
+    # What is left of the block are blocks up to its end, of the orders of the bits of their sum: no buddy is left.
     left = (1 << k) - count if k < 9 else BLOCK_PAGES - count
     if k < 9:
         page = _row_lowest(h, index, k)

@@ -106,15 +106,17 @@ class HostModel:
         machine: MakeMachine = make_machine,
         coalesce: bool | None = None,
         unasked_ns: int = 0,
+        stride_ns: int = 0,
     ) -> None:
         """`coalesce=None`: True, unless every step is to be audited. `guests` by `os_class`; no controller: static.
         `machine_samples`: samples are of each machine as well. `unasked_ns`: before then the cluster asks nothing of a
-        domain but to start, and to stop when it departs.
+        domain but to start, and to stop when it departs; `stride_ns`: how far past the end of a call guests may go in
+        what no look at the host has to wait for [GS-4], where that is so.
         """
         self._spec = spec
         self._cfg = host
         self._coalesce = host.check != "step" if coalesce is None else coalesce
-        self._unasked_ns = unasked_ns
+        self._unasked_ns, self._stride_ns = unasked_ns, stride_ns
         self._takes_by_turns = host.era != RFC2009 and host.scrub_on_free
         self._now_ns = 0
         self._until_ns = 0  # the end of the call of `advance`
@@ -343,11 +345,14 @@ class HostModel:
             self._run_by_itself(resident.due_ns, resident, at_ns, 0)
 
     def _go_past(self, past_ns: int) -> None:
-        """Let all guests whose next acts no sample has to wait for do them, so that samples are taken together."""
-        look_ns = self._recorder.next_look_ns
+        """Let all guests whose next acts no sample has to wait for do them, so that samples are taken together; and
+        those of whom nothing is asked what they do after that, in the same turn.
+        """
+        look_ns, stride_ns = self._recorder.next_look_ns, self._until_ns + self._stride_ns
         for at_ns, resident in self._agenda.guests_before(past_ns):
             if resident.guest.goes_past and not resident.memory.short_of_tables:
-                self._run_by_itself(at_ns, resident, look_ns, past_ns)
+                far_ns = min(self._unasked_until(resident), stride_ns) if self._asks_nothing else 0
+                self._run_by_itself(at_ns, resident, look_ns, max(past_ns, far_ns))
 
     def _acted(self, at_ns: int, resident: Resident, shown: Shown | None, *, heap: bool) -> None:
         """A guest has acted; it is entered in the queue anew."""
@@ -365,11 +370,20 @@ class HostModel:
             own_ns = self._agenda.next_own_ns
             before_ns, past_ns = min(before_ns, own_ns), min(past_ns, own_ns)
         last_ns = before_ns - 1
-        if self._control is None and not self._agenda.has_own and self._migrations.due_ns == NEVER:
-            departs_ns = resident.request.departure_ns
-            alone_ns = self._unasked_ns if departs_ns is None else min(self._unasked_ns, departs_ns)
-            last_ns = max(last_ns, min(max(self._unminded_ns, alone_ns), self._recorder.next_look_ns) - 1)
+        if self._asks_nothing:
+            alone_ns = max(self._unminded_ns, self._unasked_until(resident))
+            last_ns = max(last_ns, min(alone_ns, self._recorder.next_look_ns) - 1)
         resident.guest.run(last_ns, past_ns=past_ns - 1, grid_ns=self._recorder.grid_ns, calm_ns=calm_ns)
+
+    @property
+    def _asks_nothing(self) -> bool:
+        """The host itself is not going to ask anything of its guests."""
+        return self._control is None and not self._agenda.has_own and self._migrations.due_ns == NEVER
+
+    def _unasked_until(self, resident: Resident) -> int:
+        """Before when the cluster asks nothing of a guest, in whatever call of `advance`."""
+        departs_ns = resident.request.departure_ns
+        return self._unasked_ns if departs_ns is None else min(self._unasked_ns, departs_ns)
 
     def _run_by_itself(self, at_ns: int, resident: Resident, before_ns: int, past_ns: int) -> None:
         """The same out of turn, of a guest whose next act, at `at_ns`, leaves the heap alone; that may be long ago of

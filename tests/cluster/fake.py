@@ -182,6 +182,7 @@ def fake_model(
     machine_samples: bool,
     controller: ControllerConfig | None,
     unasked_ns: int,
+    stride_ns: int,
 ) -> FakeHost:
     """What takes the place of the real host's class."""
     return FakeHost(spec, seed, telemetry_ns)

@@ -18,7 +18,7 @@ from podcluster.config import (
     SwapConfig,
 )
 from podcluster.host.model import HostModel
-from podcluster.records.commands import Close, Command, StartDomain
+from podcluster.records.commands import Close, Command, StartDomain, StopDomain
 from podcluster.records.demand import Demand
 from podcluster.records.hosts import HostSpec
 from podcluster.records.machines import MachineRequest
@@ -160,9 +160,9 @@ def rows(reports: Sequence[HostReport]) -> tuple[list[DomainRow], list[EventRow]
 
 
 class Make(Protocol):
-    """Make a host anew, whose guests run ahead or not."""
+    """Make a host anew, whose guests run ahead or not, and of which nothing is asked before `unasked_ns`."""
 
-    def __call__(self, *, coalesce: bool) -> HostModel:
+    def __call__(self, *, coalesce: bool, unasked_ns: int, stride_ns: int) -> HostModel:
         """Empty yet."""
 
 
@@ -184,11 +184,14 @@ def drawn_host(
 
 
 def comes_out_otherwise(make: Make, commands: Sequence[Command], cuts_s: Sequence[float], end_s: float) -> bool:
-    """Whether a life is not the same singly, run ahead in one go, and run ahead with the clock stopped at `cuts_s`."""
+    """Whether a life is not the same singly, run ahead in one go, and run ahead with the clock stopped at `cuts_s`,
+    whether or not guests go on past that.
+    """
     close = Close(s_to_ns(end_s))
+    unasked_ns = min(one.at_ns for one in asking([*commands, close]))
 
-    def life(stops_s: Sequence[float], *, coalesce: bool) -> Any:
-        model = make(coalesce=coalesce)
+    def life(stops_s: Sequence[float], *, coalesce: bool, unasked_ns: int = 0) -> Any:
+        model = make(coalesce=coalesce, unasked_ns=unasked_ns, stride_ns=unasked_ns)
         reports, before_ns = [], 0
         for until_ns in sorted({s_to_ns(stop_s) for stop_s in (*stops_s, end_s)}):
             due = [one for one in (*commands, close) if before_ns < one.at_ns <= until_ns]
@@ -197,7 +200,20 @@ def comes_out_otherwise(make: Make, commands: Sequence[Command], cuts_s: Sequenc
         return (*rows(reports), reports[-1].host, MachineSampleBlock.join([one.machine_samples for one in reports]))
 
     singly = life([], coalesce=False)
-    return bool(life([], coalesce=True) != singly or life(cuts_s, coalesce=True) != singly)
+    if life([], coalesce=True) != singly or life(cuts_s, coalesce=True) != singly:
+        return True
+    return bool(life(cuts_s, coalesce=True, unasked_ns=unasked_ns) != singly)
+
+
+def asking(commands: Sequence[Command]) -> list[Command]:
+    """Those of which domains could not know: all but their starts, and the stops of those that depart."""
+    departs_ns = {one.request.domain_id: one.request.departure_ns for one in commands if isinstance(one, StartDomain)}
+    return [
+        one
+        for one in commands
+        if not isinstance(one, StartDomain)
+        and not (isinstance(one, StopDomain) and one.at_ns == departs_ns.get(one.domain_id))
+    ]
 
 
 def seconds(t_ns: int | None) -> float:

@@ -179,15 +179,19 @@ def test_nothing_stays_held_that_was_never_had() -> None:
     given=commands(),
     steps_s=st.lists(st.floats(0.01, END_S - 0.01, allow_nan=False), max_size=12),
     host=hosts,
+    stride_s=st.sampled_from([0, 1, 10, END_S]),
 )
 def test_where_a_span_is_cut_changes_nothing(
-    classes: list[Any], given: list[Command], steps_s: list[float], host: str
+    classes: list[Any], given: list[Command], steps_s: list[float], host: str, stride_s: float
 ) -> None:
-    """HM-1: one call of `advance` or many, the same rows; whether or not guests may go past the end of a call."""
+    """HM-1: one call of `advance` or many, the same rows; whether or not guests may go past the end of a call, and how
+    far.
+    """
     at_once = whole_life(classes, given, host=host)
     assert whole_life(classes, given, steps_s, host=host) == at_once
     asked_ns = min((one.at_ns for one in given if isinstance(one, SetMaxMem | SetTarget)), default=s_to_ns(END_S))
-    assert whole_life(classes, given, steps_s, host=host, unasked_ns=asked_ns) == at_once
+    far: dict[str, Any] = {"unasked_ns": asked_ns, "stride_ns": s_to_ns(stride_s)}
+    assert whole_life(classes, given, steps_s, host=host, **far) == at_once
 
 
 @settings(max_examples=8)

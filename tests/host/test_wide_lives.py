@@ -7,6 +7,7 @@ The companion of test_busy_lives.py, which looks closer at fewer things. Lives a
 from __future__ import annotations
 
 import math
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -24,6 +25,7 @@ from podcluster.controller_parameters import (
 from podcluster.records.commands import AttachDevice, Command, EndWarmup, FailHost, SetMaxMem, SetTarget, StopDomain
 from podcluster.units import NS_PER_S, PAGES_PER_MIB, s_to_ns
 from tests.host.lives import (
+    asking,
     comes_out_otherwise,
     curve,
     drawn_host,
@@ -207,8 +209,10 @@ def host(chance: Random, *, patterned: bool, gives: bool) -> dict[str, Any]:
     return found
 
 
-def differs(number: int) -> bool:
-    """Whether the life of this number comes out otherwise when guests run ahead, in one go or cut anywhere."""
+def differs(number: int, *, asked: bool = True) -> bool:
+    """Whether the life of this number comes out otherwise when guests run ahead, in one go or cut anywhere. If not
+    `asked`, nothing is asked of its domains, so that they go far.
+    """
     chance = Random(number)
     patterned = chance.random() < 0.2
     manager = controller(chance)
@@ -220,6 +224,9 @@ def differs(number: int) -> bool:
     grid_s = chance.choice([0, 0.5, 7])
     steps_s = [chance.uniform(0.01, END_S - 0.1) for _ in range(chance.choice([5, 30]))]
     make = drawn_host(classes, settings, manager, ram_mib=ram_mib, taken_mib=8 + 192 * gives, grid_s=grid_s)
+    if not asked:
+        theirs = asking(commands)
+        commands = [one for one in commands if one not in theirs]
     return comes_out_otherwise(make, commands, steps_s, END_S)
 
 
@@ -238,6 +245,12 @@ def test_running_guests_ahead_changes_nothing_on_any_host(number: int) -> None:
     assert not differs(number)
 
 
+@pytest.mark.parametrize("number", range(40))
+def test_running_guests_past_the_end_of_a_call_changes_nothing(number: int) -> None:
+    """HM-1."""
+    assert not differs(number, asked=False)
+
+
 def test_a_guest_does_not_run_past_what_its_host_is_about_to_tell_it() -> None:
     """A target that is raised when dom0 has shrunk for it (`balloon.free()` of the RFC), two samples a second: the
     guest has swapped in what that lets it, and no less.
@@ -252,9 +265,7 @@ def test_a_guest_does_not_run_past_what_its_host_is_about_to_tell_it() -> None:
     machine = request(0, "linux", 48, 48, curve((0, 10), (12, 20), (28, 20), (40, 44), (60, 10)), hold_ns=0)
     targets = [SetTarget(s_to_ns(at_s), 0, mib * MIB) for at_s, mib in ((15, 24), (27, 48))]
     assert not comes_out_otherwise(
-        lambda *, coalesce: host_model(
-            guest, ram_mib=452, taken_mib=200, telemetry_s=0.5, host=settings, coalesce=coalesce
-        ),
+        partial(host_model, guest, ram_mib=452, taken_mib=200, telemetry_s=0.5, host=settings),
         [start(machine), *targets],
         [28.9, 29.1],
         60,
