@@ -77,11 +77,11 @@ gc.freeze()  # the compiler is a hundred thousand objects that stay: no collecti
 if 0 < gc.get_threshold()[0] < YOUNG:
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
-TOLD = 1 << 10  # of each kind that a kernel puts down at once, at first
-TOLD_MOST = 1 << 14
 FEWEST_PIECES = 1 << 10
 PIECES = 1 << 15  # that several balloons take in one call
-TAKEN = np.empty(turns.TAKEN_FIELDS * PIECES, np.int64)  # scratch of all hosts of a process, one at a time
+# Scratch of all hosts of a process, one at a time: what balloons take, and what following a demand puts down.
+TAKEN = np.empty(turns.TAKEN_FIELDS * PIECES, np.int64)
+TOLD = follow.room_for(1 << 15)
 POD_SCRUBBED = 3
 Gfns = npt.NDArray[np.int64]
 
@@ -176,13 +176,12 @@ class Machine:
 
     def _make_scratch(self) -> None:
         """Room for what kernels have to tell; nothing in it outlives a call."""
-        self._told = follow.room_for(TOLD)
         self._out = np.empty(max(batches.B_FIELDS, turns.T_FIELDS), np.int64)
         self._pieces = np.empty(0, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         """What makes it the machine that it is: no scratch, no arrays to be used again."""
-        passing = {"_told", "_out", "_pieces", "_h", "_domains"}
+        passing = {"_out", "_pieces", "_h", "_domains"}
         kept = {name: value for name, value in vars(self).items() if name not in passing}
         return {**kept, "arrays": packed_arrays(self._h, self._domains), "_spare": {}}
 
@@ -440,14 +439,11 @@ class Machine:
         """The kernel of that name, with room for so many pieces: its books afterwards, and what it has told, until the
         next call.
         """
-        numbers, told, pieces = laid("books", s), self._told, self._room_for(room)
+        numbers, pieces = laid("books", s), self._room_for(room)
         follow_demand.follow_demand(
-            self._h, self._changed(dom), books, numbers, laid("limits", d), curve, pieces, told, float(pages_per_s)
+            self._h, self._changed(dom), books, numbers, laid("limits", d), curve, pieces, TOLD, float(pages_per_s)
         )
-        after = numbers.tolist()
-        if after[follow.HOW] == follow.LISTS_FULL:
-            self._told = follow.room_for(min(4 * len(told.kills), TOLD_MOST))
-        return after, told
+        return numbers.tolist(), TOLD
 
     def _room_for(self, pieces: int) -> Int64Array:
         """Scratch for so many pairs, and more."""
@@ -667,9 +663,7 @@ class Machine:
         frames = h.page_words.nbytes + h.words.nbytes + (0 if r["scrub_on_free"] else h.attr.nbytes)
         domains = (*self._domains.values(), *(g for spare in self._spare.values() for g in spare))
         tables = sum(g.blk[: int(g.rec["blocks"][0])].nbytes for g in domains)
-        told: list[Int64Array] = [getattr(self._told, name) for name in follow.WIDTHS]
-        scratch = sum(one.nbytes for one in (*told, self._out, self._pieces))
-        return pools + free + frames + tables + scratch
+        return pools + free + frames + tables + self._out.nbytes + self._pieces.nbytes
 
     def let_go(self) -> None:
         """Give the memory of its arrays back at once; it is of no use from here on."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podcluster.host import follow, machine
 from podcluster.host.demand_window import DemandWindow, range_maxima, values_at
 from podcluster.records.demand import Demand
 from podcluster.units import PAGES_PER_MIB, s_to_ns
@@ -96,10 +97,13 @@ def test_quiet_pieces_may_be_left_out(
 
 
 @pytest.mark.parametrize("latency_us", [0, 7, 900])
-def test_thousands_of_batches_go_to_swap_as_they_would_one_by_one(latency_us: int) -> None:
+def test_thousands_of_batches_go_to_swap_as_they_would_one_by_one(
+    latency_us: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """GD-2, SW-1: rises that the guest keeps up with, a jump that it does not, and more than swap has room for, cut in
     the middle; more stretches of work than there is room for at once.
     """
+    monkeypatch.setattr(machine, "TOLD", follow.room_for(300))
     demand = curve((0, 20), (30, 30), (100, 3000), (130, 100), (131, 2900.7), (170, 3100), (200, 40), (333, 9000))
     swap = {"mib": 4096, "latency_us": latency_us, "mib_per_s": 700}
     seen = []
