@@ -12,6 +12,8 @@ from podcluster.host.heap import ALL, U0, U1, span_mask
 from podcluster.host.kernel import clz, ctz, popcount, routine
 from podcluster.host.state import BASE, BLOCK_PAGES, DETAIL, DOWN, ONES, RAM_ROW, UP, ZEROS, DomainState, HostState
 
+SEVERAL = 16  # frames that are looked at together
+
 
 @routine
 def row_give(h: HostState, row: int) -> None:
@@ -222,6 +224,15 @@ def frame_run(h: HostState, g: DomainState, b: int, i: int, n: int, step: int) -
     mfn = detail[i]
     along = -1 if detail[i + step] < mfn else 1
     run = 1
+    while run + SEVERAL <= n:  # which are looked at together, as long as they follow
+        last = run + SEVERAL - 1
+        low, frame = (i + run, mfn + run * along) if step > 0 else (i - last, mfn + last * along)
+        apart = False
+        for k in range(SEVERAL):
+            apart |= detail[low + k] != frame + k * along * step
+        if apart:
+            break
+        run += SEVERAL
     while run < n and detail[i + run * step] == mfn + run * along:
         run += 1
     return run * along if run > 1 else 1
