@@ -185,7 +185,7 @@ class Guest:
             return self.end.at_ns
         if self._first()[0] is self._wants:
             self._wants.relax()
-        return min(self._ready_ns(one) for one in self._streams if one is not self._cache)
+        return max(min(self._ready_ns(one) for one in self._streams if one is not self._cache), self._waited_ns)
 
     @property
     def next_touches_heap(self) -> bool:

@@ -245,7 +245,11 @@ def test_running_guests_ahead_changes_nothing_on_any_host(number: int) -> None:
     assert not differs(number)
 
 
-@pytest.mark.parametrize("number", range(40))
+# qmemman looked again and again before an act that begins no sooner than the lock was free as the last entry went.
+NEVER_ENDED = [31849]
+
+
+@pytest.mark.parametrize("number", [*NEVER_ENDED, *range(40)])
 def test_running_guests_past_the_end_of_a_call_changes_nothing(number: int) -> None:
     """HM-1."""
     assert not differs(number, asked=False)
