@@ -42,10 +42,6 @@ class _Look(NamedTuple):
         """Machines at each of them."""
         return len(self.domain_ids)
 
-    def part(self, first: int, instants: int) -> _Look:
-        """So many instants of it, from number `first` on."""
-        return self._replace(first_ns=self.first_ns + first * self.grid_ns, instants=instants)
-
     @property
     def steady(self) -> Int64Array:
         """int64[column, machine], 0 for what changes."""

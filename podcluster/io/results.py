@@ -456,8 +456,9 @@ def _write_options(schema: pa.Schema) -> dict[str, Any]:
     """zstd-3; dictionaries for labels only, since counters rarely repeat.
 
     The bytes of samples are stored by their place in the number: of counters that move little most bytes stay as they
-    are, which is written twice as fast and takes less room. Harder compression makes them hardly smaller, and nobody
-    skips row groups by any columns but those that they are stored by.
+    are, which is written twice as fast and takes less room. Of what is left zstd takes a fifth more off than lz4, in
+    half as long again; and nobody skips row groups by any columns but replication and time, which most of them have
+    one or a few of.
     """
     import pyarrow as pa
 
@@ -465,11 +466,12 @@ def _write_options(schema: pa.Schema) -> dict[str, Any]:
     samples = table in BLOCKS
     numbers = [field.name for field in schema if pa.types.is_int64(field.type) or pa.types.is_float64(field.type)]
     return {
-        "compression": "zstd",
-        "compression_level": 1 if samples else 3,
+        "compression": "lz4" if samples else "zstd",
+        "compression_level": None if samples else 3,
+        "write_batch_size": 1 << 17,
         "use_dictionary": _labels(schema),
         "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT") if samples else None,
-        "write_statistics": list(tables.sort_key(table)) if samples else True,
+        "write_statistics": ["replication", "t_ns"] if samples else True,
         "store_schema": True,
     }
 

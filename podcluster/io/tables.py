@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -173,6 +173,7 @@ def to_arrow(
 # run of one guest would otherwise spend a third of its time on it. And nothing gets through that is not of its type.
 
 
+@lru_cache(maxsize=8, typed=True)  # of samples many pieces are as long
 def _constant(table: str, column: ColumnSpec, value: object, count: int) -> pa.Array:
     """One column that is the same in every row."""
     import pyarrow as pa

@@ -63,9 +63,6 @@ class Source(Protocol):
     def rows(self) -> int:
         """How many at each instant."""
 
-    def part(self, first: int, instants: int) -> Source:
-        """Those of so many instants, from number `first` on."""
-
     @property
     def steady(self) -> Int64Array:
         """int64[column, row], anything for the two that change."""
@@ -81,10 +78,11 @@ class RowBlock(Sequence[Any]):
     thread that writes: put together from those of hosts, or filled where they are to be.
     """
 
-    __slots__ = ("_columns", "_hosts", "_rows", "_source", "in_order")
+    __slots__ = ("_apart", "_columns", "_hosts", "_rows", "_source", "in_order")
     ROW: ClassVar[type[Any]]
     NAMES: ClassVar[tuple[str, ...]]  # of its fields, in order
     _columns: Int64Array | None
+    _apart: Sequence[Int64Array]  # the columns one by one, as `pieces` makes them, some for many pieces
     _hosts: Sequence[Self]  # whose rows it is, or
     _source: Source | None  # where they come from, while nobody has looked
     _rows: int
@@ -96,12 +94,16 @@ class RowBlock(Sequence[Any]):
 
     def _set(self, columns: Int64Array | None, hosts: Sequence[Self], source: Source | None, rows: int) -> None:
         self._columns, self._hosts, self._source, self._rows = columns, hosts, source, rows
+        self._apart = ()
         self.in_order = False
 
     @property
     def columns(self) -> Int64Array:
         """int64[column, row], a line for each field of ROW."""
         if self._columns is None:
+            if self._apart:
+                self._columns = np.stack(self._apart)
+                return self._columns
             source = self._source
             columns = _in_time(self._hosts) if source is None else _filled(self.NAMES, [source], source.steady)
             self._set(columns, (), None, self._rows)
@@ -154,15 +156,22 @@ class RowBlock(Sequence[Any]):
         step = max(1, rows // width)
         steady = _steady(sources)
         ascend = _ascend(self.NAMES, sources[0].t_ns, steady)
+        alike = [np.tile(column, min(step, instants)) for column in steady]  # what changes aside, those of each piece
+        changing = _changing(sources)
         for first in range(0, instants, step):
-            parts = [one.part(first, min(step, instants - first)) for one in sources]
-            piece = type(self)(_filled(self.NAMES, parts, steady))
-            piece.in_order = ascend
+            t_ns = sources[0].t_ns[first : first + step]
+            piece = type(self).__new__(type(self))
+            piece._set(None, (), None, len(t_ns) * width)
+            apart = [column[: len(piece)] for column in alike]
+            apart[self.NAMES.index("t_ns")] = t_ns.repeat(width)
+            apart[-1] = changing[:, first : first + step].T.reshape(-1)
+            piece._apart, piece.in_order = apart, ascend
             yield piece
 
     def column(self, name: str) -> Int64Array:
         """One column, int64[rows]."""
-        found: Int64Array = self.columns[self.NAMES.index(name)]
+        at = self.NAMES.index(name)
+        found: Int64Array = self._apart[at] if self._apart else self.columns[at]
         return found
 
     def __repr__(self) -> str:
@@ -220,15 +229,20 @@ def _filled(names: Sequence[str], sources: Sequence[Source], steady: Int64Array)
     """The rows of all, which have them at the same instants, in order of time and source; `steady` as of all."""
     t_ns, rows = sources[0].t_ns, sum(one.rows for one in sources)
     filled = np.empty((len(names), len(t_ns), rows), dtype=np.int64)
-    changing = np.empty((rows, len(t_ns)), dtype=np.int64)
+    filled[:] = steady.reshape(len(names), 1, -1)
+    filled[names.index("t_ns")] = t_ns.reshape(-1, 1)
+    filled[-1] = _changing(sources).T
+    return filled.reshape(len(names), -1)
+
+
+def _changing(sources: Sequence[Source]) -> Int64Array:
+    """int64[row, instant] the last column of all."""
+    found = np.empty((sum(one.rows for one in sources), len(sources[0].t_ns)), dtype=np.int64)
     upto = 0
     for one in sources:
         first, upto = upto, upto + one.rows
-        one.changing(changing[first:upto])
-    filled[:] = steady.reshape(len(names), 1, -1)
-    filled[names.index("t_ns")] = t_ns.reshape(-1, 1)
-    filled[-1] = changing.T
-    return filled.reshape(len(names), -1)
+        one.changing(found[first:upto])
+    return found
 
 
 def _ascend(names: Sequence[str], t_ns: Int64Array, steady: Int64Array) -> bool:

@@ -30,9 +30,6 @@ class Machines:
     def t_ns(self) -> Int64Array:
         return 300 * np.arange(self.first, self.first + self.instants, dtype=np.int64)
 
-    def part(self, first: int, instants: int) -> Machines:
-        return replace(self, first=self.first + first, instants=instants)
-
     @property
     def steady(self) -> Int64Array:
         numbers = np.arange(COLUMNS)[:, None] * 100 + np.arange(self.rows)
