@@ -164,8 +164,8 @@ def make_plan(config: Config, workload: Workload, seed: int) -> Plan:
         restarts=config.host.on_crash == "restart",
         reboots=config.host.on_reboot == "restart",
     )
-    # A guest of whom nothing is asked goes no further past the end of a step than the longest step would let it.
-    return replace(plan, hosts=replace(plan.hosts, stride_ns=duration_ns // count_steps(plan, workload)))
+    # A guest of whom nothing is asked goes no further past the end of a step than makes a step's work.
+    return replace(plan, hosts=replace(plan.hosts, stride_ns=duration_ns // _count_by_work(plan, workload)))
 
 
 class Choice(NamedTuple):
@@ -203,12 +203,16 @@ def estimate(plan: Plan, workload: Workload) -> Work:
 
 def count_steps(plan: Plan, workload: Workload) -> int:
     """Into how many steps a run in which nothing is due is cut."""
-    steps = min(ceil(estimate(plan, workload).life_s / STEP_S), MOST_STEPS)
     rows = 0
     if plan.write_samples:
         a_look = 1 + len(plan.specs) + (len(workload.requests) if plan.hosts.machine_samples else 0)
         rows = plan.duration_ns // plan.hosts.telemetry_ns * a_look
-    return max(1, steps, ceil(rows / STEP_ROWS))
+    return max(_count_by_work(plan, workload), ceil(rows / STEP_ROWS))
+
+
+def _count_by_work(plan: Plan, workload: Workload) -> int:
+    """Into how many, were it not for samples."""
+    return max(1, min(ceil(estimate(plan, workload).life_s / STEP_S), MOST_STEPS))
 
 
 def choose_engine(config: Config, plan: Plan, workload: Workload, cpus: int | None = None) -> Choice:
