@@ -7,6 +7,7 @@ failures, evacuations and rebalancing, in clusters too small for what comes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -16,6 +17,7 @@ from podcluster.cli import compose
 from podcluster.cluster import pool as pool_module
 from podcluster.cluster.plan import make_plan
 from podcluster.cluster.pool import PACKING, InlinePool
+from podcluster.units import NS_PER_S
 from podcluster.workloads import requests
 from tests.cluster.any_order import SortedShard
 
@@ -83,14 +85,25 @@ def overrides(number: int) -> list[str]:
     return [*found, f"workload.orders=[{','.join(orders)}]"]
 
 
-def digest(number: int, *, packed: bool) -> str:
-    """All rows of the run of this number; `packed`: no host is whole out of its turn."""
-    config = compose(overrides(number))
+ASKING = ("controller=", "migration.rebalance_", "failure.", "workload.orders")
+"""What asks something of domains that run."""
+
+
+def digest(number: int, *, packed: bool = False, unasked: bool = False, stride_ns: int | None = None) -> str:
+    """All rows of the run of this number; `packed`: no host is whole out of its turn; `unasked`: domains are left
+    alone; `stride_ns`: how far guests may go then, instead of what the plan says.
+    """
+    given = overrides(number)
+    if unasked:
+        given = ["study.duration_s=7200", *(one for one in given if not one.startswith((*ASKING, "study.duration")))]
+    config = compose(given)
     workload = requests(
         config.workload, config.guest, config.overcommit, None, config.seed, config.study.duration_s,
         classes=config.classes, usable_pages=config.usable_pages, replication=0, replications=1,
     )  # fmt: skip
     plan = make_plan(config, workload, config.seed)
+    if stride_ns is not None:
+        plan = replace(plan, hosts=replace(plan.hosts, stride_ns=stride_ns))
     packing = PACKING._replace(room_bytes=0) if packed else PACKING
     rows = Rows(digest=True)
     run_on(InlinePool(plan.specs, plan.hosts, packing=packing), config, plan, workload, rows)
@@ -103,3 +116,10 @@ def test_a_run_comes_to_one_end(number: int, monkeypatch: pytest.MonkeyPatch) ->
     whole = digest(number, packed=False)
     monkeypatch.setattr(pool_module, "HostShard", SortedShard)
     assert digest(number, packed=True) == whole
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_how_far_guests_go_past_the_end_of_a_step_changes_nothing(number: int) -> None:
+    """HM-1, on hosts of a run that come and go."""
+    singly = digest(number, unasked=True, stride_ns=0)
+    assert [digest(number, unasked=True, stride_ns=one * NS_PER_S) for one in (100, 7200)] == [singly, singly]
