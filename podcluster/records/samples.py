@@ -113,7 +113,7 @@ class RowBlock(Sequence[Any]):
     @property
     def is_made(self) -> bool:
         """Whether its columns, or some of them, are in memory."""
-        return self._columns is not None or any(one.is_made for one in self._hosts)
+        return self._columns is not None or bool(self._apart) or any(one.is_made for one in self._hosts)
 
     @classmethod
     def by_instant(cls, hosts: Sequence[Self]) -> Self:
