@@ -185,7 +185,7 @@ class Guest:
             return self.end.at_ns
         if self._first()[0] is self._wants:
             self._wants.relax()
-        return max(min(self._ready_ns(one) for one in self._streams if one is not self._cache), self._waited_ns)
+        return min(self._ready_ns(one) for one in self._streams if one is not self._cache)
 
     @property
     def next_touches_heap(self) -> bool:
@@ -228,9 +228,9 @@ class Guest:
         self._streams.sort(key=lambda other: other.rank)
 
     def _ready_ns(self, one: Stream) -> int:
-        """When a stream's next act can begin [LK-1]."""
+        """When a stream's next act can begin [LK-1], as `_first` has it."""
         due_ns, free_ns = one.next_ns, self._lock.free_ns
-        return due_ns if due_ns >= free_ns or not one.enters_xen() else free_ns
+        return max(due_ns if due_ns >= free_ns or not one.enters_xen() else free_ns, self._waited_ns)
 
     def _first(self) -> tuple[Stream, int]:
         """Who acts next, and when: who can begin first, then whose instant is first, then who is first in the list."""
