@@ -240,7 +240,7 @@ def _take(h: HostState, order: int, count: int) -> int:
     index = _lowest(h, k)
     r.free -= count
     # What is left of the block are blocks up to its end, of the orders of the bits of their sum: no buddy is left.
-    left = (1 << k) - count if k < 9 else BLOCK_PAGES - count
+    left = (1 << min(k, 9)) - count
     if k < 9:
         page = _row_lowest(h, index, k)
         left |= h.heap_masks[index]

@@ -348,10 +348,10 @@ class HostModel:
         """Let all guests whose next acts no sample has to wait for do them, so that samples are taken together; and
         those of whom nothing is asked what they do after that, in the same turn.
         """
-        look_ns, stride_ns = self._recorder.next_look_ns, self._until_ns + self._stride_ns
+        look_ns, furthest_ns = self._recorder.next_look_ns, self._until_ns + self._stride_ns
         for at_ns, resident in self._agenda.guests_before(past_ns):
             if resident.guest.goes_past and not resident.memory.short_of_tables:
-                far_ns = min(self._unasked_until(resident), stride_ns) if self._asks_nothing else 0
+                far_ns = min(self._unasked_until(resident), furthest_ns) if self._asks_nothing else 0
                 self._run_by_itself(at_ns, resident, look_ns, max(past_ns, far_ns))
 
     def _acted(self, at_ns: int, resident: Resident, shown: Shown | None, *, heap: bool) -> None:
